@@ -1,0 +1,127 @@
+//! The booking's header: what a user sees of a booking, and how it ends.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Outcome, Step};
+
+/// How far a booking is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// Accepted, not ended.
+    Pending,
+    /// Not charged, and being undone. Not stored: it follows from payment's decision in the journal.
+    Compensating,
+    /// Every leg reserved, charged once.
+    Confirmed,
+    /// No leg reserved, nothing charged.
+    Failed,
+    /// A step that must succeed was given up for now.
+    NeedsOperator,
+}
+
+impl Status {
+    /// The status as the API and the tables write it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Compensating => "compensating",
+            Self::Confirmed => "confirmed",
+            Self::Failed => "failed",
+            Self::NeedsOperator => "needs_operator",
+        }
+    }
+
+    /// Whether nothing more will happen unless an operator makes it happen.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Failed | Self::NeedsOperator)
+    }
+
+    /// The status that a user sees, given the one in the header and what payment has decided so far.
+    pub fn shown(self, abort: Option<&Outcome>) -> Self {
+        match (self, abort) {
+            (Self::Pending, Some(Outcome::Aborted {})) => Self::Compensating,
+            _ => self,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Why a booking failed, or needs an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// The step where it happened, if it was one.
+    pub step: Option<Step>,
+    /// For programs: a rejection's code, or `technical_failure`.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
+/// What to do with the header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Move {
+    /// Set this status and record the outcome.
+    End(Status),
+    /// Answer what was answered before.
+    Replay,
+    /// The booking ended the other way. That payment decides exactly once rules this out, so somebody has to look.
+    Contradiction,
+}
+
+/// Decides on confirm, fail and park. `recorded` says whether the journal holds this step already.
+pub const fn end(step: Step, status: Status, recorded: bool) -> Move {
+    use Status::{Compensating, Confirmed, Failed, NeedsOperator, Pending};
+    if recorded && !matches!(step, Step::Park) {
+        return Move::Replay;
+    }
+    match (step, status) {
+        (Step::Confirm, Pending | NeedsOperator) => Move::End(Confirmed),
+        (Step::Fail, Pending | Compensating | NeedsOperator) => Move::End(Failed),
+        (Step::Park, Pending | Compensating | NeedsOperator) => Move::End(NeedsOperator),
+        // What was parked has been done meanwhile: there is nothing left to call an operator for.
+        (Step::Park, Confirmed | Failed) => Move::Replay,
+        _ => Move::Contradiction,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Status; 5] =
+        [Status::Pending, Status::Compensating, Status::Confirmed, Status::Failed, Status::NeedsOperator];
+
+    #[test]
+    fn an_end_stays() {
+        for end_status in [Status::Confirmed, Status::Failed] {
+            for step in [Step::Confirm, Step::Fail, Step::Park] {
+                for recorded in [true, false] {
+                    assert!(!matches!(end(step, end_status, recorded), Move::End(_)), "{step} on {end_status}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_operator_can_be_called_off() {
+        assert_eq!(end(Step::Confirm, Status::NeedsOperator, false), Move::End(Status::Confirmed));
+        assert_eq!(end(Step::Fail, Status::NeedsOperator, false), Move::End(Status::Failed));
+    }
+
+    #[test]
+    fn compensating_is_seen_only_while_it_lasts() {
+        for status in ALL {
+            let shown = status.shown(Some(&Outcome::Aborted {}));
+            assert_eq!(shown != status, status == Status::Pending);
+            assert_eq!(status.shown(None), status);
+        }
+    }
+}

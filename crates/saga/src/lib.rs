@@ -1,0 +1,35 @@
+//! The rules of a travel booking: what is asked for, which steps there are, what a step may answer, and what each
+//! participant decides. Everything here is a value or a pure function; the clock, DynamoDB and AWS live elsewhere.
+//!
+//! ```text
+//!   reserve flight ─┐                       ┌─ charged ──▶ confirm                     (after the pivot: only forwards)
+//!   reserve hotel  ─┼─ all reserved? ─▶ charge
+//!   reserve car    ─┘       │               └─ declined ─┐
+//!                           └──────────── no ────────────┴▶ abort ─▶ cancel flight, hotel, car ─▶ fail
+//! ```
+//!
+//! A step is carried out as *decide, then commit*: the functions in [`reservation`], [`payment`] and [`header`] look at
+//! what is known and name the one move that is right; the store commits that move on the condition that what was
+//! known still holds, and otherwise says what is the case, and the decision is made again. So the same functions
+//! can be run by a handler against DynamoDB and by a model checker against its own state.
+
+pub mod booking;
+pub mod command;
+pub mod event;
+pub mod header;
+pub mod id;
+pub mod money;
+pub mod outcome;
+pub mod payment;
+pub mod reading;
+pub mod reservation;
+pub mod step;
+
+pub use booking::{BookingRequest, CarLeg, FlightLeg, HotelLeg, LegRequest, StockLine, Traveller, Variant};
+pub use command::Command;
+pub use header::{Reason, Status};
+pub use id::{BookingId, IdempotencyKey, PaymentReference, PaymentToken};
+pub use money::{Currency, Money};
+pub use outcome::{Outcome, Rejection};
+pub use reading::Violation;
+pub use step::{Class, Leg, Participant, Step};

@@ -1,0 +1,292 @@
+//! The HTTP API: `POST /bookings`, `GET /bookings/{booking_id}`, `GET /openapi.yaml`.
+
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use jiff::{SignedDuration, Timestamp, Unit, civil::Date, tz::TimeZone};
+use saga::{
+    BookingId, BookingRequest, IdempotencyKey, Leg, Outcome, PaymentReference, Status, Step, Variant, Violation,
+};
+use serde_json::{Value, json};
+use store::{BookingStore, Commit, Entry, Header, Journal};
+
+use crate::{Clock, Executions, PaymentProvider, StepError};
+
+/// The longest body that is read, in bytes.
+pub const MOST_BYTES: usize = 16 * 1024;
+
+/// The description of this API (OpenAPI 3.1).
+pub const OPENAPI: &str = include_str!("../openapi.yaml");
+
+/// An answer of the API.
+pub type Answer = Response<String>;
+
+/// The API.
+#[derive(Debug)]
+pub struct Api<B, E, P> {
+    /// The headers.
+    pub bookings: B,
+    /// The log of each booking.
+    pub journal: Journal,
+    /// Who conducts.
+    pub executions: E,
+    /// Who gets the traveller's token.
+    pub provider: P,
+    /// Its clock.
+    pub clock: Clock,
+}
+
+impl<B: BookingStore, E: Executions, P: PaymentProvider> Api<B, E, P> {
+    /// Answers a request. `caller` is who the gateway says is asking; a booking belongs to its caller.
+    pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> Answer {
+        let path = request.uri().path().trim_end_matches('/').to_owned();
+        let answer = match (request.method(), path.strip_prefix("/bookings"), path.as_str()) {
+            (&Method::POST, Some(""), _) => self.post(caller, request.headers(), request.body()).await,
+            (&Method::GET, Some(id), _) if id.len() > 1 => self.get(&id[1..]).await,
+            (&Method::GET, _, "/openapi.yaml") => Ok(answer(StatusCode::OK, "application/yaml", OPENAPI.to_owned())),
+            (_, Some(""), _) | (_, _, "/openapi.yaml") => {
+                Ok(problem(Problem::MethodNotAllowed, "this resource has no such method"))
+            }
+            _ => Ok(problem(Problem::NotFound, "there is nothing at this path")),
+        };
+        answer.unwrap_or_else(|error| {
+            tracing::error!(%error, kind = error.kind().name(), "request failed");
+            problem(
+                Problem::Unavailable,
+                "the request could not be completed; send it again with the same Idempotency-Key",
+            )
+        })
+    }
+
+    async fn post(&self, caller: &str, headers: &HeaderMap, body: &[u8]) -> Result<Answer, StepError> {
+        let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !media_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
+        {
+            return Ok(problem(Problem::UnsupportedMediaType, "the body must be application/json"));
+        }
+        if body.len() > MOST_BYTES {
+            return Ok(problem(Problem::TooLarge, "the body must not be longer than 16384 bytes"));
+        }
+        let now = (self.clock)();
+        let key = headers.get("idempotency-key").map(|value| value.to_str().map(IdempotencyKey::try_from));
+        let key = match key {
+            Some(Ok(Ok(key))) => Ok(key),
+            Some(_) => Err("the Idempotency-Key header must be 1 to 255 visible ASCII characters"),
+            None => Err(
+                "the Idempotency-Key header is required: what the client calls this request, the same when it is repeated",
+            ),
+        };
+        let request = match serde_json::from_slice::<Value>(body) {
+            Ok(body) => BookingRequest::read(&body, earliest_today(now)),
+            Err(error) => Err(vec![violation("", format!("must be JSON in UTF-8: {error}"))]),
+        };
+        let (key, request) = match (key, request) {
+            (Ok(key), Ok(request)) => (key, request),
+            (key, request) => {
+                let mut violations: Vec<_> = key.err().map(|detail| violation("", detail)).into_iter().collect();
+                violations.extend(request.err().unwrap_or_default());
+                return Ok(invalid(&violations));
+            }
+        };
+        if request.variant == Variant::Choreographed {
+            return Ok(invalid(&[violation("/variant", "the choreographed variant is not deployed")]));
+        }
+        self.accept(&BookingId::derive(caller, &key), request, now).await
+    }
+
+    // Token first, then header, then execution. A crash after the token leaves a payment that nobody will charge;
+    // one after the header leaves a booking with everything that is needed to start it, for the client's repeat
+    // or for the reconciler.
+    async fn accept(
+        &self,
+        booking_id: &BookingId,
+        request: BookingRequest,
+        now: Timestamp,
+    ) -> Result<Answer, StepError> {
+        let request_digest = request.digest();
+        let reference = PaymentReference::derive(booking_id, &request_digest);
+        if self.provider.attach(&reference, &request.token).await?.is_err() {
+            return Ok(invalid(&[violation("/payment/token", "is not known to the payment provider")]));
+        }
+        let header = Header {
+            booking_id: booking_id.clone(),
+            request_digest,
+            variant: request.variant,
+            status: Status::Pending,
+            traveller: request.traveller,
+            trip: request.trip,
+            total: None,
+            reason: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let replayed = match self.bookings.create(&header).await? {
+            Commit::Done => false,
+            Commit::Found(found) if found.request_digest != header.request_digest => {
+                return Ok(problem(Problem::KeyReused, "this Idempotency-Key was used before, for another request"));
+            }
+            Commit::Found(found) if found.status.is_final() => return Ok(accepted(&header, true)),
+            Commit::Found(_) => true,
+        };
+        self.executions.start(booking_id.as_str(), &execution_input(&header)).await?;
+        tracing::info!(booking_id = booking_id.as_str(), variant = header.variant.name(), replayed, "booking accepted");
+        Ok(accepted(&header, replayed))
+    }
+
+    async fn get(&self, id: &str) -> Result<Answer, StepError> {
+        let unknown = || problem(Problem::NotFound, "there is no such booking");
+        let Ok(booking_id) = BookingId::try_from(id.to_owned()) else { return Ok(unknown()) };
+        let Some(header) = self.bookings.get(&booking_id).await? else { return Ok(unknown()) };
+        let entries = self.journal.entries(booking_id.as_str()).await?;
+        Ok(answer(StatusCode::OK, "application/json", view(&header, &entries).to_string()))
+    }
+}
+
+/// What an execution is told of a booking: everything that its steps need, and no personal data.
+pub fn execution_input(header: &Header) -> String {
+    let reference = PaymentReference::derive(&header.booking_id, &header.request_digest);
+    let mut input = json!({"booking_id": header.booking_id, "payment": {"reference": reference}});
+    for leg in Leg::ALL {
+        input[leg.name()] = json!(header.trip.leg(leg));
+    }
+    input.to_string()
+}
+
+/// A booking as its user sees it.
+fn view(header: &Header, entries: &[Entry]) -> Value {
+    let timeline: Vec<_> = entries.iter().map(timeline_entry).collect();
+    let abort = entries.iter().find(|entry| entry.step == Step::Abort.name());
+    let mut view = json!({
+        "booking_id": header.booking_id,
+        "variant": header.variant,
+        "status": header.status.shown(abort.and_then(|entry| entry.outcome.as_ref())),
+        "total": header.total,
+        "reason": header.reason,
+        "created_at": time(header.created_at),
+        "updated_at": time(header.updated_at),
+        "traveller": header.traveller,
+        "timeline": timeline,
+    });
+    for leg in Leg::ALL {
+        view[leg.name()] = json!(header.trip.leg(leg));
+    }
+    view
+}
+
+fn timeline_entry(entry: &Entry) -> Value {
+    // An outcome is written as {"outcome": …, "detail": …}, which is what the timeline wants.
+    let mut view = match &entry.outcome {
+        Some(outcome) => json!(outcome),
+        None => json!({"outcome": "in_progress", "detail": {}}),
+    };
+    if let Some(Outcome::Aborted {}) = entry.outcome {
+        view["detail"] = json!({});
+    }
+    view["step"] = json!(entry.step);
+    view["started_at"] = json!(entry.started_at);
+    view["finished_at"] = json!(entry.finished_at);
+    view
+}
+
+fn time(time: Timestamp) -> String {
+    format!("{time:.3}")
+}
+
+/// The date where it is earliest: at UTC-12, where each day ends last.
+fn earliest_today(now: Timestamp) -> Date {
+    let there = now.saturating_sub(SignedDuration::from_hours(12)).unwrap_or(Timestamp::MIN);
+    there.to_zoned(TimeZone::UTC).round(Unit::Second).map_or(Date::MIN, |zoned| zoned.date())
+}
+
+fn accepted(header: &Header, replayed: bool) -> Answer {
+    let body = json!({"booking_id": header.booking_id, "variant": header.variant, "status": Status::Pending});
+    let mut answer = answer(StatusCode::ACCEPTED, "application/json", body.to_string());
+    let location = format!("/bookings/{}", header.booking_id);
+    if let Ok(location) = location.parse() {
+        answer.headers_mut().insert(header::LOCATION, location);
+    }
+    if replayed {
+        answer.headers_mut().insert("idempotency-replayed", header::HeaderValue::from_static("true"));
+    }
+    answer
+}
+
+/// The kinds of problem, each with a type that stays.
+#[derive(Clone, Copy, Debug)]
+enum Problem {
+    InvalidRequest,
+    NotFound,
+    MethodNotAllowed,
+    TooLarge,
+    UnsupportedMediaType,
+    KeyReused,
+    Unavailable,
+}
+
+impl Problem {
+    const fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
+            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too long"),
+            Self::UnsupportedMediaType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
+            }
+            Self::KeyReused => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The Idempotency-Key was used for another request",
+            ),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "Temporarily unavailable"),
+        }
+    }
+}
+
+fn violation(pointer: &str, detail: impl Into<String>) -> Violation {
+    Violation { pointer: pointer.into(), detail: detail.into() }
+}
+
+fn invalid(violations: &[Violation]) -> Answer {
+    described(Problem::InvalidRequest, "see errors", Some(violations))
+}
+
+fn problem(problem: Problem, detail: &str) -> Answer {
+    described(problem, detail, None)
+}
+
+/// RFC 9457.
+fn described(problem: Problem, detail: &str, errors: Option<&[Violation]>) -> Answer {
+    let (status, name, title) = problem.parts();
+    let mut body = json!({
+        "type": format!("urn:problem-type:harmony:{name}"),
+        "title": title,
+        "status": status.as_u16(),
+        "detail": detail,
+    });
+    if let Some(errors) = errors {
+        body["errors"] = json!(errors);
+    }
+    let mut answer = answer(status, "application/problem+json", body.to_string());
+    if let Problem::Unavailable = problem {
+        answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+    }
+    answer
+}
+
+fn answer(status: StatusCode, media_type: &'static str, body: String) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_day_lasts_until_it_has_ended_everywhere() {
+        let at = |text: &str| earliest_today(text.parse().unwrap()).to_string();
+        assert_eq!(at("2027-03-01T11:59:59Z"), "2027-02-28");
+        assert_eq!(at("2027-03-01T12:00:00Z"), "2027-03-01");
+    }
+}

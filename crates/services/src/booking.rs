@@ -1,0 +1,67 @@
+//! Booking: says how it ended.
+
+use saga::{
+    BookingId, Money, Outcome, Participant, Reason, Status, Step,
+    command::Action,
+    header::{self, Move},
+};
+use serde_json::Value;
+use store::{BookingStore, Commit, End, HeaderFound};
+
+use crate::{Attempt, Clock, MOST_DECISIONS, Reply, StepError, command, reply};
+
+/// The participant that keeps the header.
+#[derive(Debug)]
+pub struct BookingDesk<S> {
+    /// The headers, and their part of the journal.
+    pub store: S,
+    /// Its clock.
+    pub clock: Clock,
+}
+
+impl<S: BookingStore> BookingDesk<S> {
+    /// Carries out a command.
+    pub async fn handle(&self, payload: &Value) -> Result<Reply, StepError> {
+        let command = command(payload, Participant::Booking)?;
+        let step = command.step();
+        let (outcome, total, reason): (Outcome, Option<Money>, Option<Reason>) = match command.action {
+            Action::Confirm { total } => (Outcome::Confirmed { total }, Some(total), None),
+            Action::Fail { reason } => (Outcome::Failed { reason: reason.clone() }, None, reason),
+            Action::Park { reason } => (Outcome::Parked { reason: reason.clone() }, None, Some(reason)),
+            _ => return Err(StepError::InvalidCommand(format!("booking does not do {step}"))),
+        };
+        let outcome = self.end(&command.booking_id, step, outcome, total, reason.as_ref()).await?;
+        Ok(reply(&command.booking_id, step, outcome))
+    }
+
+    /// Ends the booking, or hands it to an operator. May be repeated. One request.
+    async fn end(
+        &self,
+        booking: &BookingId,
+        step: Step,
+        outcome: Outcome,
+        total: Option<Money>,
+        reason: Option<&Reason>,
+    ) -> Result<Outcome, StepError> {
+        let this = Attempt::begin(booking, step, String::new(), self.clock);
+        let mut known = HeaderFound { status: Some(Status::Pending), recorded: None };
+        for _ in 0..MOST_DECISIONS {
+            let contradiction = StepError::Contradiction { step, status: known.status };
+            let Some(status) = known.status else {
+                // Only the journal item stood in the way.
+                return known.recorded.map(|recording| recording.outcome).ok_or(contradiction);
+            };
+            match header::end(step, status, known.recorded.is_some()) {
+                Move::Contradiction => return Err(contradiction),
+                Move::Replay => return Ok(known.recorded.map_or(outcome, |recording| recording.outcome)),
+                Move::End(status) => {
+                    match self.store.end(&this.record(&outcome), &End { status, total, reason }).await? {
+                        Commit::Done => return Ok(outcome),
+                        Commit::Found(found) => known = found,
+                    }
+                }
+            }
+        }
+        Err(StepError::Undecided(step))
+    }
+}

@@ -1,0 +1,112 @@
+//! Technical errors. They are for retry, and for nothing else: what a business refuses is an outcome.
+
+use saga::{Status, Step};
+use store::StoreError;
+
+use crate::{ExecutionsError, ProviderError};
+
+/// Why a step has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// The command cannot be carried out by anyone, however often it is sent.
+    #[error("invalid command: {0}")]
+    InvalidCommand(String),
+    /// The store did not answer, or holds what it must not hold.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The payment provider did not answer.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// Another worker holds the lease on this charge.
+    #[error("another worker is charging this booking; try again when its lease has ended")]
+    ChargeInProgress,
+    /// The same booking kept changing while a decision was made on it.
+    #[error("{0} was decided on again and again, because others kept changing this booking; try again")]
+    Undecided(Step),
+    /// The booking ended the other way, or does not exist.
+    #[error("{step} contradicts what is recorded (status {status:?}); an operator has to look at this booking")]
+    Contradiction {
+        /// What was asked for.
+        step: Step,
+        /// What is recorded.
+        status: Option<Status>,
+    },
+    /// The state machine could not be reached.
+    #[error(transparent)]
+    Executions(#[from] ExecutionsError),
+}
+
+/// The kinds of technical error, by the names that callers see and that `Retry` and `Catch` can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// See [`StepError::InvalidCommand`].
+    InvalidCommand,
+    /// See [`StoreError::Corrupt`].
+    CorruptRecord,
+    /// See [`StepError::Contradiction`].
+    Contradiction,
+    /// See [`StoreError::Contention`] and [`StepError::Undecided`].
+    StoreContention,
+    /// See [`StoreError::Unavailable`].
+    StoreUnavailable,
+    /// See [`ProviderError`].
+    ProviderUnavailable,
+    /// See [`StepError::ChargeInProgress`].
+    ChargeInProgress,
+    /// See [`ExecutionsError`].
+    ExecutionsUnavailable,
+}
+
+impl ErrorKind {
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::InvalidCommand,
+        Self::CorruptRecord,
+        Self::Contradiction,
+        Self::StoreContention,
+        Self::StoreUnavailable,
+        Self::ProviderUnavailable,
+        Self::ChargeInProgress,
+        Self::ExecutionsUnavailable,
+    ];
+
+    /// The error type that a function reports to Lambda.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InvalidCommand => "InvalidCommand",
+            Self::CorruptRecord => "CorruptRecord",
+            Self::Contradiction => "Contradiction",
+            Self::StoreContention => "StoreContention",
+            Self::StoreUnavailable => "StoreUnavailable",
+            Self::ProviderUnavailable => "ProviderUnavailable",
+            Self::ChargeInProgress => "ChargeInProgress",
+            Self::ExecutionsUnavailable => "ExecutionsUnavailable",
+        }
+    }
+
+    /// Whether sending the same again can help.
+    pub const fn is_retriable(self) -> bool {
+        !matches!(self, Self::InvalidCommand | Self::CorruptRecord | Self::Contradiction)
+    }
+}
+
+impl StepError {
+    /// What kind of error it is.
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InvalidCommand(_) => ErrorKind::InvalidCommand,
+            Self::Store(StoreError::Corrupt { .. }) => ErrorKind::CorruptRecord,
+            Self::Contradiction { .. } => ErrorKind::Contradiction,
+            Self::Store(StoreError::Contention { .. }) | Self::Undecided(_) => ErrorKind::StoreContention,
+            Self::Store(StoreError::Unavailable { .. }) => ErrorKind::StoreUnavailable,
+            Self::Provider(_) => ErrorKind::ProviderUnavailable,
+            Self::ChargeInProgress => ErrorKind::ChargeInProgress,
+            Self::Executions(_) => ErrorKind::ExecutionsUnavailable,
+        }
+    }
+
+    /// The error type that a function reports to Lambda.
+    pub const fn error_type(&self) -> &'static str {
+        self.kind().name()
+    }
+}

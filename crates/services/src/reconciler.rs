@@ -1,0 +1,56 @@
+//! The reconciler: drives bookings again that should have ended. Every step is safe to repeat, so to start over is
+//! always right.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use store::BookingStore;
+
+use crate::{Clock, Executions, Started, StepError, api::execution_input};
+
+/// Finds what is stuck and starts it again.
+#[derive(Debug)]
+pub struct Reconciler<B, E> {
+    /// The headers.
+    pub bookings: B,
+    /// The state machine.
+    pub executions: E,
+    /// How old a booking may be before it is stuck.
+    pub max_age: Duration,
+    /// Its clock.
+    pub clock: Clock,
+}
+
+/// What one run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reconciled {
+    /// Bookings that were found open for too long.
+    pub stuck: usize,
+    /// Those of them that were started again.
+    pub restarted: Vec<String>,
+}
+
+impl<B: BookingStore, E: Executions> Reconciler<B, E> {
+    /// One run over everything that is stuck.
+    pub async fn run(&self) -> Result<Reconciled, StepError> {
+        let now = (self.clock)();
+        let mut done = Reconciled::default();
+        for header in self.bookings.open_before(now - self.max_age).await? {
+            done.stuck += 1;
+            let name = header.booking_id.as_str();
+            let input = execution_input(&header);
+            let mut started = self.executions.start(name, &input).await?;
+            if started == Started::Before && !self.executions.is_running(name).await? {
+                // It ran and ended without ending the booking. Names are used once, so the next one is made of the
+                // time, in steps of the age at which a booking counts as stuck: at most one new start in each.
+                let period = now.as_second() / i64::try_from(self.max_age.as_secs().max(1)).unwrap_or(i64::MAX);
+                started = self.executions.start(&format!("{name}-{period}"), &input).await?;
+            }
+            if started == Started::Now {
+                tracing::warn!(booking_id = name, created_at = %header.created_at, "stuck booking started again");
+                done.restarted.push(name.to_owned());
+            }
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,80 @@
+//! A payment provider to try things out with. It keeps its own books, and its test tokens behave as their names say.
+
+use std::time::Duration;
+
+use saga::{Money, Outcome, PaymentReference, PaymentToken, Rejection};
+use store::{Card, Charging, Ledger, Paid, StoreError};
+
+use crate::{Clock, PaymentProvider, ProviderError, provider::UnknownToken};
+
+/// How late a late answer is: later than anyone waits for it.
+const LATE: Duration = Duration::from_secs(5);
+
+/// The sandbox provider.
+#[derive(Debug)]
+pub struct SandboxProvider {
+    /// Its books.
+    pub ledger: Ledger,
+    /// Its clock.
+    pub clock: Clock,
+}
+
+fn card(token: &str) -> Option<Card> {
+    Some(match token {
+        "tok_visa" => Card::default(),
+        "tok_declined" => Card { declines_with: Some("card_declined".into()), ..Card::default() },
+        "tok_insufficient_funds" => Card { declines_with: Some("insufficient_funds".into()), ..Card::default() },
+        "tok_timeout" => Card { answers_late: true, ..Card::default() },
+        "tok_flaky" => Card { failures_left: 2, ..Card::default() },
+        _ => return None,
+    })
+}
+
+fn charged(paid: Paid) -> Outcome {
+    Outcome::Charged { amount: paid.amount, charge_id: paid.charge_id }
+}
+
+fn declined(code: &str, message: &str) -> Outcome {
+    Outcome::Declined(Rejection::new(code, message))
+}
+
+fn unavailable(error: StoreError) -> ProviderError {
+    ProviderError::Unavailable(error.to_string())
+}
+
+impl PaymentProvider for SandboxProvider {
+    async fn attach(
+        &self,
+        reference: &PaymentReference,
+        token: &PaymentToken,
+    ) -> Result<Result<(), UnknownToken>, ProviderError> {
+        let Some(card) = card(token.reveal()) else { return Ok(Err(UnknownToken)) };
+        self.ledger.attach(reference, &card).await.map_err(unavailable)?;
+        Ok(Ok(()))
+    }
+
+    async fn charge(&self, reference: &PaymentReference, amount: Money) -> Result<Outcome, ProviderError> {
+        match self.ledger.charge(reference, amount, (self.clock)()).await.map_err(unavailable)? {
+            Charging::Paid(paid) => Ok(charged(paid)),
+            Charging::PaidLate(paid) => {
+                tokio::time::sleep(LATE).await;
+                Ok(charged(paid))
+            }
+            Charging::Declines(code) if code == "insufficient_funds" => {
+                Ok(declined(&code, "the account has too little on it"))
+            }
+            Charging::Declines(code) => Ok(declined(&code, "the card was declined")),
+            Charging::Voided => Ok(declined("voided", "the payment was voided")),
+            Charging::Unknown => Ok(declined("unknown_payment", "no card was attached to this payment")),
+            Charging::OutOfOrder => Err(ProviderError::Unavailable("it says so".into())),
+        }
+    }
+
+    async fn find(&self, reference: &PaymentReference) -> Result<Option<Outcome>, ProviderError> {
+        Ok(self.ledger.paid(reference).await.map_err(unavailable)?.map(charged))
+    }
+
+    async fn void(&self, reference: &PaymentReference) -> Result<(), ProviderError> {
+        self.ledger.void(reference, (self.clock)()).await.map_err(unavailable)
+    }
+}

@@ -1,0 +1,220 @@
+//! Booking headers: one item per booking. Those that have not ended also stand in an index, spread over 16 shards
+//! by the first digit of their id, so that no partition of the index is written by every booking.
+
+use aws_sdk_dynamodb::{
+    Client,
+    operation::put_item::PutItemError,
+    types::{ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
+};
+use jiff::Timestamp;
+use saga::{BookingId, Money, Reason, Status, Step, Traveller, Variant, booking::Trip};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    BookingStore, Commit, End, HeaderFound, Journal, Record, StoreError,
+    journal::{built, recording, time},
+    transaction::{Item, string, text, write},
+};
+
+/// What is known of a booking as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// Its name.
+    pub booking_id: BookingId,
+    /// Tells its request from any other.
+    pub request_digest: String,
+    /// Who coordinates it.
+    pub variant: Variant,
+    /// How far it is; never `compensating`, which follows from the journal.
+    pub status: Status,
+    /// Who travels.
+    pub traveller: Traveller,
+    /// What was asked for.
+    pub trip: Trip,
+    /// What was paid.
+    pub total: Option<Money>,
+    /// What went wrong.
+    pub reason: Option<Reason>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its status changed last.
+    pub updated_at: Timestamp,
+}
+
+/// The table of headers, with the journal that belongs to it.
+#[derive(Clone, Debug)]
+pub struct Bookings {
+    client: Client,
+    table: String,
+    journal: Journal,
+}
+
+const INDEX: &str = "open-bookings";
+/// How many stuck bookings one look at a shard brings; the others come with the next.
+const MOST_PER_SHARD: i32 = 64;
+
+impl Bookings {
+    /// The headers in this table.
+    pub fn new(client: Client, table: impl Into<String>, journal: Journal) -> Self {
+        Self { client, table: table.into(), journal }
+    }
+}
+
+impl BookingStore for Bookings {
+    async fn create(&self, header: &Header) -> Result<Commit<Box<Header>>, StoreError> {
+        const CREATE: &str = "recording a booking";
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item(header)))
+            .condition_expression("attribute_not_exists(booking_id)")
+            .return_values_on_condition_check_failure(AllOld);
+        match request.send().await {
+            Ok(_) => Ok(Commit::Done),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+                    let item = failed.item().ok_or_else(|| StoreError::corrupt(CREATE, "refused without an item"))?;
+                    Ok(Commit::Found(Box::new(self::header(item)?)))
+                }
+                _ => Err(StoreError::unavailable(CREATE, error)),
+            },
+        }
+    }
+
+    async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
+        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
+        let answer = request.consistent_read(true).send().await;
+        let answer = answer.map_err(|error| StoreError::unavailable("reading a booking", error))?;
+        answer.item.as_ref().map(header).transpose()
+    }
+
+    async fn end(&self, record: &Record<'_>, end: &End<'_>) -> Result<Commit<HeaderFound>, StoreError> {
+        const END: &str = "ending a booking";
+        let not_ended = "#status IN (:pending, :needs_operator)";
+        let mut change = String::from("SET #status = :to, updated_at = :now");
+        let mut update = Update::builder()
+            .table_name(&self.table)
+            .key("booking_id", string(record.id))
+            .condition_expression(not_ended)
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":pending", string(Status::Pending.name()))
+            .expression_attribute_values(":needs_operator", string(Status::NeedsOperator.name()))
+            .expression_attribute_values(":to", string(end.status.name()))
+            .expression_attribute_values(":now", string(time(record.finished_at)))
+            .return_values_on_condition_check_failure(AllOld);
+        if let Some(total) = end.total {
+            change.push_str(", #total = :total");
+            update = update
+                .expression_attribute_names("#total", "total")
+                .expression_attribute_values(":total", string(json(&total)));
+        }
+        if let Some(reason) = end.reason {
+            change.push_str(", reason = :reason");
+            update = update.expression_attribute_values(":reason", string(json(reason)));
+        }
+        // What was parked and then done after all has no reason any more.
+        change.push_str(if end.reason.is_none() { " REMOVE open_shard, reason" } else { " REMOVE open_shard" });
+        let update = built(update.update_expression(change).build())?;
+        let journal = if record.step == Step::Park.name() {
+            self.journal.put_again(record)?
+        } else {
+            self.journal.put_if_absent(record)?
+        };
+        let items = vec![TransactWriteItem::builder().update(update).build(), journal];
+        let Err(refused) = write(&self.client, END, items).await? else { return Ok(Commit::Done) };
+        Ok(Commit::Found(HeaderFound {
+            status: refused.item(0).map(|item| status(END, item)).transpose()?,
+            recorded: refused.item(1).map(recording).transpose()?.flatten(),
+        }))
+    }
+
+    async fn open_before(&self, limit: Timestamp) -> Result<Vec<Header>, StoreError> {
+        let mut open = Vec::new();
+        for shard in "0123456789abcdef".chars() {
+            let answer = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .index_name(INDEX)
+                .key_condition_expression("open_shard = :shard AND created_at < :limit")
+                .expression_attribute_values(":shard", string(shard))
+                .expression_attribute_values(":limit", string(time(limit)))
+                .limit(MOST_PER_SHARD)
+                .send()
+                .await;
+            let answer = answer.map_err(|error| StoreError::unavailable("looking for stuck bookings", error))?;
+            for item in answer.items() {
+                open.push(header(item)?);
+            }
+        }
+        open.sort_by_key(|header| header.created_at);
+        Ok(open)
+    }
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default() // strings, numbers and maps of them: always representable
+}
+
+fn item(header: &Header) -> Item {
+    let mut item = Item::from([
+        ("booking_id".into(), string(header.booking_id.as_str())),
+        ("validation".into(), string(&header.request_digest)),
+        ("variant".into(), string(header.variant.name())),
+        ("status".into(), string(header.status.name())),
+        ("traveller".into(), string(json(&header.traveller))),
+        ("trip".into(), string(json(&header.trip))),
+        ("created_at".into(), string(time(header.created_at))),
+        ("updated_at".into(), string(time(header.updated_at))),
+    ]);
+    if !header.status.is_final() {
+        item.insert("open_shard".into(), string(&header.booking_id.as_str()[..1])); // 32 ASCII digits
+    }
+    if let Some(total) = &header.total {
+        item.insert("total".into(), string(json(total)));
+    }
+    if let Some(reason) = &header.reason {
+        item.insert("reason".into(), string(json(reason)));
+    }
+    item
+}
+
+fn header(item: &Item) -> Result<Header, StoreError> {
+    const READ: &str = "reading a booking";
+    let at = |name: &str| {
+        text(READ, item, name)?
+            .parse::<Timestamp>()
+            .map_err(|error| StoreError::corrupt(READ, format!("{name}: {error}")))
+    };
+    Ok(Header {
+        booking_id: BookingId::try_from(text(READ, item, "booking_id")?.to_owned())
+            .map_err(|error| StoreError::corrupt(READ, format!("booking_id {error}")))?,
+        request_digest: text(READ, item, "validation")?.to_owned(),
+        variant: match text(READ, item, "variant")? {
+            "orchestrated" => Variant::Orchestrated,
+            "choreographed" => Variant::Choreographed,
+            other => return Err(StoreError::corrupt(READ, format!("variant {other}"))),
+        },
+        status: status(READ, item)?,
+        traveller: from_json(READ, item, "traveller")?,
+        trip: from_json(READ, item, "trip")?,
+        total: if item.contains_key("total") { Some(from_json(READ, item, "total")?) } else { None },
+        reason: if item.contains_key("reason") { Some(from_json(READ, item, "reason")?) } else { None },
+        created_at: at("created_at")?,
+        updated_at: at("updated_at")?,
+    })
+}
+
+fn from_json<T: DeserializeOwned>(operation: &'static str, item: &Item, name: &str) -> Result<T, StoreError> {
+    serde_json::from_str(text(operation, item, name)?)
+        .map_err(|error| StoreError::corrupt(operation, format!("{name}: {error}")))
+}
+
+fn status(operation: &'static str, item: &Item) -> Result<Status, StoreError> {
+    let name = text(operation, item, "status")?;
+    [Status::Pending, Status::Confirmed, Status::Failed, Status::NeedsOperator]
+        .into_iter()
+        .find(|status| status.name() == name)
+        .ok_or_else(|| StoreError::corrupt(operation, format!("status {name}")))
+}

@@ -1,0 +1,178 @@
+//! The books of the sandbox payment provider: one item per payment reference. They stand for another company's
+//! database; nothing of Harmony reads them but the sandbox itself and the tests.
+
+use aws_sdk_dynamodb::{
+    Client,
+    operation::update_item::{UpdateItemError, builders::UpdateItemFluentBuilder},
+    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure::AllOld},
+};
+use jiff::Timestamp;
+use saga::{Money, PaymentReference};
+
+use crate::{
+    StoreError,
+    journal::time,
+    payments::money,
+    transaction::{Item, integer, number, string, text},
+};
+
+/// How the card behind a payment behaves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Card {
+    /// Declines every charge with this code.
+    pub declines_with: Option<String>,
+    /// So many charges fail before one succeeds.
+    pub failures_left: u32,
+    /// The first charge takes effect, but is answered too late.
+    pub answers_late: bool,
+}
+
+/// What became of a charge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Charging {
+    /// It is carried out: now, or when it was tried before.
+    Paid(Paid),
+    /// It is carried out, but the answer will be late.
+    PaidLate(Paid),
+    /// The card declines, with this code.
+    Declines(String),
+    /// The provider is out of order this time.
+    OutOfOrder,
+    /// The payment was voided: it cannot be charged any more.
+    Voided,
+    /// The provider does not know this reference.
+    Unknown,
+}
+
+/// A charge that was carried out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paid {
+    /// How much.
+    pub amount: Money,
+    /// The provider's name for it.
+    pub charge_id: String,
+}
+
+/// The provider's table.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    client: Client,
+    table: String,
+}
+
+const CHARGE: &str = "charging at the sandbox provider";
+
+impl Ledger {
+    /// The books in this table.
+    pub fn new(client: Client, table: impl Into<String>) -> Self {
+        Self { client, table: table.into() }
+    }
+
+    /// Notes which card a payment is to be charged to. The first one stays.
+    pub async fn attach(&self, reference: &PaymentReference, card: &Card) -> Result<(), StoreError> {
+        let mut request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .item("reference", string(reference.as_str()))
+            .item("failures_left", number(card.failures_left))
+            .item("answers_late", AttributeValue::Bool(card.answers_late))
+            .condition_expression("attribute_not_exists(#reference)")
+            .expression_attribute_names("#reference", "reference");
+        if let Some(code) = &card.declines_with {
+            request = request.item("declines_with", string(code));
+        }
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => Ok(()),
+            Err(error) => Err(StoreError::unavailable("attaching a card at the sandbox provider", error)),
+        }
+    }
+
+    /// Charges once, however often it is asked to.
+    pub async fn charge(
+        &self,
+        reference: &PaymentReference,
+        amount: Money,
+        now: Timestamp,
+    ) -> Result<Charging, StoreError> {
+        let can_be_charged = "attribute_exists(#reference) AND attribute_not_exists(charged_at) \
+             AND attribute_not_exists(voided_at) AND attribute_not_exists(declines_with) AND failures_left = :zero";
+        let request = self
+            .update(reference)
+            .update_expression("SET charged_at = :now, amount = :amount, currency = :currency")
+            .condition_expression(can_be_charged)
+            .expression_attribute_names("#reference", "reference")
+            .expression_attribute_values(":now", string(time(now)))
+            .expression_attribute_values(":amount", number(amount.amount))
+            .expression_attribute_values(":currency", string(String::from(amount.currency)))
+            .expression_attribute_values(":zero", number(0))
+            .return_values(ReturnValue::AllNew)
+            .return_values_on_condition_check_failure(AllOld);
+        let found = match request.send().await {
+            Ok(done) => {
+                let item = done.attributes.unwrap_or_default();
+                let paid = Paid { amount, charge_id: charge_id(reference) };
+                let late = item.get("answers_late") == Some(&AttributeValue::Bool(true));
+                return Ok(if late { Charging::PaidLate(paid) } else { Charging::Paid(paid) });
+            }
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(failed)) => failed.item.clone(),
+                _ => return Err(StoreError::unavailable(CHARGE, error)),
+            },
+        };
+        let Some(item) = found.filter(|item| !item.is_empty()) else { return Ok(Charging::Unknown) };
+        if item.contains_key("voided_at") {
+            Ok(Charging::Voided)
+        } else if let Some(paid) = paid(reference, &item)? {
+            Ok(Charging::Paid(paid))
+        } else if item.contains_key("declines_with") {
+            Ok(Charging::Declines(text(CHARGE, &item, "declines_with")?.to_owned()))
+        } else {
+            let failures = integer(CHARGE, &item, "failures_left")?.unwrap_or(0);
+            let request = self.update(reference).update_expression("SET failures_left = :left");
+            let request = request.expression_attribute_values(":left", number(failures - 1));
+            request.send().await.map_err(|error| StoreError::unavailable(CHARGE, error))?;
+            Ok(Charging::OutOfOrder)
+        }
+    }
+
+    /// Gives back what was charged, if anything was, and refuses every charge from now on.
+    pub async fn void(&self, reference: &PaymentReference, now: Timestamp) -> Result<(), StoreError> {
+        let request = self
+            .update(reference)
+            .update_expression("SET voided_at = if_not_exists(voided_at, :now)")
+            .expression_attribute_values(":now", string(time(now)));
+        match request.send().await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(StoreError::unavailable("voiding at the sandbox provider", error)),
+        }
+    }
+
+    /// What the traveller has paid, after all charges and refunds; none if nothing.
+    pub async fn paid(&self, reference: &PaymentReference) -> Result<Option<Paid>, StoreError> {
+        const ASK: &str = "asking the sandbox provider";
+        let request = self.client.get_item().table_name(&self.table).key("reference", string(reference.as_str()));
+        let answer = request.consistent_read(true).send().await;
+        match answer.map_err(|error| StoreError::unavailable(ASK, error))?.item {
+            Some(item) if !item.contains_key("voided_at") => paid(reference, &item),
+            _ => Ok(None),
+        }
+    }
+
+    fn update(&self, reference: &PaymentReference) -> UpdateItemFluentBuilder {
+        self.client.update_item().table_name(&self.table).key("reference", string(reference.as_str()))
+    }
+}
+
+fn paid(reference: &PaymentReference, item: &Item) -> Result<Option<Paid>, StoreError> {
+    if !item.contains_key("charged_at") {
+        return Ok(None);
+    }
+    Ok(Some(Paid { amount: money(CHARGE, item)?, charge_id: charge_id(reference) }))
+}
+
+/// One charge per payment, so the charge is named after it.
+fn charge_id(reference: &PaymentReference) -> String {
+    format!("ch_{}", reference.as_str())
+}

@@ -1,0 +1,180 @@
+//! What Harmony keeps in DynamoDB: stock, the journal, payment's decisions, booking headers, and the books of the
+//! sandbox payment provider.
+//!
+//! Each trait below is one participant's view of it. A method commits one *move* of the saga in one request, on the
+//! condition that what the caller knew when it decided still holds: [`Commit::Done`]. Otherwise nothing is changed
+//! and the method says what is the case: [`Commit::Found`], and the caller decides again. Effect, journal item and
+//! outcome are in the same request, so there is no moment at which one is there without the others.
+
+mod bookings;
+mod error;
+mod journal;
+mod ledger;
+mod payments;
+mod stock;
+mod transaction;
+
+pub use bookings::{Bookings, Header};
+pub use error::StoreError;
+pub use journal::{Entry, Journal, Record};
+pub use ledger::{Card, Charging, Ledger, Paid};
+pub use payments::Payments;
+pub use stock::StockTable;
+pub use transaction::client;
+
+use jiff::Timestamp;
+use saga::{
+    BookingId, Outcome, Reason, Status, StockLine,
+    payment::{Recorded, State},
+    reservation::Stock,
+};
+
+/// What became of a move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit<F> {
+    /// It is carried out and recorded.
+    Done,
+    /// Nothing is changed: something else is the case than the caller knew.
+    Found(F),
+}
+
+/// An outcome that the journal holds, and the digest of the command that led to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recording {
+    /// What was answered.
+    pub outcome: Outcome,
+    /// What was asked.
+    pub validation: String,
+}
+
+/// Why stock was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NotTaken {
+    /// The reserve was carried out, or ruled out, before.
+    Recorded(Recording),
+    /// A line has too little.
+    Stock(Stock),
+}
+
+/// What the journal holds on one leg.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LegRecords {
+    /// What `reserve` answered.
+    pub reserve: Option<Recording>,
+    /// What `cancel` did.
+    pub cancel: Option<Recording>,
+}
+
+/// A seller's stock and its part of the journal.
+pub trait StockStore {
+    /// Takes the units of all lines and records the outcome of `reserve`, if no reserve is recorded and every line
+    /// has enough.
+    fn take(
+        &self,
+        record: &Record<'_>,
+        lines: &[StockLine],
+    ) -> impl Future<Output = Result<Commit<NotTaken>, StoreError>> + Send;
+
+    /// Records an outcome without touching stock, if none is recorded for that step.
+    fn record(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<Recording>, StoreError>> + Send;
+
+    /// Gives the units of all lines back and records the outcome of `cancel`, if the leg is reserved with the same
+    /// digest and not cancelled.
+    fn give_back(
+        &self,
+        record: &Record<'_>,
+        lines: &[StockLine],
+    ) -> impl Future<Output = Result<Commit<LegRecords>, StoreError>> + Send;
+
+    /// Records the tombstone as the outcome of `reserve`, and the outcome of `cancel`, if neither is recorded.
+    fn bury(
+        &self,
+        record: &Record<'_>,
+        tombstone: &Outcome,
+    ) -> impl Future<Output = Result<Commit<LegRecords>, StoreError>> + Send;
+}
+
+/// How a payment stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PaymentFound {
+    /// The decision, as far as it is made.
+    pub state: State,
+    /// What the journal holds for the step in question.
+    pub recorded: Recorded,
+    /// The digest of the command that is recorded, if one is.
+    pub validation: Option<String>,
+}
+
+/// Payment's decisions and its part of the journal.
+pub trait PaymentStore {
+    /// Takes the lease to charge until `lease_ends` (milliseconds since 1970), if nothing is decided and no charge is
+    /// recorded; or, given the end of an earlier lease, takes that one over if it is still the last.
+    fn lease(
+        &self,
+        record: &Record<'_>,
+        lease_ends: i64,
+        earlier: Option<i64>,
+    ) -> impl Future<Output = Result<Commit<PaymentFound>, StoreError>> + Send;
+
+    /// Ends the lease now, if it is still ours: the worker lives, but the provider did not answer.
+    fn release(
+        &self,
+        booking: &BookingId,
+        lease_ends: i64,
+        now: i64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Moves from `charging` to the decision that the record's outcome stands for, and completes the journal item.
+    fn complete(
+        &self,
+        record: &Record<'_>,
+        decision: &State,
+    ) -> impl Future<Output = Result<Commit<PaymentFound>, StoreError>> + Send;
+
+    /// Moves to `aborted` and records the outcome of `abort`, if nothing is decided.
+    fn fence(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<PaymentFound>, StoreError>> + Send;
+
+    /// Records an outcome only, if none is recorded for that step.
+    fn record(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<Recording>, StoreError>> + Send;
+}
+
+/// How a header stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeaderFound {
+    /// Its status; none if there is no such booking.
+    pub status: Option<Status>,
+    /// What is recorded for the step in question.
+    pub recorded: Option<Recording>,
+}
+
+/// How a booking ends, for its header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End<'a> {
+    /// The status to set.
+    pub status: Status,
+    /// What was paid.
+    pub total: Option<saga::Money>,
+    /// What went wrong.
+    pub reason: Option<&'a Reason>,
+}
+
+/// Booking headers and their part of the journal.
+pub trait BookingStore {
+    /// Creates the header, if there is none of that id.
+    fn create(&self, header: &Header) -> impl Future<Output = Result<Commit<Box<Header>>, StoreError>> + Send;
+
+    /// The header, as it is now.
+    fn get(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
+
+    /// Sets how the booking ends and records the outcome, if it has not ended and the step is not recorded (a step
+    /// that may happen again, `booking.park`, is recorded again).
+    fn end(
+        &self,
+        record: &Record<'_>,
+        end: &End<'_>,
+    ) -> impl Future<Output = Result<Commit<HeaderFound>, StoreError>> + Send;
+
+    /// Bookings that have not ended and were created before this time, oldest first, about a thousand at the most.
+    /// From an index, so the newest changes may be missing: good enough to find what is stuck, not to decide on it.
+    fn open_before(&self, time: Timestamp) -> impl Future<Output = Result<Vec<Header>, StoreError>> + Send;
+}

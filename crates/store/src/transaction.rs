@@ -1,0 +1,164 @@
+//! One transaction, and what its refusal means.
+
+use std::{collections::HashMap, time::Duration};
+
+use aws_config::{SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
+use aws_sdk_dynamodb::{
+    Client, config,
+    error::SdkError,
+    operation::transact_write_items::TransactWriteItemsError,
+    types::{AttributeValue, CancellationReason, TransactWriteItem},
+};
+use aws_smithy_runtime_api::client::{
+    interceptors::context::InterceptorContext,
+    retries::classifiers::{ClassifyRetry, RetryAction},
+};
+
+use crate::StoreError;
+
+pub(crate) type Item = HashMap<String, AttributeValue>;
+
+/// A DynamoDB client that retries conflicting and throttled transactions as it retries everything else: with
+/// exponential backoff and jitter, within the time that a function has.
+pub fn client(sdk: &SdkConfig) -> Client {
+    let config = config::Builder::from(sdk)
+        .retry_classifier(Conflicts)
+        .retry_config(
+            RetryConfig::standard()
+                .with_max_attempts(8)
+                .with_initial_backoff(Duration::from_millis(40))
+                .with_max_backoff(Duration::from_secs(1)),
+        )
+        .timeout_config(
+            TimeoutConfig::builder()
+                .connect_timeout(Duration::from_secs(1))
+                .operation_attempt_timeout(Duration::from_secs(2))
+                .operation_timeout(Duration::from_secs(7))
+                .build(),
+        )
+        .build();
+    Client::from_conf(config)
+}
+
+/// A transaction that was cancelled for no better reason than that others were at work on its items, or that there
+/// was too much work altogether. The SDK leaves it to its users to tell that from a condition that failed.
+#[derive(Debug)]
+struct Conflicts;
+
+impl ClassifyRetry for Conflicts {
+    fn name(&self) -> &'static str {
+        "Conflicting Transactions"
+    }
+
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let error = context
+            .output_or_error()
+            .and_then(Result::err)
+            .and_then(|error| error.as_operation_error())
+            .and_then(|error| error.downcast_ref::<TransactWriteItemsError>());
+        match error {
+            Some(TransactWriteItemsError::TransactionCanceledException(cancelled))
+                if is_contention(cancelled.cancellation_reasons()) =>
+            {
+                RetryAction::transient_error()
+            }
+            _ => RetryAction::NoActionIndicated,
+        }
+    }
+}
+
+/// Codes from <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>.
+fn is_contention(reasons: &[CancellationReason]) -> bool {
+    let mut codes = reasons.iter().filter_map(CancellationReason::code).filter(|code| *code != "None").peekable();
+    codes.peek().is_some()
+        && codes.all(|code| matches!(code, "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded"))
+}
+
+/// Why nothing was written: for each item of the transaction, whether its own condition failed, and what was there.
+pub(crate) struct Refused(Vec<CancellationReason>);
+
+impl Refused {
+    /// Whether the condition on the item at this place of the transaction failed.
+    pub(crate) fn failed(&self, place: usize) -> bool {
+        self.0.get(place).and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
+    }
+
+    /// What was there instead; none if nothing was there or the condition held.
+    pub(crate) fn item(&self, place: usize) -> Option<&Item> {
+        if self.failed(place) { self.0[place].item().filter(|item| !item.is_empty()) } else { None }
+    }
+}
+
+/// Writes all or nothing. The SDK adds a client token, so that a retry after a lost answer is the same transaction.
+pub(crate) async fn write(
+    client: &Client,
+    operation: &'static str,
+    items: Vec<TransactWriteItem>,
+) -> Result<Result<(), Refused>, StoreError> {
+    match client.transact_write_items().set_transact_items(Some(items)).send().await {
+        Ok(_) => Ok(Ok(())),
+        Err(SdkError::ServiceError(error)) => match error.into_err() {
+            TransactWriteItemsError::TransactionCanceledException(cancelled) => {
+                let reasons = cancelled.cancellation_reasons.unwrap_or_default();
+                if reasons.iter().any(|reason| reason.code() == Some("ConditionalCheckFailed")) {
+                    Ok(Err(Refused(reasons)))
+                } else if is_contention(&reasons) {
+                    Err(StoreError::Contention { operation })
+                } else {
+                    Err(StoreError::Unavailable { operation, cause: format!("{reasons:?}") })
+                }
+            }
+            other => Err(StoreError::Unavailable {
+                operation,
+                cause: aws_sdk_dynamodb::error::DisplayErrorContext(other).to_string(),
+            }),
+        },
+        Err(error) => Err(StoreError::unavailable(operation, error)),
+    }
+}
+
+pub(crate) fn string(text: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(text.into())
+}
+
+pub(crate) fn number(number: impl ToString) -> AttributeValue {
+    AttributeValue::N(number.to_string())
+}
+
+/// The text of a string attribute.
+pub(crate) fn text<'i>(operation: &'static str, item: &'i Item, name: &str) -> Result<&'i str, StoreError> {
+    match item.get(name) {
+        Some(AttributeValue::S(text)) => Ok(text),
+        _ => Err(StoreError::corrupt(operation, format!("there is no text in {name}"))),
+    }
+}
+
+/// The value of a number attribute; none if there is no such attribute.
+pub(crate) fn integer(operation: &'static str, item: &Item, name: &str) -> Result<Option<i64>, StoreError> {
+    match item.get(name) {
+        None => Ok(None),
+        Some(AttributeValue::N(digits)) => match digits.parse() {
+            Ok(number) => Ok(Some(number)),
+            Err(_) => Err(StoreError::corrupt(operation, format!("{name} is no whole number"))),
+        },
+        Some(_) => Err(StoreError::corrupt(operation, format!("{name} is no number"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reasons(codes: &[&str]) -> Vec<CancellationReason> {
+        codes.iter().map(|code| CancellationReason::builder().code(*code).build()).collect()
+    }
+
+    #[test]
+    fn a_failed_condition_is_no_contention() {
+        assert!(is_contention(&reasons(&["None", "TransactionConflict"])));
+        assert!(is_contention(&reasons(&["ThrottlingError", "None"])));
+        assert!(!is_contention(&reasons(&["ConditionalCheckFailed", "TransactionConflict"])));
+        assert!(!is_contention(&reasons(&["None", "ValidationError"])));
+        assert!(!is_contention(&reasons(&[])));
+    }
+}
