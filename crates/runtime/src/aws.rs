@@ -8,10 +8,13 @@
 //! for a partition of AWS with other roots, or the system's own bundle.
 
 use aws_config::{BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider};
-use aws_runtime::env_config::file::EnvConfigFiles;
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
+};
+use aws_types::{
+    sdk_config::SharedCredentialsProvider,
+    service_config::{LoadServiceConfig, ServiceConfigKey},
 };
 use rustls::{
     RootCertStore,
@@ -37,7 +40,7 @@ pub enum AwsError {
 
 /// The configuration for the SDK's clients. Region, credentials and endpoints come from the environment, as Lambda
 /// sets it.
-pub async fn aws() -> Result<SdkConfig, Error> {
+pub fn aws() -> Result<SdkConfig, Error> {
     let roots = match std::env::var("AWS_CA_BUNDLE").ok().filter(|path| !path.is_empty()) {
         Some(path) => bundle(&path).map_err(|cause| AwsError::Bundle { path, cause })?,
         None => AMAZON_ROOTS.as_bytes().to_vec(),
@@ -45,13 +48,26 @@ pub async fn aws() -> Result<SdkConfig, Error> {
     let trust = TrustStore::empty().with_native_roots(false).with_pem_certificate(roots);
     let tls = TlsContext::builder().with_trust_store(trust).build()?;
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls).build_https();
-    Ok(aws_config::defaults(BehaviorVersion::latest())
+    Ok(SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
         .region(Region::new(setting("AWS_REGION")?))
-        .credentials_provider(EnvironmentVariableCredentialsProvider::new())
-        .profile_files(EnvConfigFiles::builder().build())
+        .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
         .http_client(http)
-        .load()
-        .await)
+        .service_config(Environment)
+        .build())
+}
+
+/// Settings such as `AWS_ENDPOINT_URL`, and `AWS_ENDPOINT_URL_DYNAMODB` for one service, as every AWS SDK takes them
+/// from the environment: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>.
+#[derive(Debug)]
+struct Environment;
+
+impl LoadServiceConfig for Environment {
+    fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
+        let service = key.service_id().to_uppercase().replace(' ', "_");
+        let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        value(&format!("{}_{service}", key.env())).or_else(|| value(key.env()))
+    }
 }
 
 /// The HTTP client panics on a certificate that it cannot read, so look first.

@@ -19,9 +19,9 @@ where
     let handle = &handle;
     run(service_fn(move |event: LambdaEvent<Value>| {
         Box::pin(async move {
-            handle(event.payload).await.map_err(|error| {
-                tracing::error!(%error, error_type = error_type(&error), "failed");
-                Diagnostic { error_type: error_type(&error).to_owned(), error_message: error.to_string() }
+            handle(event.payload).await.map_err(|error| Diagnostic {
+                error_type: error_type(&error).to_owned(),
+                error_message: error.to_string(),
             })
         })
     }))

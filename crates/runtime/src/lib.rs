@@ -43,7 +43,7 @@ pub fn start_logging() {
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
-        .with_max_level(level.unwrap_or(tracing::Level::INFO))
+        .with_max_level(level.unwrap_or(tracing_subscriber::filter::LevelFilter::INFO))
         .with_current_span(false)
         .with_target(false)
         .without_time() // CloudWatch stamps each line

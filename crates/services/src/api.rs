@@ -6,7 +6,7 @@ use saga::{
     BookingId, BookingRequest, IdempotencyKey, Leg, Outcome, PaymentReference, Status, Step, Variant, Violation,
 };
 use serde_json::{Value, json};
-use store::{BookingStore, Commit, Entry, Header, Journal};
+use store::{Commit, Entry, Header, HeaderStore, Journal};
 
 use crate::{Clock, Executions, PaymentProvider, StepError};
 
@@ -21,9 +21,9 @@ pub type Answer = Response<String>;
 
 /// The API.
 #[derive(Debug)]
-pub struct Api<B, E, P> {
+pub struct Api<H, E, P> {
     /// The headers.
-    pub bookings: B,
+    pub headers: H,
     /// The log of each booking.
     pub journal: Journal,
     /// Who conducts.
@@ -34,7 +34,7 @@ pub struct Api<B, E, P> {
     pub clock: Clock,
 }
 
-impl<B: BookingStore, E: Executions, P: PaymentProvider> Api<B, E, P> {
+impl<H: HeaderStore, E: Executions, P: PaymentProvider> Api<H, E, P> {
     /// Answers a request. `caller` is who the gateway says is asking; a booking belongs to its caller.
     pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> Answer {
         let path = request.uri().path().trim_end_matches('/').to_owned();
@@ -118,7 +118,7 @@ impl<B: BookingStore, E: Executions, P: PaymentProvider> Api<B, E, P> {
             created_at: now,
             updated_at: now,
         };
-        let replayed = match self.bookings.create(&header).await? {
+        let replayed = match self.headers.create(&header).await? {
             Commit::Done => false,
             Commit::Found(found) if found.request_digest != header.request_digest => {
                 return Ok(problem(Problem::KeyReused, "this Idempotency-Key was used before, for another request"));
@@ -134,7 +134,7 @@ impl<B: BookingStore, E: Executions, P: PaymentProvider> Api<B, E, P> {
     async fn get(&self, id: &str) -> Result<Answer, StepError> {
         let unknown = || problem(Problem::NotFound, "there is no such booking");
         let Ok(booking_id) = BookingId::try_from(id.to_owned()) else { return Ok(unknown()) };
-        let Some(header) = self.bookings.get(&booking_id).await? else { return Ok(unknown()) };
+        let Some(header) = self.headers.get(&booking_id).await? else { return Ok(unknown()) };
         let entries = self.journal.entries(booking_id.as_str()).await?;
         Ok(answer(StatusCode::OK, "application/json", view(&header, &entries).to_string()))
     }

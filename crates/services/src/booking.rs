@@ -8,7 +8,7 @@ use saga::{
 use serde_json::Value;
 use store::{BookingStore, Commit, End, HeaderFound};
 
-use crate::{Attempt, Clock, MOST_DECISIONS, Reply, StepError, command, reply};
+use crate::{Attempt, Clock, MOST_DECISIONS, Reply, StepError, answer, command};
 
 /// The participant that keeps the header.
 #[derive(Debug)]
@@ -24,14 +24,14 @@ impl<S: BookingStore> BookingDesk<S> {
     pub async fn handle(&self, payload: &Value) -> Result<Reply, StepError> {
         let command = command(payload, Participant::Booking)?;
         let step = command.step();
-        let (outcome, total, reason): (Outcome, Option<Money>, Option<Reason>) = match command.action {
-            Action::Confirm { total } => (Outcome::Confirmed { total }, Some(total), None),
-            Action::Fail { reason } => (Outcome::Failed { reason: reason.clone() }, None, reason),
+        let (outcome, total, reason): (Outcome, Option<Money>, Option<&Reason>) = match &command.action {
+            Action::Confirm { total } => (Outcome::Confirmed { total: *total }, Some(*total), None),
+            Action::Fail { reason } => (Outcome::Failed { reason: reason.clone() }, None, reason.as_ref()),
             Action::Park { reason } => (Outcome::Parked { reason: reason.clone() }, None, Some(reason)),
             _ => return Err(StepError::InvalidCommand(format!("booking does not do {step}"))),
         };
-        let outcome = self.end(&command.booking_id, step, outcome, total, reason.as_ref()).await?;
-        Ok(reply(&command.booking_id, step, outcome))
+        let result = self.end(&command.booking_id, step, outcome, total, reason).await;
+        answer(&command, result)
     }
 
     /// Ends the booking, or hands it to an operator. May be repeated. One request.

@@ -101,7 +101,14 @@ fn invalid(violations: &[Violation]) -> StepError {
     StepError::InvalidCommand(all.join("; "))
 }
 
-fn reply(booking_id: &BookingId, step: Step, outcome: Outcome) -> Reply {
-    tracing::info!(booking_id = booking_id.as_str(), step = step.name(), outcome = outcome.name(), "step done");
-    Reply { booking_id: booking_id.to_string(), step, outcome }
+/// Logs what came of a command, and makes a reply of its outcome.
+fn answer(command: &Command, result: Result<Outcome, StepError>) -> Result<Reply, StepError> {
+    let (booking_id, step) = (command.booking_id.as_str(), command.step());
+    match &result {
+        Ok(outcome) => tracing::info!(booking_id, step = step.name(), outcome = outcome.name(), "step done"),
+        Err(error) => {
+            tracing::error!(booking_id, step = step.name(), error_type = error.error_type(), %error, "step failed")
+        }
+    }
+    Ok(Reply { booking_id: booking_id.to_owned(), step, outcome: result? })
 }

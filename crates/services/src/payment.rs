@@ -11,7 +11,7 @@ use saga::{
 use serde_json::Value;
 use store::{Commit, PaymentFound, PaymentStore};
 
-use crate::{Attempt, Clock, MOST_DECISIONS, PaymentProvider, ProviderError, Reply, StepError, command, reply};
+use crate::{Attempt, Clock, MOST_DECISIONS, PaymentProvider, ProviderError, Reply, StepError, answer, command};
 
 /// How long a worker waits for the provider.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -34,12 +34,12 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
     /// Carries out a command.
     pub async fn handle(&self, payload: &Value) -> Result<Reply, StepError> {
         let command = command(payload, Participant::Payment)?;
-        let outcome = match &command.action {
-            Action::Charge { reference, prices } => self.charge(&command.booking_id, reference, prices).await?,
-            Action::Abort { reference } => self.abort(&command.booking_id, reference).await?,
+        let result = match &command.action {
+            Action::Charge { reference, prices } => self.charge(&command.booking_id, reference, prices).await,
+            Action::Abort { reference } => self.abort(&command.booking_id, reference).await,
             _ => return Err(StepError::InvalidCommand(format!("payment does not do {}", command.step()))),
         };
-        Ok(reply(&command.booking_id, command.step(), outcome))
+        answer(&command, result)
     }
 
     /// Charges the sum of the prices, or says why not. May be repeated: it charges once. Three requests (lease,

@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use store::BookingStore;
+use store::HeaderStore;
 
 use crate::{Clock, Executions, Started, StepError, api::execution_input};
 
 /// Finds what is stuck and starts it again.
 #[derive(Debug)]
-pub struct Reconciler<B, E> {
+pub struct Reconciler<H, E> {
     /// The headers.
-    pub bookings: B,
+    pub headers: H,
     /// The state machine.
     pub executions: E,
     /// How old a booking may be before it is stuck.
@@ -30,12 +30,12 @@ pub struct Reconciled {
     pub restarted: Vec<String>,
 }
 
-impl<B: BookingStore, E: Executions> Reconciler<B, E> {
+impl<H: HeaderStore, E: Executions> Reconciler<H, E> {
     /// One run over everything that is stuck.
     pub async fn run(&self) -> Result<Reconciled, StepError> {
         let now = (self.clock)();
         let mut done = Reconciled::default();
-        for header in self.bookings.open_before(now - self.max_age).await? {
+        for header in self.headers.open_before(now - self.max_age).await? {
             done.stuck += 1;
             let name = header.booking_id.as_str();
             let input = execution_input(&header);

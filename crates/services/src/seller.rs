@@ -8,7 +8,7 @@ use saga::{
 use serde_json::Value;
 use store::{Commit, NotTaken, StockStore};
 
-use crate::{Attempt, Catalogue, Clock, MOST_DECISIONS, Reply, StepError, command, reply};
+use crate::{Attempt, Catalogue, Clock, MOST_DECISIONS, Reply, StepError, answer, command};
 
 /// The participant that sells one leg.
 #[derive(Debug)]
@@ -27,12 +27,12 @@ impl<S: StockStore> Seller<S> {
     /// Carries out a command.
     pub async fn handle(&self, payload: &Value) -> Result<Reply, StepError> {
         let command = command(payload, Participant::Seller(self.leg))?;
-        let outcome = match &command.action {
-            Action::Reserve(leg) => self.reserve(&command.booking_id, leg).await?,
-            Action::Cancel(leg) => self.cancel(&command.booking_id, leg).await?,
+        let result = match &command.action {
+            Action::Reserve(leg) => self.reserve(&command.booking_id, leg).await,
+            Action::Cancel(leg) => self.cancel(&command.booking_id, leg).await,
             _ => return Err(StepError::InvalidCommand(format!("a seller does not do {}", command.step()))),
         };
-        Ok(reply(&command.booking_id, command.step(), outcome))
+        answer(&command, result)
     }
 
     /// Reserves a leg, or says why not. May be repeated: the first outcome stays. One request if it succeeds, is

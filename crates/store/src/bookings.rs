@@ -11,7 +11,7 @@ use saga::{BookingId, Money, Reason, Status, Step, Traveller, Variant, booking::
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    BookingStore, Commit, End, HeaderFound, Journal, Record, StoreError,
+    BookingStore, Commit, End, HeaderFound, HeaderStore, Journal, Record, StoreError,
     journal::{built, recording, time},
     transaction::{Item, string, text, write},
 };
@@ -41,12 +41,26 @@ pub struct Header {
     pub updated_at: Timestamp,
 }
 
+/// The table of headers.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    client: Client,
+    table: String,
+}
+
 /// The table of headers, with the journal that belongs to it.
 #[derive(Clone, Debug)]
 pub struct Bookings {
     client: Client,
     table: String,
     journal: Journal,
+}
+
+impl Headers {
+    /// The headers in this table.
+    pub fn new(client: Client, table: impl Into<String>) -> Self {
+        Self { client, table: table.into() }
+    }
 }
 
 const INDEX: &str = "open-bookings";
@@ -61,34 +75,6 @@ impl Bookings {
 }
 
 impl BookingStore for Bookings {
-    async fn create(&self, header: &Header) -> Result<Commit<Box<Header>>, StoreError> {
-        const CREATE: &str = "recording a booking";
-        let request = self
-            .client
-            .put_item()
-            .table_name(&self.table)
-            .set_item(Some(item(header)))
-            .condition_expression("attribute_not_exists(booking_id)")
-            .return_values_on_condition_check_failure(AllOld);
-        match request.send().await {
-            Ok(_) => Ok(Commit::Done),
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
-                    let item = failed.item().ok_or_else(|| StoreError::corrupt(CREATE, "refused without an item"))?;
-                    Ok(Commit::Found(Box::new(self::header(item)?)))
-                }
-                _ => Err(StoreError::unavailable(CREATE, error)),
-            },
-        }
-    }
-
-    async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
-        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
-        let answer = request.consistent_read(true).send().await;
-        let answer = answer.map_err(|error| StoreError::unavailable("reading a booking", error))?;
-        answer.item.as_ref().map(header).transpose()
-    }
-
     async fn end(&self, record: &Record<'_>, end: &End<'_>) -> Result<Commit<HeaderFound>, StoreError> {
         const END: &str = "ending a booking";
         let not_ended = "#status IN (:pending, :needs_operator)";
@@ -127,6 +113,36 @@ impl BookingStore for Bookings {
             status: refused.item(0).map(|item| status(END, item)).transpose()?,
             recorded: refused.item(1).map(recording).transpose()?.flatten(),
         }))
+    }
+}
+
+impl HeaderStore for Headers {
+    async fn create(&self, header: &Header) -> Result<Commit<Box<Header>>, StoreError> {
+        const CREATE: &str = "recording a booking";
+        let request = self
+            .client
+            .put_item()
+            .table_name(&self.table)
+            .set_item(Some(item(header)))
+            .condition_expression("attribute_not_exists(booking_id)")
+            .return_values_on_condition_check_failure(AllOld);
+        match request.send().await {
+            Ok(_) => Ok(Commit::Done),
+            Err(error) => match error.as_service_error() {
+                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
+                    let item = failed.item().ok_or_else(|| StoreError::corrupt(CREATE, "refused without an item"))?;
+                    Ok(Commit::Found(Box::new(self::header(item)?)))
+                }
+                _ => Err(StoreError::unavailable(CREATE, error)),
+            },
+        }
+    }
+
+    async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
+        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
+        let answer = request.consistent_read(true).send().await;
+        let answer = answer.map_err(|error| StoreError::unavailable("reading a booking", error))?;
+        answer.item.as_ref().map(header).transpose()
     }
 
     async fn open_before(&self, limit: Timestamp) -> Result<Vec<Header>, StoreError> {

@@ -14,7 +14,7 @@ mod payments;
 mod stock;
 mod transaction;
 
-pub use bookings::{Bookings, Header};
+pub use bookings::{Bookings, Header, Headers};
 pub use error::StoreError;
 pub use journal::{Entry, Journal, Record};
 pub use ledger::{Card, Charging, Ledger, Paid};
@@ -158,14 +158,8 @@ pub struct End<'a> {
     pub reason: Option<&'a Reason>,
 }
 
-/// Booking headers and their part of the journal.
+/// Booking headers and their part of the journal, seen by the participant that ends bookings.
 pub trait BookingStore {
-    /// Creates the header, if there is none of that id.
-    fn create(&self, header: &Header) -> impl Future<Output = Result<Commit<Box<Header>>, StoreError>> + Send;
-
-    /// The header, as it is now.
-    fn get(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
-
     /// Sets how the booking ends and records the outcome, if it has not ended and the step is not recorded (a step
     /// that may happen again, `booking.park`, is recorded again).
     fn end(
@@ -173,6 +167,15 @@ pub trait BookingStore {
         record: &Record<'_>,
         end: &End<'_>,
     ) -> impl Future<Output = Result<Commit<HeaderFound>, StoreError>> + Send;
+}
+
+/// Booking headers, seen by who accepts bookings and by who looks after them.
+pub trait HeaderStore {
+    /// Creates the header, if there is none of that id.
+    fn create(&self, header: &Header) -> impl Future<Output = Result<Commit<Box<Header>>, StoreError>> + Send;
+
+    /// The header, as it is now.
+    fn get(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
 
     /// Bookings that have not ended and were created before this time, oldest first, about a thousand at the most.
     /// From an index, so the newest changes may be missing: good enough to find what is stuck, not to decide on it.

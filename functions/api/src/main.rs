@@ -3,17 +3,17 @@
 use jiff::Timestamp;
 use runtime::{number_setting, setting};
 use services::{SandboxProvider, StateMachine, api::Api};
-use store::{Bookings, Journal, Ledger};
+use store::{Headers, Journal, Ledger};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), runtime::Error> {
     runtime::start_logging();
-    let aws = runtime::aws().await?;
+    let aws = runtime::aws()?;
     let client = store::client(&aws);
     let journal = Journal::new(client.clone(), setting("JOURNAL_TABLE")?, number_setting("JOURNAL_RETENTION_DAYS")?);
     let ledger = Ledger::new(client.clone(), setting("PROVIDER_LEDGER_TABLE")?);
     let api = Api {
-        bookings: Bookings::new(client, setting("BOOKINGS_TABLE")?, journal.clone()),
+        headers: Headers::new(client, setting("BOOKINGS_TABLE")?),
         journal,
         executions: StateMachine::new(aws_sdk_sfn::Client::new(&aws), setting("STATE_MACHINE_ARN")?),
         provider: SandboxProvider { ledger, clock: Timestamp::now },

@@ -9,7 +9,7 @@ use store::{Journal, StockTable};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), runtime::Error> {
     runtime::start_logging();
-    let client = store::client(&runtime::aws().await?);
+    let client = store::client(&runtime::aws()?);
     let journal = Journal::new(client.clone(), setting("JOURNAL_TABLE")?, number_setting("JOURNAL_RETENTION_DAYS")?);
     let seller = Seller {
         leg: Leg::Flight,

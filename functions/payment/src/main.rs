@@ -8,7 +8,7 @@ use store::{Journal, Ledger, Payments};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), runtime::Error> {
     runtime::start_logging();
-    let client = store::client(&runtime::aws().await?);
+    let client = store::client(&runtime::aws()?);
     let journal = Journal::new(client.clone(), setting("JOURNAL_TABLE")?, number_setting("JOURNAL_RETENTION_DAYS")?);
     let ledger = Ledger::new(client.clone(), setting("PROVIDER_LEDGER_TABLE")?);
     let cashier = Cashier {

@@ -5,16 +5,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 use runtime::{number_setting, setting};
 use services::{Reconciler, StateMachine, StepError};
-use store::{Bookings, Journal};
+use store::Headers;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), runtime::Error> {
     runtime::start_logging();
-    let aws = runtime::aws().await?;
-    let client = store::client(&aws);
-    let journal = Journal::new(client.clone(), setting("JOURNAL_TABLE")?, number_setting("JOURNAL_RETENTION_DAYS")?);
+    let aws = runtime::aws()?;
     let reconciler = Reconciler {
-        bookings: Bookings::new(client, setting("BOOKINGS_TABLE")?, journal),
+        headers: Headers::new(store::client(&aws), setting("BOOKINGS_TABLE")?),
         executions: StateMachine::new(aws_sdk_sfn::Client::new(&aws), setting("STATE_MACHINE_ARN")?),
         max_age: Duration::from_secs(number_setting("PENDING_MAX_AGE_SECONDS")?),
         clock: Timestamp::now,
