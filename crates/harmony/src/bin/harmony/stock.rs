@@ -1,0 +1,60 @@
+//! `harmony load`: puts stock on sale.
+
+use std::{process::ExitCode, time::Instant};
+
+use clap::Args;
+use harmony::{
+    Stack,
+    loader::{DAYS, Stock, dates},
+    trip::today,
+};
+use jiff::civil::Date;
+
+use crate::{
+    Result,
+    output::{Progress, say},
+    target,
+};
+
+#[derive(Args)]
+pub struct Options {
+    #[command(flatten)]
+    days: Days,
+    /// Load a stack on AWS too, where what was sold before is then for sale again
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Args)]
+pub struct Days {
+    /// How many days of stock to put on sale, from today on
+    #[arg(long, default_value_t = DAYS, value_parser = clap::value_parser!(u16).range(1..=3650))]
+    days: u16,
+}
+
+impl Days {
+    pub fn dates(&self) -> Vec<Date> {
+        dates(today(), self.days)
+    }
+}
+
+pub async fn load(target: &target::Options, options: Options) -> Result<ExitCode> {
+    let stack = target.stack()?;
+    if !stack.is_local() && !options.yes {
+        let what = "loading replaces the stock of a stack on AWS, and what was sold of it would be for sale again";
+        return Err(format!("{what}: give --yes if that is right").into());
+    }
+    let started = Instant::now();
+    let lines = load_into(&stack, &options.days.dates()).await?;
+    say(format!("{lines} lines of stock for {} days are on sale, after {:.1?}", options.days.days, started.elapsed()))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Loads stock with a progress bar, and says how many lines.
+pub async fn load_into(stack: &Stack, dates: &[Date]) -> Result<usize> {
+    let stock = Stock::of(stack, &stack.sdk().await?)?;
+    let lines = stock.count(dates);
+    let progress = Progress::counting("loading stock", lines);
+    stock.load(dates, |lines| progress.done(lines)).await?;
+    Ok(lines)
+}

@@ -1,0 +1,387 @@
+//! A client of the HTTP API.
+//!
+//! It sends with the AWS SDK's own HTTP connector, which is compiled anyway: another HTTP client would be a second one.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_smithy_http_client::{
+    Connector,
+    proxy::ProxyConfig,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use aws_smithy_runtime_api::{
+    client::{
+        http::{HttpConnector, SharedHttpConnector},
+        orchestrator::HttpRequest,
+        result::ConnectorError,
+    },
+    http::Headers,
+};
+use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
+use jiff::Timestamp;
+use saga::{BookingId, Money, Reason, Status, Step, Traveller, Variant};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::trip::{Car, Flight, Hotel};
+
+/// How long an answer may take. API Gateway itself gives up after 29 s.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long to wait before the first further look at a booking, and how long at the most.
+const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+
+/// Why a request led nowhere.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// There is no such address.
+    #[error("{url:?} is no address of the API: it must begin with http:// or https://")]
+    NoAddress {
+        /// What was given.
+        url: String,
+    },
+    /// The API was not reached, or did not answer in time. A booking may or may not have been accepted.
+    #[error("{method} {url} got no answer: {cause}; see whether the API runs, then send it again")]
+    NoAnswer {
+        /// What was sent.
+        method: &'static str,
+        /// Where to.
+        url: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// The API answered something else than was hoped for.
+    #[error("{method} {url} was answered with {status}: {said}")]
+    Refused {
+        /// What was sent.
+        method: &'static str,
+        /// Where to.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// What the answer says.
+        said: String,
+    },
+    /// A booking did not end in time.
+    #[error("booking {booking_id} is still {status} after {} s: look at it again with `harmony show {booking_id}`", within.as_secs())]
+    NotEnded {
+        /// Which.
+        booking_id: BookingId,
+        /// How far it is.
+        status: Status,
+        /// How long it was given.
+        within: Duration,
+    },
+}
+
+/// What the API answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers. Names are found whatever their case.
+    pub headers: Headers,
+    /// The body.
+    pub body: String,
+}
+
+/// The body of an answer to a booking that is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Accepted {
+    /// Its name.
+    pub booking_id: BookingId,
+    /// Who coordinates it.
+    pub variant: Variant,
+    /// `pending`.
+    pub status: Status,
+}
+
+impl Answer {
+    /// The body, if it is JSON of that form.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(&self.body)
+    }
+
+    /// The booking, if it was accepted.
+    pub fn accepted(&self) -> Option<Accepted> {
+        if self.status == 202 { self.json().ok() } else { None }
+    }
+
+    /// Whether the same request had been accepted before.
+    pub fn is_replay(&self) -> bool {
+        self.headers.get("idempotency-replayed") == Some("true")
+    }
+
+    /// What the answer says, on one line: the title of a problem with all its errors, or the body.
+    pub fn says(&self) -> String {
+        let Ok(problem) = self.json::<Problem>() else {
+            return self.body.split_whitespace().collect::<Vec<_>>().join(" ");
+        };
+        if problem.errors.is_empty() {
+            return problem.detail.unwrap_or(problem.title);
+        }
+        let errors = problem.errors.iter().map(|error| format!("{} {}", error.pointer, error.detail));
+        let errors = errors.map(|error| error.trim().to_owned()).collect::<Vec<_>>();
+        format!("{}: {}", problem.title, errors.join("; "))
+    }
+}
+
+#[derive(Deserialize)]
+struct Problem {
+    title: String,
+    detail: Option<String>,
+    #[serde(default)]
+    errors: Vec<ProblemError>,
+}
+
+#[derive(Deserialize)]
+struct ProblemError {
+    pointer: String,
+    detail: String,
+}
+
+/// A booking as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Booking {
+    /// Its name.
+    pub booking_id: BookingId,
+    /// Who coordinates it.
+    pub variant: Variant,
+    /// How far it is.
+    pub status: Status,
+    /// What was paid, once it is confirmed.
+    pub total: Option<Money>,
+    /// What went wrong, if something did.
+    pub reason: Option<Reason>,
+    /// When it was accepted.
+    pub created_at: Timestamp,
+    /// When its status changed last.
+    pub updated_at: Timestamp,
+    /// Who travels.
+    pub traveller: Traveller,
+    /// Which flight.
+    pub flight: Flight,
+    /// Which hotel.
+    pub hotel: Hotel,
+    /// Which car.
+    pub car: Car,
+    /// The steps so far, in the order in which they began.
+    pub timeline: Vec<Entry>,
+}
+
+/// A step of a booking.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Entry {
+    /// Which.
+    pub step: Step,
+    /// What came of it: `reserved`, `rejected`, …, or `in_progress`.
+    pub outcome: String,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it was done.
+    pub finished_at: Option<Timestamp>,
+    /// What belongs to the outcome.
+    pub detail: Value,
+}
+
+impl Booking {
+    /// The entry of a step in the timeline.
+    pub fn entry(&self, step: Step) -> Option<&Entry> {
+        self.timeline.iter().find(|entry| entry.step == step)
+    }
+}
+
+impl Entry {
+    /// Whether a cancel had something to give back.
+    pub fn released(&self) -> Option<bool> {
+        self.detail.get("released").and_then(Value::as_bool)
+    }
+
+    /// The money that the step is about: a price, an amount, a total.
+    pub fn money(&self) -> Option<Money> {
+        let money = ["price", "amount", "total"].into_iter().find_map(|name| self.detail.get(name))?;
+        Money::deserialize(money).ok()
+    }
+}
+
+/// A client of the API at one address. Clones share their connections.
+#[derive(Clone, Debug)]
+pub struct Client {
+    connector: SharedHttpConnector,
+    api_url: String,
+}
+
+impl Client {
+    /// A client of the API at this address. For `https` it trusts what the system trusts, and takes the environment's
+    /// proxy.
+    pub fn new(api_url: &str) -> Result<Self, ClientError> {
+        let builder = Connector::builder().pool_idle_timeout(Duration::from_secs(20));
+        let connector = if api_url.starts_with("https://") {
+            builder.proxy_config(ProxyConfig::from_env()).tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+        } else if api_url.starts_with("http://") {
+            builder.proxy_config(ProxyConfig::disabled()).build_http()
+        } else {
+            return Err(ClientError::NoAddress { url: api_url.to_owned() });
+        };
+        let api_url = api_url.trim_end_matches('/').to_owned();
+        Ok(Self { connector: SharedHttpConnector::new(connector), api_url })
+    }
+
+    /// Where the API is, without a slash at the end.
+    pub fn api_url(&self) -> &str {
+        &self.api_url
+    }
+
+    /// Sends any request to a path of the API, such as `/bookings`.
+    pub async fn send(
+        &self,
+        method: &'static str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        body: impl Into<Vec<u8>>,
+    ) -> Result<Answer, ClientError> {
+        let url = format!("{}{path}", self.api_url);
+        let no_answer = |cause: String| ClientError::NoAnswer { method, url: url.clone(), cause };
+        let mut request = http::Request::builder().method(method).uri(&url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = body.into();
+        if !body.is_empty() || method == "POST" {
+            request = request.header(http::header::CONTENT_LENGTH, body.len());
+        }
+        let request = request.body(SdkBody::from(body)).map_err(|error| no_answer(error.to_string()))?;
+        let request = HttpRequest::try_from(request).map_err(|error| no_answer(error.to_string()))?;
+        let exchange = async {
+            let answer = self.connector.call(request).await.map_err(cause)?;
+            let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+            let body = ByteStream::new(answer.into_body()).collect().await;
+            let body = body.map_err(|error| DisplayErrorContext(error).to_string())?.to_vec();
+            Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+        };
+        let late = || Err(format!("nothing came within {} s", PATIENCE.as_secs()));
+        tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| late()).map_err(no_answer)
+    }
+
+    /// Asks for a booking. The same request with the same key is the same booking.
+    pub async fn book(&self, request: &impl Serialize, key: &str) -> Result<Answer, ClientError> {
+        let body = serde_json::json!(request).to_string();
+        self.send("POST", "/bookings", &[("content-type", "application/json"), ("idempotency-key", key)], body).await
+    }
+
+    /// Asks for a booking that must be accepted.
+    pub async fn book_accepted(&self, request: &impl Serialize, key: &str) -> Result<Accepted, ClientError> {
+        let answer = self.book(request, key).await?;
+        answer.accepted().ok_or_else(|| self.refused("POST", "/bookings", &answer))
+    }
+
+    /// A booking as it is now.
+    pub async fn show(&self, id: &BookingId) -> Result<Booking, ClientError> {
+        let path = format!("/bookings/{id}");
+        let answer = self.send("GET", &path, &[], "").await?;
+        let refused = self.refused("GET", &path, &answer);
+        if answer.status != 200 {
+            return Err(refused);
+        }
+        answer.json().map_err(|error| match refused {
+            ClientError::Refused { method, url, status, .. } => {
+                ClientError::Refused { method, url, status, said: format!("what is no booking: {error}") }
+            }
+            other => other,
+        })
+    }
+
+    /// A booking once nothing more will happen to it.
+    pub async fn wait_until_final(&self, id: &BookingId, within: Duration) -> Result<Booking, ClientError> {
+        self.follow(id, within, |_| ()).await
+    }
+
+    /// A booking once nothing more will happen to it; `look` gets to see it as often as it was asked for. That the
+    /// API is busy or out of order for a moment does not matter.
+    pub async fn follow(
+        &self,
+        id: &BookingId,
+        within: Duration,
+        look: impl Fn(&Booking),
+    ) -> Result<Booking, ClientError> {
+        let deadline = Instant::now() + within;
+        let mut pause = LOOK_AGAIN.0;
+        loop {
+            let late = Instant::now() >= deadline;
+            match self.show(id).await {
+                Ok(booking) if booking.status.is_final() => return Ok(booking),
+                Ok(booking) if late => {
+                    return Err(ClientError::NotEnded { booking_id: id.clone(), status: booking.status, within });
+                }
+                Ok(booking) => look(&booking),
+                Err(ClientError::Refused { status: 429 | 500.., .. }) if !late => {}
+                Err(error) => return Err(error),
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(LOOK_AGAIN.1);
+        }
+    }
+
+    fn refused(&self, method: &'static str, path: &str, answer: &Answer) -> ClientError {
+        let url = format!("{}{path}", self.api_url);
+        ClientError::Refused { method, url, status: answer.status, said: answer.says() }
+    }
+}
+
+/// What lies at the bottom of an error of the connector: the rest is about the connector.
+fn cause(error: ConnectorError) -> String {
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
+}
+
+/// A key that no request had before: time and process are enough where people book by hand.
+pub fn fresh_key(of: impl fmt::Display) -> String {
+    let now = Timestamp::now().as_nanosecond();
+    format!("{of}-{now:x}-{:x}", std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, headers: Headers::new(), body: body.to_owned() }
+    }
+
+    #[test]
+    fn an_answer_says_what_is_wrong_on_one_line() {
+        let problem = r#"{"type": "t", "title": "The request is not valid", "status": 400, "detail": "see errors",
+            "errors": [{"pointer": "", "detail": "no key"}, {"pointer": "/flight/date", "detail": "is in the past"}]}"#;
+        assert_eq!(answer(400, problem).says(), "The request is not valid: no key; /flight/date is in the past");
+        let problem = r#"{"title": "Not found", "status": 404, "detail": "there is no such booking"}"#;
+        assert_eq!(answer(404, problem).says(), "there is no such booking");
+        assert_eq!(answer(502, "<html>\n  Bad gateway</html>").says(), "<html> Bad gateway</html>");
+    }
+
+    #[test]
+    fn only_a_202_is_accepted() {
+        let body =
+            r#"{"booking_id": "0123456789abcdef0123456789abcdef", "variant": "orchestrated", "status": "pending"}"#;
+        assert_eq!(answer(202, body).accepted().unwrap().status, Status::Pending);
+        assert_eq!(answer(200, body).accepted(), None);
+        assert_eq!(answer(202, "{}").accepted(), None);
+    }
+
+    #[test]
+    fn an_address_has_a_scheme() {
+        assert!(matches!(Client::new("localhost:4566"), Err(ClientError::NoAddress { .. })));
+        assert_eq!(Client::new("http://localhost:4566/live/").unwrap().api_url(), "http://localhost:4566/live");
+    }
+
+    #[test]
+    fn keys_are_fresh() {
+        assert_ne!(fresh_key("book"), fresh_key("book"));
+    }
+}

@@ -1,0 +1,478 @@
+//! The ways in which a booking can go, each with what must come of it. The demo shows them and the end-to-end tests
+//! hold the system to them.
+
+use std::{fmt, time::Duration};
+
+use saga::{Leg, Money, Status, Step};
+
+use crate::{Answer, Booking, Client, ClientError, TripRequest, client::Entry};
+
+/// A request, and what must come of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// A few words.
+    pub name: &'static str,
+    /// One sentence on what happens.
+    pub about: &'static str,
+    /// Makes the request from one that can be booked.
+    pub change: fn(&mut TripRequest),
+    /// How often the request is sent, each time with the same key.
+    pub sent: usize,
+    /// What must come of it.
+    pub expected: Expected,
+}
+
+/// What must come of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// How the booking ends.
+    pub status: Status,
+    /// The step that failed, and its code.
+    pub reason: Option<(Step, &'static str)>,
+    /// Steps that must be in the timeline, or must not. What is not listed here has to fit all the same: see
+    /// [`contradictions`].
+    pub steps: &'static [(Step, Did)],
+}
+
+/// What a step of the timeline must say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Did {
+    /// This outcome.
+    End(&'static str),
+    /// Cancelled, and what had been reserved is for sale again.
+    GiveBack,
+    /// Cancelled, although nothing had been reserved.
+    FindNothing,
+    /// It was not carried out.
+    NotHappen,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// What each request was answered.
+    pub answers: Vec<Answer>,
+    /// The bookings that there are now because of it.
+    pub bookings: Vec<Booking>,
+}
+
+use Did::{End, FindNothing, GiveBack, NotHappen};
+
+const FLIGHT: Step = Step::Reserve(Leg::Flight);
+const HOTEL: Step = Step::Reserve(Leg::Hotel);
+const CAR: Step = Step::Reserve(Leg::Car);
+const CANCEL_FLIGHT: Step = Step::Cancel(Leg::Flight);
+const CANCEL_HOTEL: Step = Step::Cancel(Leg::Hotel);
+const CANCEL_CAR: Step = Step::Cancel(Leg::Car);
+
+const CONFIRMED: Expected = Expected {
+    status: Status::Confirmed,
+    reason: None,
+    steps: &[
+        (FLIGHT, End("reserved")),
+        (HOTEL, End("reserved")),
+        (CAR, End("reserved")),
+        (Step::Charge, End("charged")),
+        (Step::Confirm, End("confirmed")),
+    ],
+};
+
+const DECLINED: &[(Step, Did)] = &[
+    (FLIGHT, End("reserved")),
+    (HOTEL, End("reserved")),
+    (CAR, End("reserved")),
+    (Step::Charge, End("declined")),
+    (Step::Abort, End("aborted")),
+    (CANCEL_FLIGHT, GiveBack),
+    (CANCEL_HOTEL, GiveBack),
+    (CANCEL_CAR, GiveBack),
+    (Step::Fail, End("failed")),
+];
+
+/// All scenarios.
+pub const ALL: [Scenario; 8] = [
+    Scenario {
+        name: "trip confirmed",
+        about: "Flight, hotel and car are free and the card is good.",
+        change: |_| (),
+        sent: 1,
+        expected: CONFIRMED,
+    },
+    Scenario {
+        name: "hotel sold out",
+        about: "The hotel has no room: flight and car are given back, nothing is charged.",
+        change: |trip| trip.hotel.hotel_id = "nyc-annex".into(),
+        sent: 1,
+        expected: Expected {
+            status: Status::Failed,
+            reason: Some((HOTEL, "sold_out")),
+            steps: &[
+                (FLIGHT, End("reserved")),
+                (HOTEL, End("rejected")),
+                (CAR, End("reserved")),
+                (Step::Charge, NotHappen),
+                (Step::Abort, End("aborted")),
+                (CANCEL_FLIGHT, GiveBack),
+                (CANCEL_HOTEL, FindNothing),
+                (CANCEL_CAR, GiveBack),
+                (Step::Fail, End("failed")),
+            ],
+        },
+    },
+    Scenario {
+        name: "card declined",
+        about: "Everything is reserved, then the card is declined: everything is given back.",
+        change: |trip| trip.payment.token = "tok_declined".into(),
+        sent: 1,
+        expected: Expected { status: Status::Failed, reason: Some((Step::Charge, "card_declined")), steps: DECLINED },
+    },
+    Scenario {
+        name: "insufficient funds",
+        about: "Everything is reserved, but the account has too little on it: everything is given back.",
+        change: |trip| trip.payment.token = "tok_insufficient_funds".into(),
+        sent: 1,
+        expected: Expected {
+            status: Status::Failed,
+            reason: Some((Step::Charge, "insufficient_funds")),
+            steps: DECLINED,
+        },
+    },
+    Scenario {
+        name: "unknown flight",
+        about: "There is no such flight: hotel and car are given back, nothing is charged.",
+        change: |trip| trip.flight.flight_no = "XX1".into(),
+        sent: 1,
+        expected: Expected {
+            status: Status::Failed,
+            reason: Some((FLIGHT, "unknown_flight")),
+            steps: &[
+                (FLIGHT, End("rejected")),
+                (HOTEL, End("reserved")),
+                (CAR, End("reserved")),
+                (Step::Charge, NotHappen),
+                (Step::Abort, End("aborted")),
+                (CANCEL_FLIGHT, FindNothing),
+                (CANCEL_HOTEL, GiveBack),
+                (CANCEL_CAR, GiveBack),
+                (Step::Fail, End("failed")),
+            ],
+        },
+    },
+    Scenario {
+        name: "provider answers too late",
+        about: "The provider charges, but nobody hears of it: it is asked again, and charges once.",
+        change: |trip| trip.payment.token = "tok_timeout".into(),
+        sent: 1,
+        expected: CONFIRMED,
+    },
+    Scenario {
+        name: "provider out of order",
+        about: "The provider fails twice before it charges: the step is tried again.",
+        change: |trip| trip.payment.token = "tok_flaky".into(),
+        sent: 1,
+        expected: CONFIRMED,
+    },
+    Scenario {
+        name: "sent twice",
+        about: "The same request is sent twice with the same Idempotency-Key: there is one booking.",
+        change: |_| (),
+        sent: 2,
+        expected: CONFIRMED,
+    },
+];
+
+impl Scenario {
+    /// The request, made from one that can be booked.
+    pub fn request(&self, mut trip: TripRequest) -> TripRequest {
+        (self.change)(&mut trip);
+        trip
+    }
+
+    /// Sends the request as often as the scenario says, and waits until what it led to has ended. `look` gets to see
+    /// the booking on its way.
+    pub async fn run(
+        &self,
+        client: &Client,
+        request: &TripRequest,
+        key: &str,
+        within: Duration,
+        look: impl Fn(&Booking),
+    ) -> Result<Observed, ClientError> {
+        let mut observed = Observed { answers: Vec::new(), bookings: Vec::new() };
+        let mut ids = Vec::new();
+        for _ in 0..self.sent {
+            let answer = client.book(request, key).await?;
+            ids.extend(answer.accepted().map(|accepted| accepted.booking_id).filter(|id| !ids.contains(id)));
+            observed.answers.push(answer);
+        }
+        for id in &ids {
+            observed.bookings.push(client.follow(id, within, &look).await?);
+        }
+        Ok(observed)
+    }
+}
+
+/// Compares what came with what must come. The error lists every difference.
+pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>> {
+    let mut wrong = Vec::new();
+    if observed.answers.len() != scenario.sent {
+        wrong.push(format!("expected {} answers, got {}", scenario.sent, observed.answers.len()));
+    }
+    for (index, answer) in observed.answers.iter().enumerate() {
+        let nth = index + 1;
+        if answer.status != 202 {
+            wrong.push(format!("expected 202 as answer {nth}, got {}: {}", answer.status, answer.says()));
+        } else if answer.is_replay() != (index > 0) {
+            let with = |replay| if replay { "with" } else { "without" };
+            wrong.push(format!(
+                "expected answer {nth} {} Idempotency-Replayed: true, got it {}",
+                with(index > 0),
+                with(answer.is_replay())
+            ));
+        }
+    }
+    let [booking] = observed.bookings.as_slice() else {
+        wrong.push(format!("expected 1 booking, got {}", observed.bookings.len()));
+        return Err(wrong);
+    };
+    let expected = &scenario.expected;
+    let came = Ending { status: booking.status, reason: booking.reason.as_ref().map(|r| (r.step, r.code.as_str())) };
+    let wanted = Ending { status: expected.status, reason: expected.reason.map(|(step, code)| (Some(step), code)) };
+    if came != wanted {
+        wrong.push(format!("expected {wanted}, got {came}"));
+    }
+    for (step, did) in expected.steps {
+        let entry = booking.entry(*step);
+        if !did.fits(entry) {
+            wrong.push(format!("expected {step} {did}, got {}", said(entry)));
+        }
+    }
+    wrong.extend(contradictions(booking));
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
+}
+
+/// What in a booking that has ended contradicts itself: whatever was asked for, there is none.
+pub fn contradictions(booking: &Booking) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let outcome = |step| booking.entry(step).map(|entry| entry.outcome.as_str());
+    for entry in &booking.timeline {
+        if booking.timeline.iter().filter(|other| other.step == entry.step).count() > 1 {
+            wrong.push(format!("expected {} once in the timeline, got it more often", entry.step));
+        }
+    }
+    let legs = Leg::ALL.map(|leg| (Step::Reserve(leg), Step::Cancel(leg)));
+    match booking.status {
+        Status::Confirmed => {
+            for (reserve, cancel) in legs {
+                if outcome(reserve) != Some("reserved") || outcome(cancel).is_some() {
+                    wrong.push(format!(
+                        "expected every leg of a confirmed booking reserved and none cancelled, got {reserve} {} and \
+                         {cancel} {}",
+                        said(booking.entry(reserve)),
+                        said(booking.entry(cancel))
+                    ));
+                }
+            }
+            let prices = legs.map(|(reserve, _)| booking.entry(reserve).and_then(Entry::money));
+            let sum = prices.into_iter().try_fold(Money::eur(0), |sum, price| sum.plus(price?).ok());
+            let charged = booking.entry(Step::Charge).filter(|entry| entry.outcome == "charged").and_then(Entry::money);
+            if sum.is_none() || sum != charged || sum != booking.total {
+                let show = |money: Option<Money>| money.map_or("nothing".into(), |money| money.to_string());
+                wrong.push(format!(
+                    "expected the prices' sum {} to be charged and shown, got {} charged and {} shown",
+                    show(sum),
+                    show(charged),
+                    show(booking.total)
+                ));
+            }
+        }
+        Status::Failed => {
+            for (reserve, cancel) in legs {
+                let did = if outcome(reserve) == Some("reserved") { GiveBack } else { FindNothing };
+                if !did.fits(booking.entry(cancel)) {
+                    wrong.push(format!(
+                        "expected {cancel} {did} after {reserve} {}, got {}",
+                        said(booking.entry(reserve)),
+                        said(booking.entry(cancel))
+                    ));
+                }
+            }
+            if outcome(Step::Charge) == Some("charged") {
+                wrong.push("expected nothing charged for a failed booking, got payment.charge charged".into());
+            }
+            if let Some(total) = booking.total {
+                wrong.push(format!("expected no total of a failed booking, got {total}"));
+            }
+        }
+        status => wrong.push(format!("expected the booking to end, got {status}")),
+    }
+    wrong
+}
+
+impl Did {
+    fn fits(self, entry: Option<&Entry>) -> bool {
+        match self {
+            End(outcome) => entry.is_some_and(|entry| entry.outcome == outcome),
+            GiveBack => entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(true)),
+            FindNothing => entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(false)),
+            NotHappen => entry.is_none(),
+        }
+    }
+}
+
+impl fmt::Display for Did {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            End(outcome) => outcome,
+            GiveBack => "cancelled with released=true",
+            FindNothing => "cancelled with released=false",
+            NotHappen => "not in the timeline",
+        })
+    }
+}
+
+fn said(entry: Option<&Entry>) -> String {
+    match entry {
+        None => NotHappen.to_string(),
+        Some(entry) => match entry.released() {
+            Some(released) => format!("{} with released={released}", entry.outcome),
+            None => entry.outcome.clone(),
+        },
+    }
+}
+
+/// How a booking ended, or must end.
+#[derive(PartialEq)]
+struct Ending<'a> {
+    status: Status,
+    reason: Option<(Option<Step>, &'a str)>,
+}
+
+impl fmt::Display for Ending<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.status)?;
+        match self.reason {
+            Some((Some(step), code)) => write!(f, ", because {step} says {code}"),
+            Some((None, code)) => write!(f, ", because of {code}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reason = self.reason.map(|(step, code)| (Some(step), code));
+        Ending { status: self.status, reason }.fmt(f)
+    }
+}
+
+impl fmt::Display for Observed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bookings.as_slice() {
+            [] => f.write_str("no booking"),
+            [booking] => {
+                let reason = booking.reason.as_ref().map(|reason| (reason.step, reason.code.as_str()));
+                Ending { status: booking.status, reason }.fmt(f)
+            }
+            bookings => write!(f, "{} bookings", bookings.len()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::show::tests::{booking, failed};
+
+    fn answer(status: u16, replay: bool) -> Answer {
+        let mut headers = aws_smithy_runtime_api::http::Headers::new();
+        if replay {
+            headers.insert("idempotency-replayed", "true");
+        }
+        Answer { status, headers, body: "{}".into() }
+    }
+
+    fn scenario(name: &str) -> &'static Scenario {
+        const { &ALL }.iter().find(|scenario| scenario.name == name).unwrap()
+    }
+
+    fn observed(booking: Booking) -> Observed {
+        Observed { answers: vec![answer(202, false)], bookings: vec![booking] }
+    }
+
+    #[test]
+    fn what_must_come_is_accepted() {
+        assert_eq!(check(scenario("trip confirmed"), &observed(booking())), Ok(()));
+        assert_eq!(check(scenario("hotel sold out"), &observed(failed())), Ok(()));
+        let twice = Observed { answers: vec![answer(202, false), answer(202, true)], bookings: vec![booking()] };
+        assert_eq!(check(scenario("sent twice"), &twice), Ok(()));
+    }
+
+    #[test]
+    fn another_end_is_told() {
+        let wrong = check(scenario("hotel sold out"), &observed(booking())).unwrap_err();
+        assert_eq!(wrong[0], "expected failed, because hotel.reserve says sold_out, got confirmed");
+        assert_eq!(wrong[1], "expected hotel.reserve rejected, got reserved");
+        assert_eq!(wrong[2], "expected payment.charge not in the timeline, got charged");
+        let wrong = check(scenario("card declined"), &observed(failed())).unwrap_err();
+        assert_eq!(
+            wrong[0],
+            "expected failed, because payment.charge says card_declined, got failed, because hotel.reserve says sold_out"
+        );
+    }
+
+    #[test]
+    fn a_leg_that_is_not_given_back_is_told() {
+        let mut left = failed();
+        let cancel = left.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR).unwrap();
+        cancel.detail = json!({"released": false});
+        let wrong = check(scenario("hotel sold out"), &observed(left)).unwrap_err();
+        assert_eq!(
+            wrong,
+            [
+                "expected car.cancel cancelled with released=true, got cancelled with released=false",
+                "expected car.cancel cancelled with released=true after car.reserve reserved, got cancelled with \
+                 released=false"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_amount_that_is_not_the_sum_of_the_prices_is_told() {
+        let mut cheap = booking();
+        let charge = cheap.timeline.iter_mut().find(|entry| entry.step == Step::Charge).unwrap();
+        charge.detail["amount"]["amount"] = json!(1);
+        let wrong = contradictions(&cheap);
+        assert_eq!(
+            wrong,
+            [
+                "expected the prices' sum 1674.00 EUR to be charged and shown, got 0.01 EUR charged and 1674.00 EUR shown"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_request_that_is_refused_or_booked_twice_is_told() {
+        let refused = Observed { answers: vec![answer(500, false)], bookings: vec![] };
+        let wrong = check(scenario("trip confirmed"), &refused).unwrap_err();
+        assert_eq!(wrong, ["expected 202 as answer 1, got 500: {}", "expected 1 booking, got 0"]);
+        let twice =
+            Observed { answers: vec![answer(202, false), answer(202, false)], bookings: vec![booking(), booking()] };
+        let wrong = check(scenario("sent twice"), &twice).unwrap_err();
+        assert_eq!(
+            wrong,
+            ["expected answer 2 with Idempotency-Replayed: true, got it without", "expected 1 booking, got 2"]
+        );
+    }
+
+    #[test]
+    fn every_scenario_is_a_request_that_the_api_reads() {
+        let today = crate::trip::today();
+        for scenario in ALL {
+            let request = scenario.request(TripRequest::default());
+            assert!(saga::BookingRequest::read(&request.to_json(), today).is_ok(), "{}", scenario.name);
+        }
+    }
+}

@@ -1,0 +1,320 @@
+//! A stack that is deployed: where its API is, what its tables are called, and how to reach the AWS that it is on.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    process::{self, Command},
+    thread,
+    time::Duration,
+};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_smithy_http_client::{
+    Builder,
+    tls::{Provider, rustls_provider::CryptoMode},
+};
+use saga::Leg;
+use serde::{Deserialize, Serialize};
+
+use crate::local::Outputs;
+
+/// What is known of a deployed stack.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stack {
+    /// Where every service of a local AWS is; none for AWS itself.
+    pub endpoint: Option<String>,
+    /// The region; none if the environment or the profile says it.
+    pub region: Option<String>,
+    /// Where the HTTP API is, without a slash at the end.
+    pub api_url: String,
+    /// The template's outputs.
+    pub outputs: Outputs,
+    /// The process of a local AWS.
+    pub pid: Option<u32>,
+}
+
+/// Why a stack cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StackError {
+    /// The template that was deployed is another, or an older one.
+    #[error("the stack has no output {0}: deploy this project's template.yaml again")]
+    NoOutput(String),
+    /// The file that `harmony local` keeps cannot be used.
+    #[error("{path} cannot be used: {cause}; run `harmony down`, then remove it")]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: io::Error,
+    },
+    /// The outputs of a stack are asked for with the SAM CLI.
+    #[error("`sam` cannot be run ({0}): install the AWS SAM CLI, or give --api-url if only the API is needed")]
+    NoSam(io::Error),
+    /// There is no such stack, or no permission to look at it.
+    #[error("the outputs of the stack {stack} cannot be read: {said}; check its name, AWS_REGION and AWS_PROFILE")]
+    NotFound {
+        /// Its name.
+        stack: String,
+        /// What `sam` says.
+        said: String,
+    },
+    /// AWS has regions, and none is chosen.
+    #[error("no AWS region is set: set AWS_REGION, or a region in the profile")]
+    NoRegion,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Output {
+    output_key: String,
+    output_value: String,
+}
+
+impl Stack {
+    /// The stack of that name on AWS, as the SAM CLI sees it with this environment's region and credentials.
+    pub fn deployed(name: &str) -> Result<Self, StackError> {
+        let mut sam = Command::new("sam");
+        sam.args(["list", "stack-outputs", "--output", "json", "--stack-name", name]);
+        let answer = sam.output().map_err(StackError::NoSam)?;
+        let (said, complaints) = (String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
+        let not_found = |said: &str| {
+            let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no answer").trim();
+            StackError::NotFound { stack: name.to_owned(), said: said.trim_start_matches("Error: ").to_owned() }
+        };
+        if !answer.status.success() {
+            return Err(not_found(&complaints));
+        }
+        Self::from_outputs(&said).map_err(|error| match error {
+            FromOutputs::Unreadable(cause) => not_found(&format!("sam does not list outputs ({cause})")),
+            FromOutputs::NoApi(error) => error,
+        })
+    }
+
+    fn from_outputs(json: &str) -> Result<Self, FromOutputs> {
+        let outputs: Vec<Output> = serde_json::from_str(json).map_err(FromOutputs::Unreadable)?;
+        let outputs = outputs.into_iter().map(|output| (output.output_key, output.output_value)).collect();
+        let mut stack = Self { endpoint: None, region: None, api_url: String::new(), outputs, pid: None };
+        let api_url = stack.output("ApiUrl").map_err(FromOutputs::NoApi)?;
+        stack.api_url = api_url.trim_end_matches('/').to_owned();
+        Ok(stack)
+    }
+
+    /// The stack that a file describes, as [`Running`] writes it.
+    pub fn from_file(path: &Path) -> Result<Self, StackError> {
+        let cause = |cause| StackError::File { path: path.to_owned(), cause };
+        let text = fs::read_to_string(path).map_err(cause)?;
+        serde_json::from_str(&text).map_err(|error| cause(error.into()))
+    }
+
+    /// Whether it is on a local AWS, where there is nothing to lose.
+    pub fn is_local(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
+    /// The value of an output.
+    pub fn output(&self, name: &str) -> Result<&str, StackError> {
+        self.outputs.get(name).map(String::as_str).ok_or_else(|| StackError::NoOutput(name.to_owned()))
+    }
+
+    /// The table of a seller's stock.
+    pub fn stock_table(&self, leg: Leg) -> Result<&str, StackError> {
+        self.output(match leg {
+            Leg::Flight => "FlightStockTableName",
+            Leg::Hotel => "HotelStockTableName",
+            Leg::Car => "CarStockTableName",
+        })
+    }
+
+    /// The table of payment's decisions.
+    pub fn payments_table(&self) -> Result<&str, StackError> {
+        self.output("PaymentsTableName")
+    }
+
+    /// The books of the sandbox payment provider.
+    pub fn provider_ledger_table(&self) -> Result<&str, StackError> {
+        self.output("ProviderLedgerTableName")
+    }
+
+    /// The table of booking headers.
+    pub fn bookings_table(&self) -> Result<&str, StackError> {
+        self.output("BookingsTableName")
+    }
+
+    /// The journal.
+    pub fn journal_table(&self) -> Result<&str, StackError> {
+        self.output("JournalTableName")
+    }
+
+    /// The state machine that conducts bookings.
+    pub fn state_machine_arn(&self) -> Result<&str, StackError> {
+        self.output("StateMachineArn")
+    }
+
+    /// The queue of the steps that need an operator.
+    pub fn parked_queue_url(&self) -> Result<&str, StackError> {
+        self.output("ParkedQueueUrl")
+    }
+
+    /// The function that drives stuck bookings again.
+    pub fn reconciler_function_name(&self) -> Result<&str, StackError> {
+        self.output("ReconcilerFunctionName")
+    }
+
+    /// The configuration for the SDK's clients. On a local AWS nothing of the environment gets in, so that no profile
+    /// leads to the real one; for AWS it is the SDK's usual one: environment, profile, container, instance.
+    pub async fn sdk(&self) -> Result<SdkConfig, StackError> {
+        let Some(endpoint) = &self.endpoint else {
+            let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+            let sdk = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
+            return if sdk.region().is_some() { Ok(sdk) } else { Err(StackError::NoRegion) };
+        };
+        let region = self.region.clone().unwrap_or_else(|| "eu-central-1".to_owned());
+        let credentials = Credentials::new("test", "test", None, None, "a local AWS takes any");
+        Ok(SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(region))
+            .endpoint_url(endpoint)
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .http_client(Builder::new().build_http())
+            .build())
+    }
+}
+
+enum FromOutputs {
+    Unreadable(serde_json::Error),
+    NoApi(StackError),
+}
+
+/// A claim to be the one `harmony local` of a project: it is kept by a lock on a file, which the system gives up when
+/// the process ends, however it ends. So what the file beside it says is true exactly while the lock is held.
+#[derive(Debug)]
+pub struct Running {
+    folder: PathBuf,
+    _lock: File,
+}
+
+/// What `harmony local` leaves for other commands to find.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Found {
+    /// The process of `harmony local`.
+    pub harmony_pid: u32,
+    /// Its stack.
+    #[serde(flatten)]
+    pub stack: Stack,
+}
+
+const STACK: &str = "stack.json";
+
+fn lock(folder: &Path) -> Result<Option<File>, StackError> {
+    let path = folder.join("lock");
+    let cause = |cause| StackError::File { path: path.clone(), cause };
+    fs::create_dir_all(folder).map_err(cause)?;
+    let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(cause)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(cause(error)),
+    }
+}
+
+impl Running {
+    /// The folder for what belongs to this checkout: `.harmony` in the project's folder.
+    pub fn folder(root: &Path) -> PathBuf {
+        root.join(".harmony")
+    }
+
+    /// Claims the project; none if another process has it.
+    pub fn claim(folder: &Path) -> Result<Option<Self>, StackError> {
+        for _ in 0..5 {
+            if let Some(lock) = lock(folder)? {
+                let running = Self { folder: folder.to_owned(), _lock: lock };
+                running.forget(); // what a process left that was killed
+                return Ok(Some(running));
+            }
+            thread::sleep(Duration::from_millis(20)); // it may only be looked at
+        }
+        Ok(None)
+    }
+
+    /// Lets other commands find the stack.
+    pub fn announce(&self, stack: &Stack) -> Result<(), StackError> {
+        let path = self.folder.join(STACK);
+        let cause = |cause| StackError::File { path: path.clone(), cause };
+        let found = Found { harmony_pid: process::id(), stack: stack.clone() };
+        let json = serde_json::to_vec_pretty(&found).map_err(|error| cause(error.into()))?;
+        // Written aside and renamed, so that nobody reads half of it.
+        let aside = self.folder.join("stack.json.new");
+        fs::write(&aside, json).and_then(|()| fs::rename(&aside, &path)).map_err(cause)
+    }
+
+    /// What the `harmony local` of this project announced; none if none runs or it is not ready yet.
+    pub fn find(folder: &Path) -> Result<Option<Found>, StackError> {
+        if !Self::is_claimed(folder)? {
+            return Ok(None);
+        }
+        let path = folder.join(STACK);
+        let cause = |cause| StackError::File { path: path.clone(), cause };
+        match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text).map(Some).map_err(|error| cause(error.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(cause(error)),
+        }
+    }
+
+    /// Whether a `harmony local` of this project runs, ready or not.
+    pub fn is_claimed(folder: &Path) -> Result<bool, StackError> {
+        Ok(folder.is_dir() && lock(folder)?.is_none())
+    }
+
+    fn forget(&self) {
+        let _ = fs::remove_file(self.folder.join(STACK)); // mostly there is none
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTPUTS: &str = r#"[
+        {"OutputKey": "ApiUrl", "OutputValue": "https://x.execute-api.eu-central-1.amazonaws.com/live/", "Description": "…"},
+        {"OutputKey": "CarStockTableName", "OutputValue": "cars"}
+    ]"#;
+
+    #[test]
+    fn a_stack_is_what_its_outputs_say() {
+        let Ok(stack) = Stack::from_outputs(OUTPUTS) else { panic!("not read") };
+        assert_eq!(stack.api_url, "https://x.execute-api.eu-central-1.amazonaws.com/live");
+        assert_eq!(stack.stock_table(Leg::Car).unwrap(), "cars");
+        assert!(!stack.is_local());
+        let error = stack.stock_table(Leg::Hotel).unwrap_err().to_string();
+        assert_eq!(error, "the stack has no output HotelStockTableName: deploy this project's template.yaml again");
+        assert!(matches!(Stack::from_outputs("[]"), Err(FromOutputs::NoApi(_))));
+        assert!(matches!(Stack::from_outputs("Error"), Err(FromOutputs::Unreadable(_))));
+    }
+
+    #[test]
+    fn a_stack_is_found_while_its_process_has_the_project_and_no_longer() {
+        let folder = std::env::temp_dir().join(format!("harmony-test-{}", process::id()));
+        let Ok(stack) = Stack::from_outputs(OUTPUTS) else { panic!("not read") };
+        assert_eq!(Running::find(&folder).unwrap(), None);
+        let running = Running::claim(&folder).unwrap().unwrap();
+        assert!(Running::claim(&folder).unwrap().is_none(), "claimed twice");
+        assert_eq!(Running::find(&folder).unwrap(), None, "not ready yet");
+        running.announce(&stack).unwrap();
+        let found = Running::find(&folder).unwrap().unwrap();
+        assert_eq!((found.harmony_pid, &found.stack), (process::id(), &stack));
+        assert_eq!(Stack::from_file(&folder.join(STACK)).unwrap(), stack);
+        drop(running);
+        assert_eq!(Running::find(&folder).unwrap(), None);
+        assert!(!folder.join(STACK).exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,471 @@
+//! The whole, through the HTTP API: what a client may send, and what becomes of it.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{collections::BTreeSet, time::Duration};
+
+use end_to_end::{DEADLINE, House, date, log_file, start};
+use harmony::{Booking, Client, TripRequest, client::fresh_key, scenarios};
+use jiff::{SignedDuration, Timestamp};
+use saga::{
+    BookingId, BookingRequest, Leg, LegRequest, PaymentReference, PaymentToken, Status, Step, booking::Trip,
+    reading::read_object,
+};
+use serde_json::{Value, json};
+use services::PaymentProvider;
+use store::{Header, HeaderStore};
+
+const JSON: (&str, &str) = ("content-type", "application/json");
+
+/// Holds an answer against the API's own description, as the API serves it.
+struct Description(Value);
+
+impl Description {
+    async fn of(api: &Client) -> Self {
+        let answer = api.send("GET", "/openapi.yaml", &[], "").await.unwrap();
+        assert_eq!(answer.status, 200);
+        assert_eq!(answer.headers.get("content-type"), Some("application/yaml"));
+        Self(serde_yaml_ng::from_str(&answer.body).unwrap())
+    }
+
+    /// Panics unless this status and body are described for this operation.
+    fn check(&self, path: &str, method: &str, status: u16, body: &str) {
+        let described = &self.0["paths"][path][method]["responses"][status.to_string()];
+        assert!(!described.is_null(), "{method} {path} {status} is not described");
+        let response = match described["$ref"].as_str() {
+            Some(reference) => self.0.pointer(&reference[1..]).unwrap(),
+            None => described,
+        };
+        let content = response["content"].as_object().unwrap().values().next().unwrap();
+        let mut schema = content["schema"].clone();
+        schema["components"] = self.0["components"].clone(); // where its references point to
+        let validator = jsonschema::options().should_validate_formats(true).build(&schema).unwrap();
+        let body: Value = serde_json::from_str(body).unwrap();
+        let errors: Vec<_> = validator.iter_errors(&body).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(errors.is_empty(), "{method} {path} {status}: {errors:#?}\n{body:#}");
+    }
+}
+
+fn trip_of(request: &TripRequest) -> Trip {
+    let mut legs = request.to_json();
+    let legs = legs.as_object_mut().unwrap();
+    legs.retain(|name, _| Leg::ALL.iter().any(|leg| leg.name() == name));
+    serde_json::from_value(json!(legs)).unwrap()
+}
+
+/// A client of the shared stack, and a request that can be booked on dates of its own, with so many units on sale.
+async fn setting(units: u32) -> (House, Client, TripRequest) {
+    let house = House::new().await;
+    let api = Client::new(&house.stack.api_url).unwrap();
+    let request = TripRequest::on(date());
+    house.seed(&trip_of(&request), units).await;
+    (house, api, request)
+}
+
+async fn book(api: &Client, request: &TripRequest) -> Booking {
+    let accepted = api.book_accepted(request, &fresh_key("test")).await.unwrap();
+    api.wait_until_final(&accepted.booking_id, DEADLINE).await.unwrap()
+}
+
+/// Invokes a function as anyone who may could, and returns its answer.
+async fn invoke(house: &House, function: &str, payload: &Value) -> Value {
+    let lambda = Client::new(house.stack.endpoint.as_deref().unwrap()).unwrap();
+    let path = format!("/2015-03-31/functions/{function}/invocations");
+    let answer = lambda.send("POST", &path, &[], payload.to_string()).await.unwrap();
+    serde_json::from_str(&answer.body).unwrap()
+}
+
+/// The physical name of the function with this logical name.
+async fn function(house: &House, logical: &str) -> String {
+    let lambda = Client::new(house.stack.endpoint.as_deref().unwrap()).unwrap();
+    let answer = lambda.send("GET", "/2015-03-31/functions/", &[], "").await.unwrap();
+    let functions: Value = serde_json::from_str(&answer.body).unwrap();
+    let names = functions["Functions"].as_array().unwrap().iter().filter_map(|f| f["FunctionName"].as_str());
+    names.filter(|name| name.contains(logical)).max().unwrap().to_owned()
+}
+
+async fn stock(house: &House, request: &TripRequest) -> Vec<Vec<i64>> {
+    let mut stock = Vec::new();
+    for leg in Leg::ALL {
+        stock.push(house.available(trip_of(request).leg(leg)).await);
+    }
+    stock
+}
+
+// --------------------------------------------------------------------------------------------------------- scenarios
+
+#[tokio::test]
+async fn every_scenario_of_the_demo_ends_as_it_must_and_leaves_the_stock_as_it_must() {
+    let mut running = tokio::task::JoinSet::new();
+    for scenario in scenarios::ALL {
+        running.spawn(async move {
+            let (house, api, free) = setting(5).await;
+            let request = scenario.request(free.clone());
+            // The hotel of the demo that is always full. An unknown flight has no stock to look at.
+            let mut full = free.clone();
+            full.hotel.hotel_id = "nyc-annex".into();
+            house.seed_leg(trip_of(&full).leg(Leg::Hotel), 0).await;
+            let observed = scenario.run(&api, &request, &fresh_key("scenario"), DEADLINE, |_| ()).await.unwrap();
+            scenarios::check(&scenario, &observed).unwrap_or_else(|wrong| panic!("{}: {wrong:#?}", scenario.name));
+            let description = Description::of(&api).await;
+            for answer in &observed.answers {
+                description.check("/bookings", "post", answer.status, &answer.body);
+            }
+            let id = &observed.bookings[0].booking_id;
+            let shown = api.send("GET", &format!("/bookings/{id}"), &[], "").await.unwrap();
+            description.check("/bookings/{booking_id}", "get", 200, &shown.body);
+
+            let header = house.headers().get(id).await.unwrap().unwrap();
+            let reference = PaymentReference::derive(id, &header.request_digest);
+            let paid = house.ledger().paid(&reference).await.unwrap().map(|paid| paid.amount);
+            let stock = stock(&house, &free).await;
+            if scenario.expected.status == Status::Confirmed {
+                assert_eq!(stock, [vec![3], vec![4; 3], vec![4; 3]], "{}", scenario.name);
+                assert_eq!(paid, observed.bookings[0].total, "{}", scenario.name);
+                assert!(paid.is_some());
+            } else {
+                assert_eq!(stock, [vec![5], vec![5; 3], vec![5; 3]], "{}", scenario.name);
+                assert_eq!(paid, None, "{}", scenario.name);
+            }
+        });
+    }
+    running.join_all().await;
+}
+
+#[tokio::test]
+async fn fifty_at_once_for_the_last_ten_seats() {
+    let (house, api, mut request) = setting(100).await;
+    request.flight.seats = 1;
+    house.seed_leg(trip_of(&request).leg(Leg::Flight), 10).await;
+    let mut buyers = tokio::task::JoinSet::new();
+    for buyer in 0..50 {
+        let (api, request) = (api.clone(), request.clone());
+        buyers.spawn(async move {
+            let accepted = api.book_accepted(&request, &fresh_key(buyer)).await.unwrap();
+            api.wait_until_final(&accepted.booking_id, 2 * DEADLINE).await.unwrap()
+        });
+    }
+    let bookings = buyers.join_all().await;
+    let confirmed = bookings.iter().filter(|booking| booking.status == Status::Confirmed).count();
+    assert_eq!(confirmed, 10);
+    for failed in bookings.iter().filter(|booking| booking.status != Status::Confirmed) {
+        let reason = failed.reason.as_ref().unwrap();
+        assert_eq!(failed.status, Status::Failed);
+        assert_eq!((reason.step, reason.code.as_str()), (Some(Step::Reserve(Leg::Flight)), "sold_out"));
+    }
+    assert_eq!(stock(&house, &request).await, [vec![0], vec![90; 3], vec![90; 3]]);
+}
+
+#[tokio::test]
+async fn an_express_workflow_does_the_same() {
+    let local = start("express", &[("WorkflowType", "EXPRESS")]);
+    let house = House::of(local.stack()).await;
+    let api = Client::new(&house.stack.api_url).unwrap();
+    let mut request = TripRequest::on(date());
+    house.seed(&trip_of(&request), 5).await;
+    assert_eq!(book(&api, &request).await.status, Status::Confirmed);
+    request.payment.token = "tok_declined".into();
+    let booking = book(&api, &request).await;
+    assert_eq!(booking.reason.unwrap().step, Some(Step::Charge));
+    assert_eq!(stock(&house, &request).await, [vec![3], vec![4; 3], vec![4; 3]]);
+}
+
+// ------------------------------------------------------------------------------------------------------- idempotency
+
+#[tokio::test]
+async fn the_same_request_twenty_times_at_once_is_one_booking() {
+    let (house, api, request) = setting(50).await;
+    let key = fresh_key("twenty");
+    let mut sending = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let (api, request, key) = (api.clone(), request.clone(), key.clone());
+        sending.spawn(async move { api.book(&request, &key).await.unwrap() });
+    }
+    let answers = sending.join_all().await;
+    let ids: BTreeSet<_> = answers.iter().map(|answer| answer.accepted().unwrap().booking_id.to_string()).collect();
+    assert_eq!(ids.len(), 1);
+    assert_eq!(answers.iter().filter(|answer| !answer.is_replay()).count(), 1);
+    let id = answers[0].accepted().unwrap().booking_id;
+    let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+    assert_eq!(booking.status, Status::Confirmed);
+    assert_eq!(stock(&house, &request).await, [vec![48], vec![49; 3], vec![49; 3]]);
+
+    let late = api.book(&request, &key).await.unwrap();
+    assert_eq!((late.status, late.is_replay()), (202, true));
+    assert_eq!(late.accepted().unwrap().status, Status::Pending);
+    assert_eq!(late.headers.get("location"), Some(format!("/bookings/{id}").as_str()));
+}
+
+#[tokio::test]
+async fn the_same_key_with_another_body_is_refused_and_changes_nothing() {
+    let (house, api, mut request) = setting(5).await;
+    let key = fresh_key("other");
+    let accepted = api.book_accepted(&request, &key).await.unwrap();
+    request.payment.token = "tok_declined".into();
+    let answer = api.book(&request, &key).await.unwrap();
+    assert_eq!(answer.status, 422);
+    Description::of(&api).await.check("/bookings", "post", 422, &answer.body);
+    let booking = api.wait_until_final(&accepted.booking_id, DEADLINE).await.unwrap();
+    assert_eq!(booking.status, Status::Confirmed);
+    assert_eq!(stock(&house, &request).await[0], [3]);
+}
+
+#[tokio::test]
+async fn the_same_request_written_otherwise_is_the_same_request() {
+    let (_, api, request) = setting(5).await;
+    let key = fresh_key("written");
+    let first = api.book_accepted(&request, &key).await.unwrap();
+    let pretty = serde_json::to_string_pretty(&request.to_json()).unwrap();
+    let headers = [("content-type", "application/json; charset=utf-8"), ("idempotency-key", key.as_str())];
+    let answer = api.send("POST", "/bookings", &headers, pretty).await.unwrap();
+    assert_eq!(answer.accepted().unwrap().booking_id, first.booking_id);
+    assert!(answer.is_replay());
+}
+
+// ---------------------------------------------------------------------------------------------------------- bad input
+
+#[tokio::test]
+async fn each_refusal_of_the_contract_is_given_as_described() {
+    let (_, api, request) = setting(5).await;
+    let description = Description::of(&api).await;
+    let key = fresh_key("refused");
+    let key = ("idempotency-key", key.as_str());
+    let long = "x".repeat(256);
+    let good = request.to_json().to_string();
+    let with = |pointer: &str, value: Value| {
+        let mut body = request.to_json();
+        *body.pointer_mut(pointer).unwrap() = value;
+        body.to_string().into_bytes()
+    };
+    let mut not_utf8 = good.clone().into_bytes();
+    let name = good.find("Ada").unwrap();
+    not_utf8[name] = 0xff;
+    let (too_long, padding) = (16 * 1024 + 1, good.len());
+    let padded = |size: usize| format!("{good}{}", " ".repeat(size - padding)).into_bytes();
+
+    type Case<'a> = (&'a str, u16, Vec<(&'static str, &'a str)>, Vec<u8>, &'a [&'a str]);
+    let cases: Vec<Case<'_>> = vec![
+        ("no key", 400, vec![JSON], good.clone().into_bytes(), &[""]),
+        ("empty key", 400, vec![JSON, ("idempotency-key", "")], good.clone().into_bytes(), &[""]),
+        ("long key", 400, vec![JSON, ("idempotency-key", &long)], good.clone().into_bytes(), &[""]),
+        ("key with a space", 400, vec![JSON, ("idempotency-key", "a b")], good.clone().into_bytes(), &[""]),
+        ("no JSON", 400, vec![JSON, key], b"{\"variant\":".to_vec(), &[""]),
+        ("nothing", 400, vec![JSON, key], vec![], &[""]),
+        ("no object", 400, vec![JSON, key], b"[]".to_vec(), &[""]),
+        ("not UTF-8", 400, vec![JSON, key], not_utf8, &[""]),
+        ("deeply nested", 400, vec![JSON, key], "[".repeat(10_000).into_bytes(), &[""]),
+        ("unknown variant", 400, vec![JSON, key], with("/variant", json!("danced")), &["/variant"]),
+        ("not deployed", 400, vec![JSON, key], with("/variant", json!("choreographed")), &["/variant"]),
+        ("past", 400, vec![JSON, key], with("/flight/date", json!("2020-01-01")), &["/flight/date"]),
+        ("no night", 400, vec![JSON, key], with("/hotel/check_out", json!(request.hotel.check_in)), &["/hotel/check_out"]),
+        ("no seat", 400, vec![JSON, key], with("/flight/seats", json!(0)), &["/flight/seats"]),
+        ("minus one", 400, vec![JSON, key], with("/hotel/rooms", json!(-1)), &["/hotel/rooms"]),
+        ("long name", 400, vec![JSON, key], with("/traveller/name", json!(long)), &["/traveller/name"]),
+        ("unknown field", 400, vec![JSON, key], with("/car", json!({"wheels": 4})), &[
+            "/car/station_id", "/car/category", "/car/pick_up", "/car/drop_off", "/car/wheels",
+        ]),
+        ("unknown token", 400, vec![JSON, key], with("/payment/token", json!("tok_nobody")), &["/payment/token"]),
+        ("all at once", 400, vec![JSON], with("/flight/seats", json!(99)), &["", "/flight/seats"]),
+        ("too large", 413, vec![JSON, key], padded(too_long), &[]),
+        ("text", 415, vec![("content-type", "text/plain"), key], good.clone().into_bytes(), &[]),
+        ("no type", 415, vec![key], good.clone().into_bytes(), &[]),
+    ];
+    for (name, status, headers, body, pointers) in cases {
+        let answer = api.send("POST", "/bookings", &headers, body).await.unwrap();
+        assert_eq!(answer.status, status, "{name}: {}", answer.body);
+        assert_eq!(answer.headers.get("content-type"), Some("application/problem+json"), "{name}");
+        description.check("/bookings", "post", status, &answer.body);
+        let problem: Value = serde_json::from_str(&answer.body).unwrap();
+        let errors = problem["errors"].as_array().cloned().unwrap_or_default();
+        let found: Vec<_> = errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
+        assert_eq!(found, pointers, "{name}");
+    }
+    let longest = api.send("POST", "/bookings", &[JSON, key], padded(too_long - 1)).await.unwrap();
+    assert_eq!(longest.status, 202, "16,384 bytes are allowed");
+
+    for id in ["0".repeat(32), "nobody".into()] {
+        let answer = api.send("GET", &format!("/bookings/{id}"), &[], "").await.unwrap();
+        assert_eq!(answer.status, 404);
+        description.check("/bookings/{booking_id}", "get", 404, &answer.body);
+    }
+}
+
+#[tokio::test]
+async fn what_no_function_can_read_is_a_typed_error_that_is_not_retried() {
+    let house = House::new().await;
+    for logical in ["Flight", "Hotel", "Car", "Payment", "Booking"] {
+        let name = function(&house, &format!("{logical}Function")).await;
+        for payload in [json!({}), json!([1]), json!("x"), json!(null), json!({"step": "flight.fly"}), json!({
+            "step": "hotel.reserve", "booking_id": "../x", "hotel": {"hotel_id": 1}, "extra": true
+        })] {
+            let answer = invoke(&house, &name, &payload).await;
+            assert_eq!(answer["errorType"], "InvalidCommand", "{name} on {payload}: {answer}");
+        }
+    }
+    let api = function(&house, "ApiFunction").await;
+    assert_eq!(invoke(&house, &api, &json!({"httpMethod": 5})).await["errorType"], "InvalidCommand");
+}
+
+#[tokio::test]
+async fn another_participants_command_is_refused() {
+    let house = House::new().await;
+    let command = json!({"step": "payment.abort", "booking_id": "0".repeat(32), "payment": {"reference": "0".repeat(32)}});
+    let answer = invoke(&house, &function(&house, "FlightFunction").await, &command).await;
+    assert_eq!(answer["errorType"], "InvalidCommand");
+    assert!(answer["errorMessage"].as_str().unwrap().contains("another participant's"));
+}
+
+// ----------------------------------------------------------------------------------------------- nothing is lost
+
+/// What is there if the API function dies after it recorded a booking and before it started it.
+async fn recorded_but_not_started(house: &House, request: &TripRequest, key: &str, age: SignedDuration) -> BookingId {
+    let read = BookingRequest::read(&request.to_json(), harmony::trip::today()).unwrap();
+    let booking_id = BookingId::derive("anonymous", &saga::IdempotencyKey::try_from(key).unwrap());
+    let created_at = Timestamp::now() - age;
+    let header = Header {
+        booking_id: booking_id.clone(),
+        request_digest: read.digest(),
+        variant: read.variant,
+        status: Status::Pending,
+        traveller: read.traveller.clone(),
+        trip: read.trip.clone(),
+        total: None,
+        reason: None,
+        created_at,
+        updated_at: created_at,
+    };
+    let reference = PaymentReference::derive(&booking_id, &header.request_digest);
+    let token = PaymentToken::try_from(request.payment.token.as_str()).unwrap();
+    house.cashier().provider.attach(&reference, &token).await.unwrap().unwrap();
+    house.headers().create(&header).await.unwrap();
+    booking_id
+}
+
+#[tokio::test]
+async fn a_crash_between_recording_and_starting_is_mended_by_the_clients_repeat() {
+    let (house, api, request) = setting(5).await;
+    let key = fresh_key("crash");
+    let id = recorded_but_not_started(&house, &request, &key, SignedDuration::ZERO).await;
+    assert_eq!(api.show(&id).await.unwrap().status, Status::Pending);
+    let answer = api.book(&request, &key).await.unwrap();
+    assert_eq!((answer.accepted().unwrap().booking_id, answer.is_replay()), (id.clone(), true));
+    assert_eq!(api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+}
+
+#[tokio::test]
+async fn a_crash_between_recording_and_starting_is_mended_by_the_reconciler() {
+    let (house, api, request) = setting(5).await;
+    let two_days = SignedDuration::from_hours(48);
+    let id = recorded_but_not_started(&house, &request, &fresh_key("lost"), two_days).await;
+    let young = recorded_but_not_started(&house, &request, &fresh_key("young"), SignedDuration::ZERO).await;
+    let reconciler = function(&house, "ReconcilerFunction").await;
+    let done = invoke(&house, &reconciler, &json!({"source": "aws.events"})).await;
+    let restarted = done["restarted"].as_array().unwrap_or_else(|| panic!("{done}"));
+    assert!(restarted.contains(&json!(id)), "{done}");
+    assert!(!restarted.contains(&json!(young)), "{done}");
+    assert_eq!(api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+}
+
+#[tokio::test]
+async fn an_execution_that_died_is_started_again_under_another_name() {
+    let (house, api, request) = setting(5).await;
+    let two_days = SignedDuration::from_hours(48);
+    let id = recorded_but_not_started(&house, &request, &fresh_key("died"), two_days).await;
+    let sfn = aws_sdk_sfn::Client::new(&house.stack.sdk().await.unwrap());
+    let arn = house.stack.state_machine_arn().unwrap();
+    // It takes the booking's name and can do nothing: it has no input.
+    let started = sfn.start_execution().state_machine_arn(arn).name(id.as_str()).input("{}").send().await.unwrap();
+    let ended = async || {
+        let execution = sfn.describe_execution().execution_arn(started.execution_arn()).send().await.unwrap();
+        *execution.status() != aws_sdk_sfn::types::ExecutionStatus::Running
+    };
+    wait_for("the execution to die", ended).await;
+    let done = invoke(&house, &function(&house, "ReconcilerFunction").await, &json!({})).await;
+    assert!(done["restarted"].as_array().unwrap().contains(&json!(id)), "{done}");
+    assert_eq!(api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+}
+
+async fn wait_for(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = std::time::Instant::now() + DEADLINE;
+    while !is_so().await {
+        assert!(std::time::Instant::now() < deadline, "waited for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_undo_that_cannot_succeed_is_parked_and_the_others_are_undone() {
+    let (house, api, request) = setting(5).await;
+    let key = fresh_key("parked");
+    let id = BookingId::derive("anonymous", &saga::IdempotencyKey::try_from(key.as_str()).unwrap());
+    // Somebody has used the booking's id for another stay: neither its reserve nor its cancel can be carried out.
+    let other = json!({"hotel_id": "nyc-plaza", "check_in": "2031-01-01", "check_out": "2031-01-02", "rooms": 9});
+    let other = read_object(&other, |fields| LegRequest::read(Leg::Hotel, fields)).unwrap();
+    house.seller(Leg::Hotel).reserve(&id, &other).await.unwrap();
+
+    api.book_accepted(&request, &key).await.unwrap();
+    let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+    assert_eq!(booking.status, Status::NeedsOperator);
+    let reason = booking.reason.clone().unwrap();
+    assert_eq!((reason.step, reason.code.as_str()), (Some(Step::Cancel(Leg::Hotel)), "parked"));
+    for leg in [Leg::Flight, Leg::Car] {
+        assert_eq!(booking.entry(Step::Cancel(leg)).unwrap().released(), Some(true), "{leg:?}");
+    }
+    assert!(booking.entry(Step::Cancel(Leg::Hotel)).is_none());
+    assert_eq!(stock(&house, &request).await, [vec![5], vec![5; 3], vec![5; 3]]);
+
+    let sqs = Client::new(house.stack.endpoint.as_deref().unwrap()).unwrap();
+    let receive = [("x-amz-target", "AmazonSQS.ReceiveMessage"), ("content-type", "application/x-amz-json-1.0")];
+    let body = json!({"QueueUrl": house.stack.parked_queue_url().unwrap(), "MaxNumberOfMessages": 10});
+    let answer = sqs.send("POST", "/", &receive, body.to_string()).await.unwrap();
+    let messages: Value = serde_json::from_str(&answer.body).unwrap();
+    let bodies: Vec<Value> = messages["Messages"]
+        .as_array()
+        .unwrap_or_else(|| panic!("nothing is parked: {messages}"))
+        .iter()
+        .map(|message| serde_json::from_str(message["Body"].as_str().unwrap()).unwrap())
+        .collect();
+    let parked = bodies.iter().find(|body| body["booking_id"] == json!(id)).unwrap();
+    assert_eq!(parked["stuck"], json!([{"step": "hotel.cancel", "error": "InvalidCommand"}]));
+}
+
+// ------------------------------------------------------------------------------------------------------ what is kept
+
+#[tokio::test]
+async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
+    let local = start("secrets", &[]);
+    let house = House::of(local.stack()).await;
+    let api = Client::new(&house.stack.api_url).unwrap();
+    let mut request = TripRequest::on(date());
+    house.seed(&trip_of(&request), 5).await;
+    request.traveller.name = "Zaphod Secretive".into();
+    request.traveller.email = "zaphod@secretive.example".into();
+    for token in ["tok_visa", "tok_declined", "tok_flaky"] {
+        request.payment.token = token.into();
+        assert!(book(&api, &request).await.status.is_final());
+    }
+    let stack = &house.stack;
+    let bookings = stack.bookings_table().unwrap();
+    let mut tables = vec![stack.payments_table().unwrap(), stack.provider_ledger_table().unwrap(), bookings];
+    tables.push(stack.journal_table().unwrap());
+    tables.extend(Leg::ALL.map(|leg| stack.stock_table(leg).unwrap()));
+    for table in tables {
+        let items = format!("{:?}", house.client.scan().table_name(table).send().await.unwrap().items());
+        assert!(!items.contains("tok_"), "{table}: {items}");
+        assert_eq!(items.contains("ecretive"), table == bookings, "{table}: {items}");
+    }
+    let sfn = aws_sdk_sfn::Client::new(&stack.sdk().await.unwrap());
+    let executions = sfn.list_executions().state_machine_arn(stack.state_machine_arn().unwrap()).send().await.unwrap();
+    assert_eq!(executions.executions().len(), 3);
+    for execution in executions.executions() {
+        let history = sfn.get_execution_history().execution_arn(execution.execution_arn()).send().await.unwrap();
+        let all = format!("{history:?}{:?}", sfn.describe_execution().execution_arn(execution.execution_arn()).send().await.unwrap());
+        assert!(all.contains("reference") && !all.contains("tok_") && !all.contains("ecretive"), "{all}");
+    }
+    drop(local);
+    let path = log_file("secrets");
+    let log = std::fs::read_to_string(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    assert!(log.contains("step done"), "the log of the functions is not where it is looked for");
+    assert!(!log.contains("tok_") && !log.contains("ecretive"));
+}

@@ -1,0 +1,237 @@
+//! Holds the state machine against the saga's definition and against the errors that the code emits.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use saga::{Class, Command, Participant, Step};
+use serde_json::{Map, Value, json};
+use services::ErrorKind;
+
+fn definition() -> Value {
+    serde_json::from_str(include_str!("../statemachines/booking.asl.json")).expect("the definition is JSON")
+}
+
+/// Every state with the name of the parallel state around it, if there is one.
+fn states(definition: &Value) -> BTreeMap<String, (Option<String>, Value)> {
+    fn walk(states: &Value, around: Option<&str>, all: &mut BTreeMap<String, (Option<String>, Value)>) {
+        for (name, state) in states["States"].as_object().expect("states") {
+            let before = all.insert(name.clone(), (around.map(str::to_owned), state.clone()));
+            assert!(before.is_none(), "two states are called {name}");
+            for branch in state["Branches"].as_array().into_iter().flatten() {
+                walk(branch, Some(name), all);
+            }
+        }
+    }
+    let mut all = BTreeMap::new();
+    walk(definition, None, &mut all);
+    all
+}
+
+/// The tasks that call a participant, by the step that they ask for.
+fn tasks() -> BTreeMap<Step, (String, Option<String>, Value)> {
+    let mut tasks = BTreeMap::new();
+    for (name, (around, state)) in states(&definition()) {
+        if let Some(step) = state.pointer("/Arguments/Payload/step") {
+            let step = step.as_str().and_then(Step::named).unwrap_or_else(|| panic!("{name} asks for {step}, which is no step"));
+            let before = tasks.insert(step, (name, around, state));
+            assert!(before.is_none(), "two states ask for {step}");
+        }
+    }
+    tasks
+}
+
+/// Where a state may go to next.
+fn successors(state: &Value) -> BTreeSet<String> {
+    let choices = state["Choices"].as_array().into_iter().flatten();
+    let catches = state["Catch"].as_array().into_iter().flatten();
+    let nexts = choices.chain(catches).map(|rule| &rule["Next"]);
+    nexts.chain([&state["Next"], &state["Default"]]).filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// All states that can come after this one, on the top level.
+fn after(name: &str) -> BTreeSet<String> {
+    let states = states(&definition());
+    let (mut seen, mut open) = (BTreeSet::new(), vec![name.to_owned()]);
+    while let Some(name) = open.pop() {
+        for next in successors(&states[&name].1) {
+            if seen.insert(next.clone()) {
+                open.push(next);
+            }
+        }
+    }
+    seen
+}
+
+fn catch_all(state: &Value) -> &Value {
+    let last = state["Catch"].as_array().and_then(|catches| catches.last()).expect("a Catch");
+    assert_eq!(last["ErrorEquals"], json!(["States.ALL"]), "{state}");
+    last
+}
+
+fn attempts(state: &Value) -> u64 {
+    state["Retry"].as_array().and_then(|retries| retries.last()).map_or(0, |retry| retry["MaxAttempts"].as_u64().expect("MaxAttempts"))
+}
+
+#[test]
+fn every_step_is_asked_for_once_of_its_own_participant() {
+    let tasks = tasks();
+    for step in Step::ALL {
+        let (name, _, state) = tasks.get(&step).unwrap_or_else(|| panic!("no state asks for {step}"));
+        let participant = step.participant().name();
+        let function = format!("${{{}{}FunctionArn}}", participant[..1].to_uppercase(), &participant[1..]);
+        assert_eq!(state["Arguments"]["FunctionName"], json!(function), "{name}");
+    }
+}
+
+#[test]
+fn every_command_can_be_read_by_its_participant() {
+    let id = "0123456789abcdef0123456789abcdef";
+    let money = json!({"amount": 1, "currency": "EUR"});
+    let samples = json!({
+        "booking_id": id,
+        "flight": {"flight_no": "LH400", "date": "2027-03-01", "seats": 1},
+        "hotel": {"hotel_id": "plaza", "check_in": "2027-03-01", "check_out": "2027-03-02", "rooms": 1},
+        "car": {"station_id": "jfk", "category": "suv", "pick_up": "2027-03-01", "drop_off": "2027-03-02"},
+        "payment": {"reference": id}, "total": money, "step": "flight.cancel", "code": "parked", "detail": "…",
+    });
+    /// The payload with a sample in place of every expression.
+    fn filled(payload: &Map<String, Value>, samples: &Value, money: &Value, inside: &str) -> Value {
+        let fill = |(name, value): (&String, &Value)| {
+            let sample = match value {
+                Value::Object(inner) => filled(inner, samples, money, name),
+                Value::String(text) if text.starts_with("{%") => match (inside, name.as_str()) {
+                    ("prices", _) => money.clone(),
+                    (_, "reason") => json!({"step": "hotel.reserve", "code": "sold_out", "detail": "…"}),
+                    _ => samples[name].clone(),
+                },
+                other => other.clone(),
+            };
+            (name.clone(), sample)
+        };
+        Value::Object(payload.iter().map(fill).collect())
+    }
+    for (step, (name, _, state)) in tasks() {
+        let payload = state["Arguments"]["Payload"].as_object().expect("a payload");
+        let payload = filled(payload, &samples, &money, "");
+        let command = Command::read(&payload);
+        assert_eq!(command.as_ref().map(Command::step), Ok(step), "{name} sends {payload}");
+    }
+}
+
+#[test]
+fn every_task_has_a_timeout_a_retry_with_full_jitter_and_a_catch_all() {
+    let permanent: Vec<_> = ErrorKind::ALL.into_iter().filter(|kind| !kind.is_retriable()).map(ErrorKind::name).collect();
+    for (name, (_, state)) in states(&definition()) {
+        if state["Type"] == "Parallel" {
+            catch_all(&state);
+        }
+        if state["Type"] != "Task" {
+            continue;
+        }
+        let timeout = state["TimeoutSeconds"].as_u64().unwrap_or_else(|| panic!("{name} has no timeout"));
+        assert!(timeout > 10, "{name} gives up before the function's own timeout of 10 s");
+        catch_all(&state);
+        let retries = state["Retry"].as_array().unwrap_or_else(|| panic!("{name} has no Retry"));
+        let last = retries.last().expect("a Retry");
+        assert_eq!(last["ErrorEquals"], json!(["States.ALL"]), "{name}");
+        assert_eq!(last["JitterStrategy"], "FULL", "{name}");
+        assert!(last["BackoffRate"].as_f64().is_some_and(|rate| rate > 1.0), "{name}");
+        assert!(last["MaxDelaySeconds"].as_u64().is_some_and(|delay| delay > 0), "{name}");
+        if state.pointer("/Arguments/Payload/step").is_some() {
+            assert_eq!(retries[0], json!({"ErrorEquals": permanent, "MaxAttempts": 0}), "{name} repeats what cannot succeed");
+        }
+    }
+}
+
+#[test]
+fn every_error_that_is_named_is_one_that_is_emitted() {
+    for (name, (_, state)) in states(&definition()) {
+        for rule in ["Retry", "Catch"].into_iter().flat_map(|field| state[field].as_array().cloned().unwrap_or_default()) {
+            for error in rule["ErrorEquals"].as_array().expect("ErrorEquals") {
+                let error = error.as_str().expect("a name");
+                let known = error.starts_with("States.") || ErrorKind::ALL.into_iter().any(|kind| kind.name() == error);
+                assert!(known, "{name} names {error}, which nobody emits");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_compensatable_step_that_errs_does_not_abandon_its_siblings_and_is_undone() {
+    let (tasks, states) = (tasks(), states(&definition()));
+    let mut together = BTreeSet::new();
+    for step in Step::ALL.into_iter().filter(|step| step.class() == Class::Compensatable) {
+        let (_, around, state) = &tasks[&step];
+        together.insert(around.clone());
+        let caught = catch_all(state);
+        assert_eq!(caught["Output"]["step"], step.name());
+        assert_ne!(caught["Output"]["outcome"], "reserved", "an error is no reservation");
+        assert_eq!(states[caught["Next"].as_str().expect("Next")].1["End"], true, "{step}");
+        let undo = step.undo().expect("compensatable");
+        let (_, parallel, _) = &tasks[&undo];
+        let undone = parallel.as_deref().expect("the undos are in parallel");
+        assert!(after("Abort").contains(undone), "{undo} does not follow an abort");
+    }
+    assert_eq!(together.len(), 1, "the reservations are made in one Parallel");
+    assert!(!together.contains(&None));
+}
+
+#[test]
+fn what_must_succeed_is_tried_longer_and_then_parked() {
+    let (tasks, states) = (tasks(), states(&definition()));
+    let forward = attempts(&tasks[&Step::Charge].2);
+    for step in Step::ALL.into_iter().filter(|step| step.class() == Class::Retriable && *step != Step::Park) {
+        let (name, around, state) = &tasks[&step];
+        assert!(attempts(state) > forward, "{name}");
+        let caught = catch_all(state);
+        match around {
+            None => assert_eq!(caught["Next"], "Park", "{name}"),
+            Some(parallel) => {
+                assert_eq!(caught["Output"]["outcome"], "parked", "{name}");
+                assert!(after(parallel).contains("Park"), "{name}");
+            }
+        }
+    }
+    assert_eq!(states["Park"].1["Resource"], "arn:aws:states:::sqs:sendMessage");
+    assert!(after("Park").contains(&tasks[&Step::Park].0));
+    assert_eq!(states["NeedsOperator"].1["Type"], "Fail");
+}
+
+#[test]
+fn the_pivot_divides_forwards_from_back() {
+    let tasks = tasks();
+    let name = |step: Step| tasks[&step].0.clone();
+    let charge = &tasks[&Step::Charge];
+    assert_eq!(catch_all(&charge.2)["Next"], json!(name(Step::Abort)), "an unknown charge is for payment to decide");
+    let after_confirm = after(&name(Step::Confirm));
+    for back in [name(Step::Abort), name(Step::Charge), name(Step::Fail), "Cancel".to_owned()] {
+        assert!(!after_confirm.contains(&back), "{back} may follow the confirmation");
+    }
+    let after_cancel = after("Cancel");
+    for forwards in [name(Step::Charge), name(Step::Confirm)] {
+        assert!(!after_cancel.contains(&forwards), "{forwards} may follow the compensation");
+    }
+    assert!(after(&name(Step::Abort)).contains(&name(Step::Confirm)), "an abort that finds it charged goes forwards");
+}
+
+#[test]
+fn every_state_is_reached_and_every_target_exists() {
+    let definition = definition();
+    let states = states(&definition);
+    let start = definition["StartAt"].as_str().expect("StartAt");
+    let reached = after(start);
+    for (name, (around, state)) in &states {
+        for next in successors(state) {
+            let target = states.get(&next).unwrap_or_else(|| panic!("{name} goes to {next}, which does not exist"));
+            assert_eq!(&target.0, around, "{name} leaves its branch");
+        }
+        assert!(around.is_some() || name == start || reached.contains(name), "{name} is never reached");
+        let ends = state["End"] == true || ["Succeed", "Fail"].contains(&state["Type"].as_str().unwrap_or_default());
+        assert!(ends || !successors(state).is_empty(), "{name} goes nowhere");
+    }
+}
+
+#[test]
+fn no_participant_is_left_out() {
+    let asked: BTreeSet<_> = tasks().keys().map(|step| step.participant()).collect();
+    assert_eq!(asked, BTreeSet::from(Participant::ALL));
+}

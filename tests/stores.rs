@@ -1,0 +1,482 @@
+//! Each step against DynamoDB: what it does, how many requests that takes, and what a repeat, a race or a crash does.
+
+#![allow(clippy::unwrap_used)]
+
+use end_to_end::{House, booking_id, date, trip};
+use jiff::{SignedDuration, Timestamp};
+use saga::{
+    BookingId, Leg, LegRequest, Money, Outcome, PaymentReference, PaymentToken, Reason, Rejection, Status, Step,
+    booking::Trip,
+    payment::{Prices, State},
+};
+use serde_json::json;
+use services::{Cashier, ErrorKind, PaymentProvider, SandboxProvider, StepError};
+use store::{Commit, Header, HeaderStore, PaymentStore, Payments, Record};
+
+const PRICES: Prices = Prices::new([Money::eur(100), Money::eur(20), Money::eur(3)]);
+const TOTAL: Money = Money::eur(123);
+
+fn code(outcome: &Outcome) -> &str {
+    match outcome {
+        Outcome::Rejected(Rejection { code, .. }) | Outcome::Declined(Rejection { code, .. }) => code,
+        other => panic!("no rejection: {other:?}"),
+    }
+}
+
+fn leg_of(trip: &Trip) -> &LegRequest {
+    trip.leg(Leg::Hotel)
+}
+
+// ------------------------------------------------------------------------------------------------ flight, hotel, car
+
+#[tokio::test]
+async fn a_reserve_takes_every_line_in_one_request_and_a_repeat_takes_nothing() {
+    let house = House::new().await;
+    let trip = trip(date());
+    for leg in Leg::ALL {
+        let (seller, request, id) = (house.seller(leg), trip.leg(leg), booking_id("reserve"));
+        house.seed_leg(request, 5).await;
+        let left = 5 - i64::from(request.lines()[0].units);
+
+        let (calls, outcome) = house.counted(seller.reserve(&id, request)).await;
+        let outcome = outcome.unwrap();
+        assert_eq!(calls, 1, "{leg:?}");
+        assert!(matches!(outcome, Outcome::Reserved { .. }), "{outcome:?}");
+        assert!(house.available(request).await.iter().all(|available| *available == left));
+
+        let (calls, again) = house.counted(seller.reserve(&id, request)).await;
+        assert_eq!((calls, again.unwrap()), (1, outcome));
+        assert!(house.available(request).await.iter().all(|available| *available == left));
+    }
+}
+
+#[tokio::test]
+async fn a_stay_with_one_full_night_takes_no_night_and_stays_rejected() {
+    let house = House::new().await;
+    let (trip, id) = (trip(date()), booking_id("sold-out"));
+    let (hotel, seller) = (leg_of(&trip), house.seller(Leg::Hotel));
+    house.seed_leg(hotel, 1).await;
+    let full = saga::StockLine { units: 0, ..hotel.lines()[1].clone() };
+    house.stock(Leg::Hotel).seed(&[full]).await.unwrap();
+
+    let (calls, outcome) = house.counted(seller.reserve(&id, hotel)).await;
+    assert_eq!((calls, code(&outcome.unwrap())), (2, "sold_out"));
+    assert_eq!(house.available(hotel).await, [1, 0, 1]);
+
+    house.seed_leg(hotel, 9).await; // somebody gives a room back: too late for this booking
+    let (calls, outcome) = house.counted(seller.reserve(&id, hotel)).await;
+    assert_eq!((calls, code(&outcome.unwrap())), (1, "sold_out"));
+    assert_eq!(house.available(hotel).await, [9, 9, 9]);
+}
+
+#[tokio::test]
+async fn what_is_not_on_sale_is_rejected_and_what_is_unknown_without_a_look() {
+    let house = House::new().await;
+    let trip = trip(date());
+    let (calls, outcome) = house.counted(house.seller(Leg::Flight).reserve(&booking_id("n"), trip.leg(Leg::Flight))).await;
+    assert_eq!((calls, code(&outcome.unwrap())), (2, "not_on_sale"));
+
+    let mut unknown = json!(trip);
+    unknown["flight"]["flight_no"] = json!("XX1");
+    let unknown: Trip = serde_json::from_value(unknown).unwrap();
+    let reserve = house.seller(Leg::Flight);
+    let (calls, outcome) = house.counted(reserve.reserve(&booking_id("u"), unknown.leg(Leg::Flight))).await;
+    assert_eq!((calls, code(&outcome.unwrap())), (1, "unknown_flight"));
+}
+
+#[tokio::test]
+async fn a_cancel_gives_back_once_in_one_request() {
+    let house = House::new().await;
+    let (trip, id) = (trip(date()), booking_id("cancel"));
+    let (hotel, seller) = (leg_of(&trip), house.seller(Leg::Hotel));
+    house.seed_leg(hotel, 3).await;
+    seller.reserve(&id, hotel).await.unwrap();
+
+    for _ in 0..3 {
+        let (calls, outcome) = house.counted(seller.cancel(&id, hotel)).await;
+        assert_eq!((calls, outcome.unwrap()), (1, Outcome::Cancelled { released: true }));
+        assert_eq!(house.available(hotel).await, [3, 3, 3]);
+    }
+    // A duplicate of the reserve that was under way: it is answered, and takes nothing.
+    assert!(matches!(seller.reserve(&id, hotel).await.unwrap(), Outcome::Reserved { .. }));
+    assert_eq!(house.available(hotel).await, [3, 3, 3]);
+}
+
+#[tokio::test]
+async fn a_cancel_that_comes_first_leaves_a_tombstone_that_refuses_the_late_reserve() {
+    let house = House::new().await;
+    let (trip, id) = (trip(date()), booking_id("tombstone"));
+    let (hotel, seller) = (leg_of(&trip), house.seller(Leg::Hotel));
+    house.seed_leg(hotel, 3).await;
+
+    let (calls, outcome) = house.counted(seller.cancel(&id, hotel)).await;
+    assert_eq!((calls, outcome.unwrap()), (2, Outcome::Cancelled { released: false }));
+    let (calls, outcome) = house.counted(seller.cancel(&id, hotel)).await;
+    assert_eq!((calls, outcome.unwrap()), (1, Outcome::Cancelled { released: false }));
+
+    let (calls, outcome) = house.counted(seller.reserve(&id, hotel)).await;
+    assert_eq!((calls, code(&outcome.unwrap())), (1, "cancelled"));
+    assert_eq!(house.available(hotel).await, [3, 3, 3]);
+}
+
+#[tokio::test]
+async fn a_cancel_of_what_was_rejected_gives_nothing_back() {
+    let house = House::new().await;
+    let (trip, id) = (trip(date()), booking_id("rejected"));
+    let (hotel, seller) = (leg_of(&trip), house.seller(Leg::Hotel));
+    house.seed_leg(hotel, 0).await;
+    assert_eq!(code(&seller.reserve(&id, hotel).await.unwrap()), "sold_out");
+
+    let (calls, outcome) = house.counted(seller.cancel(&id, hotel)).await;
+    assert_eq!((calls, outcome.unwrap()), (2, Outcome::Cancelled { released: false }));
+    assert_eq!(house.available(hotel).await, [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn the_same_step_with_other_contents_is_refused() {
+    let house = House::new().await;
+    let id = booking_id("other");
+    let (one, other) = (trip(date()), trip(date()));
+    let seller = house.seller(Leg::Hotel);
+    house.seed_leg(leg_of(&one), 3).await;
+    house.seed_leg(leg_of(&other), 3).await;
+    seller.reserve(&id, leg_of(&one)).await.unwrap();
+    for result in [seller.reserve(&id, leg_of(&other)).await, seller.cancel(&id, leg_of(&other)).await] {
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidCommand);
+    }
+    assert_eq!(house.available(leg_of(&one)).await, [2, 2, 2]);
+    assert_eq!(house.available(leg_of(&other)).await, [3, 3, 3]);
+}
+
+#[tokio::test]
+async fn twenty_at_once_get_the_five_rooms_that_there_are_and_no_repeat_gets_a_second() {
+    let house = House::new().await;
+    let trip = trip(date());
+    house.seed_leg(leg_of(&trip), 5).await;
+    let mut racing = tokio::task::JoinSet::new();
+    for buyer in 0..20 {
+        let id = booking_id(&format!("racing{buyer}"));
+        for _ in 0..2 {
+            let (seller, trip, id) = (house.seller(Leg::Hotel), trip.clone(), id.clone());
+            racing.spawn(async move { (id.clone(), seller.reserve(&id, leg_of(&trip)).await.unwrap()) });
+        }
+    }
+    let mut reserved = std::collections::BTreeMap::new();
+    for (id, outcome) in racing.join_all().await {
+        let before = reserved.insert(id.to_string(), outcome.clone());
+        assert!(before.is_none_or(|before| before == outcome), "{id} was told two things");
+    }
+    let got = reserved.values().filter(|outcome| matches!(outcome, Outcome::Reserved { .. })).count();
+    assert_eq!(got, 5);
+    assert_eq!(house.available(leg_of(&trip)).await, [0, 0, 0]);
+}
+
+#[tokio::test]
+async fn a_reserve_and_its_cancel_at_once_leave_nothing_reserved() {
+    let house = House::new().await;
+    let trip = trip(date());
+    house.seed_leg(leg_of(&trip), 50).await;
+    for round in 0..10 {
+        let id = booking_id(&format!("both{round}"));
+        let mut racing = tokio::task::JoinSet::new();
+        for cancel in [false, true, false, true] {
+            let (seller, trip, id) = (house.seller(Leg::Hotel), trip.clone(), id.clone());
+            racing.spawn(async move {
+                let leg = leg_of(&trip);
+                if cancel { seller.cancel(&id, leg).await } else { seller.reserve(&id, leg).await }.unwrap()
+            });
+        }
+        racing.join_all().await;
+        assert_eq!(house.available(leg_of(&trip)).await, [50, 50, 50]);
+    }
+}
+
+#[tokio::test]
+async fn journal_items_look_as_those_of_powertools() {
+    let house = House::new().await;
+    let (trip, id) = (trip(date()), booking_id("journal"));
+    house.seed_leg(leg_of(&trip), 1).await;
+    house.seller(Leg::Hotel).reserve(&id, leg_of(&trip)).await.unwrap();
+    let request = house.client.get_item().table_name(house.stack.journal_table().unwrap());
+    let key = |text: &str| aws_sdk_dynamodb::types::AttributeValue::S(text.to_owned());
+    let item = request.key("id", key(id.as_str())).key("step", key("hotel.reserve")).send().await.unwrap().item.unwrap();
+    assert_eq!(item["status"].as_s().unwrap(), "COMPLETED");
+    let data: serde_json::Value = serde_json::from_str(item["data"].as_s().unwrap()).unwrap();
+    assert_eq!(data, json!({"outcome": "reserved", "detail": {"price": {"amount": 65700, "currency": "EUR"}}}));
+    let expires: i64 = item["expiration"].as_n().unwrap().parse().unwrap();
+    let in_730_days = Timestamp::now().as_second() + 730 * 24 * 3600;
+    assert!((expires - in_730_days).abs() < 60, "{expires}");
+    assert!(item["validation"].as_s().is_ok());
+}
+
+// ---------------------------------------------------------------------------------------------------------- payment
+
+struct Payment {
+    house: House,
+    id: BookingId,
+    reference: PaymentReference,
+}
+
+impl Payment {
+    async fn with(token: &str) -> Self {
+        let house = House::new().await;
+        let id = booking_id("payment");
+        let reference = PaymentReference::derive(&id, "digest");
+        let token = PaymentToken::try_from(token).unwrap();
+        house.cashier().provider.attach(&reference, &token).await.unwrap().unwrap();
+        Self { house, id, reference }
+    }
+
+    async fn charge(&self) -> (usize, Result<Outcome, StepError>) {
+        let cashier = self.house.cashier();
+        self.house.counted(cashier.charge(&self.id, &self.reference, &PRICES)).await
+    }
+
+    async fn abort(&self) -> (usize, Outcome) {
+        let cashier = self.house.cashier();
+        let (calls, outcome) = self.house.counted(cashier.abort(&self.id, &self.reference)).await;
+        (calls, outcome.unwrap())
+    }
+
+    async fn paid(&self) -> Option<Money> {
+        self.house.ledger().paid(&self.reference).await.unwrap().map(|paid| paid.amount)
+    }
+
+    async fn state(&self) -> State {
+        self.house.payments().state(&self.id).await.unwrap()
+    }
+
+    /// The same participant, a minute later.
+    fn later(&self) -> Cashier<Payments, SandboxProvider> {
+        fn in_a_minute() -> Timestamp {
+            Timestamp::now() + SignedDuration::from_mins(1)
+        }
+        Cashier { clock: in_a_minute, ..self.house.cashier() }
+    }
+
+    /// A worker takes the lease, charges (if it comes that far) and dies.
+    async fn worker_dies(&self, after_the_charge: bool) {
+        let now = Timestamp::now();
+        let unknown = Outcome::Aborted {};
+        let total: &[u8] = &TOTAL.amount.to_be_bytes();
+        let validation = saga::id::digest(&[self.reference.as_str().as_bytes(), total, b"EUR"]);
+        let record = Record {
+            id: self.id.as_str(),
+            step: Step::Charge.name(),
+            outcome: &unknown,
+            validation: &validation,
+            started_at: now,
+            finished_at: now,
+        };
+        let lease = self.house.payments().lease(&record, now.as_millisecond() + 15_000, None).await.unwrap();
+        assert_eq!(lease, Commit::Done);
+        if after_the_charge {
+            self.house.cashier().provider.charge(&self.reference, TOTAL).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_charge_takes_three_requests_and_a_repeat_one() {
+    let payment = Payment::with("tok_visa").await;
+    let (calls, outcome) = payment.charge().await;
+    let outcome = outcome.unwrap();
+    assert!(matches!(&outcome, Outcome::Charged { amount, .. } if *amount == TOTAL), "{outcome:?}");
+    assert_eq!(calls, 3);
+    let (calls, again) = payment.charge().await;
+    assert_eq!((calls, again.unwrap()), (1, outcome));
+    assert_eq!(payment.paid().await, Some(TOTAL));
+}
+
+#[tokio::test]
+async fn a_declined_card_stays_declined() {
+    for (token, why) in [("tok_declined", "card_declined"), ("tok_insufficient_funds", "insufficient_funds")] {
+        let payment = Payment::with(token).await;
+        let (calls, outcome) = payment.charge().await;
+        assert_eq!((calls, code(&outcome.unwrap())), (3, why));
+        assert_eq!(payment.state().await, State::Declined);
+        let (calls, outcome) = payment.abort().await;
+        assert!(calls <= 2);
+        assert_eq!(outcome, Outcome::Aborted {});
+        let (calls, outcome) = payment.charge().await;
+        assert_eq!((calls, code(&outcome.unwrap())), (1, why));
+        assert_eq!(payment.paid().await, None);
+    }
+}
+
+#[tokio::test]
+async fn an_abort_that_comes_first_rules_the_charge_out() {
+    let payment = Payment::with("tok_visa").await;
+    for _ in 0..2 {
+        assert_eq!(payment.abort().await, (2, Outcome::Aborted {}));
+    }
+    let (calls, outcome) = payment.charge().await;
+    assert_eq!((calls, code(&outcome.unwrap())), (1, "booking_aborted"));
+    assert_eq!((payment.state().await, payment.paid().await), (State::Aborted, None));
+}
+
+#[tokio::test]
+async fn an_abort_that_comes_after_the_charge_answers_charged() {
+    let payment = Payment::with("tok_visa").await;
+    let charged = payment.charge().await.1.unwrap();
+    let (calls, outcome) = payment.abort().await;
+    assert!(calls <= 2);
+    assert_eq!(outcome, charged);
+    assert_eq!(payment.abort().await.1, charged);
+    assert_eq!(payment.paid().await, Some(TOTAL));
+}
+
+#[tokio::test]
+async fn a_late_answer_is_an_error_and_the_next_try_finds_the_charge() {
+    let payment = Payment::with("tok_timeout").await;
+    assert_eq!(payment.charge().await.1.unwrap_err().kind(), ErrorKind::ProviderUnavailable);
+    assert!(matches!(payment.charge().await.1.unwrap(), Outcome::Charged { .. }));
+    assert_eq!(payment.paid().await, Some(TOTAL));
+}
+
+#[tokio::test]
+async fn a_flaky_provider_fails_twice_and_charges_once() {
+    let payment = Payment::with("tok_flaky").await;
+    for _ in 0..2 {
+        assert_eq!(payment.charge().await.1.unwrap_err().kind(), ErrorKind::ProviderUnavailable);
+        assert_eq!(payment.paid().await, None);
+    }
+    assert!(matches!(payment.charge().await.1.unwrap(), Outcome::Charged { .. }));
+    assert_eq!(payment.paid().await, Some(TOTAL));
+}
+
+#[tokio::test]
+async fn a_lease_keeps_others_out_until_it_ends_and_then_the_charge_is_completed() {
+    for after_the_charge in [false, true] {
+        let payment = Payment::with("tok_visa").await;
+        payment.worker_dies(after_the_charge).await;
+        assert_eq!(payment.charge().await.1.unwrap_err().kind(), ErrorKind::ChargeInProgress);
+        let outcome = payment.later().charge(&payment.id, &payment.reference, &PRICES).await.unwrap();
+        assert!(matches!(outcome, Outcome::Charged { amount, .. } if amount == TOTAL));
+        assert_eq!(payment.paid().await, Some(TOTAL));
+    }
+}
+
+#[tokio::test]
+async fn an_abort_undoes_what_a_dead_worker_charged() {
+    for after_the_charge in [false, true] {
+        let payment = Payment::with("tok_visa").await;
+        payment.worker_dies(after_the_charge).await;
+        assert_eq!(payment.abort().await, (2, Outcome::Aborted {}));
+        assert_eq!(payment.paid().await, None);
+        // Should it only have been slow: the provider refuses, and the decision stays.
+        let outcome = payment.later().charge(&payment.id, &payment.reference, &PRICES).await.unwrap();
+        assert_eq!(code(&outcome), "booking_aborted");
+        let late = payment.house.cashier().provider.charge(&payment.reference, TOTAL).await.unwrap();
+        assert_eq!(code(&late), "voided");
+        assert_eq!((payment.state().await, payment.paid().await), (State::Aborted, None));
+    }
+}
+
+#[tokio::test]
+async fn charge_and_abort_at_once_have_one_winner() {
+    let (mut charged, mut aborted) = (0, 0);
+    for _ in 0..12 {
+        let payment = std::sync::Arc::new(Payment::with("tok_visa").await);
+        let mut racing = tokio::task::JoinSet::new();
+        for abort in [false, true, false] {
+            let payment = payment.clone();
+            racing.spawn(async move {
+                match abort {
+                    true => Ok(payment.abort().await.1),
+                    false => payment.charge().await.1,
+                }
+            });
+        }
+        let told: Vec<_> = racing.join_all().await.into_iter().filter_map(Result::ok).collect();
+        let says_charged = told.iter().any(|outcome| matches!(outcome, Outcome::Charged { .. }));
+        let says_aborted = told.iter().any(|outcome| matches!(outcome, Outcome::Aborted {}));
+        assert!(says_charged != says_aborted, "{told:?}");
+        assert_eq!(payment.paid().await.is_some(), says_charged, "{told:?}");
+        if says_charged { charged += 1 } else { aborted += 1 }
+    }
+    println!("{charged} charged, {aborted} aborted");
+}
+
+// ---------------------------------------------------------------------------------------------------------- booking
+
+async fn header(house: &House) -> Header {
+    let now = Timestamp::now();
+    let header = Header {
+        booking_id: booking_id("header"),
+        request_digest: "digest".into(),
+        variant: saga::Variant::Orchestrated,
+        status: Status::Pending,
+        traveller: saga::Traveller { name: "Ada".into(), email: "a@b".into() },
+        trip: trip(date()),
+        total: None,
+        reason: None,
+        created_at: now,
+        updated_at: now,
+    };
+    let (calls, created) = house.counted(house.headers().create(&header)).await;
+    assert_eq!((calls, created.unwrap()), (1, Commit::Done));
+    header
+}
+
+fn command(header: &Header, step: Step, name: &str, value: serde_json::Value) -> serde_json::Value {
+    json!({"step": step.name(), "booking_id": header.booking_id, name: value})
+}
+
+#[tokio::test]
+async fn a_booking_is_confirmed_or_failed_in_one_request_and_stays_so() {
+    let reason = Reason { step: Some(Step::Reserve(Leg::Hotel)), code: "sold_out".into(), detail: "no room".into() };
+    for (step, opposite, status) in
+        [(Step::Confirm, Step::Fail, Status::Confirmed), (Step::Fail, Step::Confirm, Status::Failed)]
+    {
+        let house = House::new().await;
+        let (desk, header) = (house.desk(), header(&house).await);
+        let end = |step| match step {
+            Step::Confirm => command(&header, step, "total", json!(TOTAL)),
+            _ => command(&header, step, "reason", json!(reason)),
+        };
+        for _ in 0..2 {
+            let (calls, reply) = house.counted(desk.handle(&end(step))).await;
+            assert_eq!((calls, reply.unwrap().step), (1, step));
+            let found = house.headers().get(&header.booking_id).await.unwrap().unwrap();
+            assert_eq!(found.status, status);
+            assert_eq!(found.total.is_some(), status == Status::Confirmed);
+            assert_eq!(found.reason.is_some(), status == Status::Failed);
+        }
+        let contradiction = desk.handle(&end(opposite)).await.unwrap_err();
+        assert_eq!(contradiction.kind(), ErrorKind::Contradiction);
+        assert_eq!(house.headers().get(&header.booking_id).await.unwrap().unwrap().status, status);
+    }
+}
+
+#[tokio::test]
+async fn a_parked_booking_leaves_the_index_and_can_still_be_ended() {
+    let house = House::new().await;
+    let (desk, header) = (house.desk(), header(&house).await);
+    let is_open = async || {
+        let open = house.headers().open_before(Timestamp::now() + SignedDuration::from_mins(1)).await.unwrap();
+        open.iter().any(|open| open.booking_id == header.booking_id)
+    };
+    assert!(is_open().await);
+    let reason = json!({"step": "hotel.cancel", "code": "parked", "detail": "gave up"});
+    for _ in 0..2 {
+        desk.handle(&command(&header, Step::Park, "reason", reason.clone())).await.unwrap();
+        let found = house.headers().get(&header.booking_id).await.unwrap().unwrap();
+        assert_eq!(found.status, Status::NeedsOperator);
+        assert_eq!(found.reason.unwrap().step, Some(Step::Cancel(Leg::Hotel)));
+    }
+    assert!(!is_open().await);
+    desk.handle(&command(&header, Step::Confirm, "total", json!(TOTAL))).await.unwrap();
+    let found = house.headers().get(&header.booking_id).await.unwrap().unwrap();
+    assert_eq!((found.status, found.reason), (Status::Confirmed, None));
+    // A park that comes late changes nothing.
+    desk.handle(&command(&header, Step::Park, "reason", reason)).await.unwrap();
+    assert_eq!(house.headers().get(&header.booking_id).await.unwrap().unwrap().status, Status::Confirmed);
+}
+
+#[tokio::test]
+async fn a_booking_that_nobody_recorded_cannot_be_ended() {
+    let house = House::new().await;
+    let nobody = json!({"step": "booking.confirm", "booking_id": booking_id("nobody"), "total": TOTAL});
+    assert_eq!(house.desk().handle(&nobody).await.unwrap_err().kind(), ErrorKind::Contradiction);
+}
