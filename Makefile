@@ -19,7 +19,7 @@ demo: build .venv/local ## book every scenario on a local AWS and show what beca
 	@$(HARMONY) demo $(ARGS)
 
 test: build .venv/local ## run all tests
-	cargo test --release --workspace --exclude bench --exclude usual
+	cargo test --release
 
 local: build .venv/local ## start a local AWS with everything deployed, and keep it running
 	@$(HARMONY) local $(ARGS)

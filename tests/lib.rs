@@ -22,15 +22,10 @@ use serde_json::json;
 use services::{BookingDesk, Cashier, Catalogue, SandboxProvider, Seller};
 use store::{Bookings, Headers, Journal, Ledger, Payments, StockTable};
 
-/// Where the functions' logs go.
-pub fn log_file(stack: &str) -> std::path::PathBuf {
-    std::env::temp_dir().join(format!("{stack}-{}.log", std::process::id()))
-}
-
 /// Starts a local AWS with the whole stack. It ends when the value is dropped or this process ends.
 pub fn start(stack: &str, parameters: &[(&str, &str)]) -> LocalAws {
     let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let options = Options { stack_name: stack.into(), parameters, log: Some(log_file(stack)), ..Options::default() };
+    let options = Options { stack_name: stack.into(), parameters, ..Options::default() };
     LocalAws::start(options).unwrap_or_else(|error| panic!("no local AWS: {error}"))
 }
 
@@ -155,7 +150,7 @@ impl House {
 /// A date that no other test of this program uses, with nine free days after it.
 pub fn date() -> Date {
     let days = 40 + 10 * NEXT_DATE.fetch_add(1, Ordering::Relaxed);
-    Timestamp::now().in_tz("UTC").unwrap().date().saturating_add(days.days())
+    harmony::trip::today().saturating_add(days.days())
 }
 
 /// A booking that no other test uses.

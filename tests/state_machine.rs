@@ -31,7 +31,10 @@ fn tasks() -> BTreeMap<Step, (String, Option<String>, Value)> {
     let mut tasks = BTreeMap::new();
     for (name, (around, state)) in states(&definition()) {
         if let Some(step) = state.pointer("/Arguments/Payload/step") {
-            let step = step.as_str().and_then(Step::named).unwrap_or_else(|| panic!("{name} asks for {step}, which is no step"));
+            let step = step
+                .as_str()
+                .and_then(Step::named)
+                .unwrap_or_else(|| panic!("{name} asks for {step}, which is no step"));
             let before = tasks.insert(step, (name, around, state));
             assert!(before.is_none(), "two states ask for {step}");
         }
@@ -68,7 +71,10 @@ fn catch_all(state: &Value) -> &Value {
 }
 
 fn attempts(state: &Value) -> u64 {
-    state["Retry"].as_array().and_then(|retries| retries.last()).map_or(0, |retry| retry["MaxAttempts"].as_u64().expect("MaxAttempts"))
+    state["Retry"]
+        .as_array()
+        .and_then(|retries| retries.last())
+        .map_or(0, |retry| retry["MaxAttempts"].as_u64().expect("MaxAttempts"))
 }
 
 #[test]
@@ -119,7 +125,8 @@ fn every_command_can_be_read_by_its_participant() {
 
 #[test]
 fn every_task_has_a_timeout_a_retry_with_full_jitter_and_a_catch_all() {
-    let permanent: Vec<_> = ErrorKind::ALL.into_iter().filter(|kind| !kind.is_retriable()).map(ErrorKind::name).collect();
+    let permanent: Vec<_> =
+        ErrorKind::ALL.into_iter().filter(|kind| !kind.is_retriable()).map(ErrorKind::name).collect();
     for (name, (_, state)) in states(&definition()) {
         if state["Type"] == "Parallel" {
             catch_all(&state);
@@ -137,7 +144,11 @@ fn every_task_has_a_timeout_a_retry_with_full_jitter_and_a_catch_all() {
         assert!(last["BackoffRate"].as_f64().is_some_and(|rate| rate > 1.0), "{name}");
         assert!(last["MaxDelaySeconds"].as_u64().is_some_and(|delay| delay > 0), "{name}");
         if state.pointer("/Arguments/Payload/step").is_some() {
-            assert_eq!(retries[0], json!({"ErrorEquals": permanent, "MaxAttempts": 0}), "{name} repeats what cannot succeed");
+            assert_eq!(
+                retries[0],
+                json!({"ErrorEquals": permanent, "MaxAttempts": 0}),
+                "{name} repeats what cannot succeed"
+            );
         }
     }
 }
@@ -145,7 +156,9 @@ fn every_task_has_a_timeout_a_retry_with_full_jitter_and_a_catch_all() {
 #[test]
 fn every_error_that_is_named_is_one_that_is_emitted() {
     for (name, (_, state)) in states(&definition()) {
-        for rule in ["Retry", "Catch"].into_iter().flat_map(|field| state[field].as_array().cloned().unwrap_or_default()) {
+        for rule in
+            ["Retry", "Catch"].into_iter().flat_map(|field| state[field].as_array().cloned().unwrap_or_default())
+        {
             for error in rule["ErrorEquals"].as_array().expect("ErrorEquals") {
                 let error = error.as_str().expect("a name");
                 let known = error.starts_with("States.") || ErrorKind::ALL.into_iter().any(|kind| kind.name() == error);

@@ -12,7 +12,9 @@ fn resources(kind: &str) -> Vec<(String, Value)> {
     let template = template();
     let all = template["Resources"].as_mapping().expect("resources");
     let of_kind = all.iter().filter(|(_, resource)| resource["Type"].as_str() == Some(kind));
-    of_kind.map(|(name, resource)| (name.as_str().expect("a name").to_owned(), resource["Properties"].clone())).collect()
+    of_kind
+        .map(|(name, resource)| (name.as_str().expect("a name").to_owned(), resource["Properties"].clone()))
+        .collect()
 }
 
 /// The text behind a short-form intrinsic function such as `!Ref X`.

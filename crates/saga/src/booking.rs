@@ -104,18 +104,18 @@ pub struct StockLine {
 }
 
 impl LegRequest {
-    /// Reads the fields of this leg.
-    pub fn read(leg: Leg, fields: &mut Fields<'_, '_>) -> Option<Self> {
+    /// Reads the fields of this leg, which must not begin before `earliest`.
+    pub fn read(leg: Leg, fields: &mut Fields<'_, '_>, earliest: Date) -> Option<Self> {
         match leg {
             Leg::Flight => {
                 let flight_no = fields.text("flight_no", flight_no);
-                let date = fields.date("date");
+                let date = fields.date_since("date", earliest);
                 let seats = fields.count("seats", MOST_UNITS);
                 Some(Self::Flight(FlightLeg { flight_no: flight_no?, date: date?, seats: seats? }))
             }
             Leg::Hotel => {
                 let hotel_id = fields.text("hotel_id", name);
-                let check_in = fields.date("check_in");
+                let check_in = fields.date_since("check_in", earliest);
                 let check_out = fields.date("check_out");
                 let rooms = fields.count("rooms", MOST_UNITS);
                 let (check_in, check_out) = span(fields, "check_out", check_in?, check_out?, 1)?;
@@ -124,7 +124,7 @@ impl LegRequest {
             Leg::Car => {
                 let station_id = fields.text("station_id", name);
                 let category = fields.text("category", name);
-                let pick_up = fields.date("pick_up");
+                let pick_up = fields.date_since("pick_up", earliest);
                 let drop_off = fields.date("drop_off");
                 let (pick_up, drop_off) = span(fields, "drop_off", pick_up?, drop_off?, 0)?;
                 Some(Self::Car(CarLeg { station_id: station_id?, category: category?, pick_up, drop_off }))
@@ -175,14 +175,6 @@ impl LegRequest {
         let json = serde_json::to_vec(self).unwrap_or_default(); // strings and numbers only: always representable
         digest(&[self.leg().name().as_bytes(), &json])
     }
-
-    fn first_date(&self) -> (&'static str, Date) {
-        match self {
-            Self::Flight(flight) => ("date", flight.date),
-            Self::Hotel(hotel) => ("check_in", hotel.check_in),
-            Self::Car(car) => ("pick_up", car.pick_up),
-        }
-    }
 }
 
 /// The product name of a category of cars at a station.
@@ -199,23 +191,10 @@ pub struct Trip {
 }
 
 impl Trip {
-    /// Reads the fields `flight`, `hotel` and `car`.
-    pub fn read(fields: &mut Fields<'_, '_>) -> Option<Self> {
-        Self::read_if(fields, |_| Ok(()))
-    }
-
-    /// The same, if each leg's first date is right.
-    fn read_if(fields: &mut Fields<'_, '_>, is_right: impl Fn(Date) -> Result<(), &'static str>) -> Option<Self> {
-        let [flight, hotel, car] = Leg::ALL.map(|leg| {
-            fields.object(leg.name(), |fields| {
-                let leg = LegRequest::read(leg, fields)?;
-                let (field, first) = leg.first_date();
-                if let Err(detail) = is_right(first) {
-                    fields.violation(field, detail);
-                }
-                Some(leg)
-            })
-        });
+    /// Reads the fields `flight`, `hotel` and `car`, none of which must begin before `earliest`.
+    pub fn read(fields: &mut Fields<'_, '_>, earliest: Date) -> Option<Self> {
+        let [flight, hotel, car] =
+            Leg::ALL.map(|leg| fields.object(leg.name(), |fields| LegRequest::read(leg, fields, earliest)));
         Some(Self { flight: flight?, hotel: hotel?, car: car? })
     }
 
@@ -232,7 +211,7 @@ impl Trip {
 impl<'de> Deserialize<'de> for Trip {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        read_object(&value, Self::read).map_err(|violations| {
+        read_object(&value, |fields| Self::read(fields, Date::MIN)).map_err(|violations| {
             let all: Vec<_> = violations.iter().map(|v| format!("{} {}", v.pointer, v.detail)).collect();
             D::Error::custom(all.join("; "))
         })
@@ -267,7 +246,7 @@ impl BookingRequest {
                 let email = fields.text("email", email);
                 Some(Traveller { name: name?, email: email? })
             });
-            let trip = Trip::read_if(fields, |first| if first < today { Err("is in the past") } else { Ok(()) });
+            let trip = Trip::read(fields, today);
             let token = fields.object("payment", |fields| fields.text("token", |text| PaymentToken::try_from(text)));
             Some(Self { variant: variant?, traveller: traveller?, trip: trip?, token: token? })
         })
@@ -432,9 +411,10 @@ mod tests {
     #[test]
     fn everything_is_pointed_at_at_once() {
         let mut body = with("/flight/date", "2027-01-01");
+        body["flight"]["seats"] = json!(0);
         body["hotel"]["rooms"] = json!(0);
         body["more"] = json!(1);
-        assert_eq!(pointers(&body), ["/flight/date", "/hotel/rooms", "/more"]);
+        assert_eq!(pointers(&body), ["/flight/date", "/flight/seats", "/hotel/rooms", "/more"]);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Commands: "do this step for this booking", as the orchestrator sends them.
 
+use jiff::civil::Date;
 use serde_json::Value;
 
 use crate::{
@@ -95,7 +96,7 @@ impl Command {
 }
 
 fn leg_request(leg: Leg, fields: &mut Fields<'_, '_>) -> Option<LegRequest> {
-    fields.object(leg.name(), |fields| LegRequest::read(leg, fields))
+    fields.object(leg.name(), |fields| LegRequest::read(leg, fields, Date::MIN))
 }
 
 fn reference(fields: &mut Fields<'_, '_>) -> Option<PaymentReference> {

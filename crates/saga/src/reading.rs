@@ -92,6 +92,15 @@ impl Fields<'_, '_> {
         })
     }
 
+    /// A civil date that is not before this one.
+    pub fn date_since(&mut self, name: &'static str, earliest: Date) -> Option<Date> {
+        let date = self.date(name)?;
+        if date < earliest {
+            self.violation(name, "is in the past");
+        }
+        Some(date)
+    }
+
     /// An object of its own.
     pub fn object<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>) -> Option<T> {
         self.asked.push(name);

@@ -91,6 +91,7 @@ pub fn tombstone() -> Outcome {
 
 #[cfg(test)]
 mod tests {
+    use jiff::civil::Date;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -99,7 +100,7 @@ mod tests {
 
     fn leg() -> LegRequest {
         let json = json!({"hotel_id": "nyc-plaza", "check_in": "2027-03-01", "check_out": "2027-03-04", "rooms": 2});
-        read_object(&json, |fields| LegRequest::read(Leg::Hotel, fields)).unwrap()
+        read_object(&json, |fields| LegRequest::read(Leg::Hotel, fields, Date::MIN)).unwrap()
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use aws_sdk_sfn::{
     Client,
-    error::DisplayErrorContext,
     operation::{describe_execution::DescribeExecutionError, start_execution::StartExecutionError},
     types::ExecutionStatus,
 };
@@ -72,6 +71,6 @@ impl Executions for StateMachine {
     }
 }
 
-fn failed(operation: &'static str, error: impl std::error::Error + Send + Sync + 'static) -> ExecutionsError {
-    ExecutionsError { operation, cause: DisplayErrorContext(error).to_string() }
+fn failed(operation: &'static str, error: impl std::error::Error) -> ExecutionsError {
+    ExecutionsError { operation, cause: store::causes(&error) }
 }

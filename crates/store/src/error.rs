@@ -1,6 +1,6 @@
 //! What can go wrong with the store, technically.
 
-use aws_sdk_dynamodb::error::{DisplayErrorContext, SdkError};
+use std::error::Error;
 
 /// A request to the store that led to no answer. Nothing is known of its effect, and it is safe to send again.
 #[derive(Debug, thiserror::Error)]
@@ -32,15 +32,22 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn unavailable<E, R>(operation: &'static str, error: SdkError<E, R>) -> Self
-    where
-        E: std::error::Error + 'static,
-        R: std::fmt::Debug + 'static,
-    {
-        Self::Unavailable { operation, cause: DisplayErrorContext(error).to_string() }
+    pub(crate) fn unavailable(operation: &'static str, error: impl Error) -> Self {
+        Self::Unavailable { operation, cause: causes(&error) }
     }
 
     pub(crate) fn corrupt(operation: &'static str, cause: impl Into<String>) -> Self {
         Self::Corrupt { operation, cause: cause.into() }
     }
+}
+
+/// An error and what lies behind it, on one line.
+pub fn causes(error: &dyn Error) -> String {
+    let mut all = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        all = format!("{all}: {cause}");
+        next = cause.source();
+    }
+    all
 }

@@ -15,7 +15,7 @@ mod stock;
 mod transaction;
 
 pub use bookings::{Bookings, Header, Headers};
-pub use error::StoreError;
+pub use error::{StoreError, causes};
 pub use journal::{Entry, Journal, Record};
 pub use ledger::{Card, Charging, Ledger, Paid};
 pub use payments::Payments;

@@ -1,5 +1,7 @@
 //! A seller's stock: one item per product and date, `{product, date, available, seeded}`.
 
+use std::time::Duration;
+
 use aws_sdk_dynamodb::{
     Client,
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
@@ -64,6 +66,9 @@ impl StockTable {
             while let Some(writes) = left.filter(|writes| !writes.is_empty()) {
                 let answer = self.client.batch_write_item().set_request_items(Some(writes)).send().await;
                 left = answer.map_err(|error| StoreError::unavailable(SEED, error))?.unprocessed_items;
+                if left.as_ref().is_some_and(|left| !left.is_empty()) {
+                    tokio::time::sleep(Duration::from_millis(200)).await; // the table takes no more just now
+                }
             }
         }
         Ok(())

@@ -108,10 +108,7 @@ pub(crate) async fn write(
                     Err(StoreError::Unavailable { operation, cause: format!("{reasons:?}") })
                 }
             }
-            other => Err(StoreError::Unavailable {
-                operation,
-                cause: aws_sdk_dynamodb::error::DisplayErrorContext(other).to_string(),
-            }),
+            other => Err(StoreError::unavailable(operation, other)),
         },
         Err(error) => Err(StoreError::unavailable(operation, error)),
     }
