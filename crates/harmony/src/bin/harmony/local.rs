@@ -87,15 +87,15 @@ fn log(root: &Path) -> std::path::PathBuf {
 fn welcome(api_url: &str, lines: usize) -> String {
     let program = env::args().next().unwrap_or_else(|| "harmony".to_owned());
     format!(
-        "{lines} lines of stock are on sale, and the API is at
-  {api_url}
+        "{lines} lines of stock are on sale. In another terminal, say where the API is:
+  export API={api_url}
 
 Book a trip:
-  curl -i {api_url}/bookings \\
+  curl -i \"$API/bookings\" \\
     -H 'Content-Type: application/json' -H 'Idempotency-Key: my-first-trip' -d '{}'
 
 See what became of it, with the booking_id that it was answered with:
-  curl {api_url}/bookings/BOOKING_ID
+  curl \"$API/bookings/BOOKING_ID\"
   {program} show BOOKING_ID
 
 Ctrl-C ends it, and so does `{program} down`. Nothing is kept.",
