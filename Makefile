@@ -38,8 +38,8 @@ build: ## build the functions into target/lambda and the program `harmony`
 	@for f in $(FUNCTIONS); do mkdir -p target/lambda/$$f && \
 	  cmp -s target/release/$$f target/lambda/$$f/bootstrap || cp target/release/$$f target/lambda/$$f/bootstrap; done
 
-deploy: build $(SAM) ## deploy to AWS, with questions (ARGS="--no-guided" for none)
-	$(SAM) deploy --guided --capabilities CAPABILITY_IAM --resolve-s3 $(ARGS)
+deploy: build $(SAM) ## deploy to AWS, with questions (ARGS="--stack-name harmony" for none)
+	$(SAM) deploy --capabilities CAPABILITY_IAM --resolve-s3 $(or $(ARGS),--guided)
 
 bench: build .venv/local ## measure cold start, processor time and memory, as ratios
 	cargo build --release -p bench

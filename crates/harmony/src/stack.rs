@@ -75,7 +75,9 @@ struct Output {
 impl Stack {
     /// The stack of that name on AWS, as the SAM CLI sees it with this environment's region and credentials.
     pub fn deployed(name: &str) -> Result<Self, StackError> {
-        let mut sam = Command::new("sam");
+        // The one that `make deploy` has installed, or else the user's.
+        let own = crate::local::root().map(|root| root.join(".venv-dev/bin/sam")).ok();
+        let mut sam = Command::new(own.filter(|own| own.exists()).unwrap_or_else(|| "sam".into()));
         sam.args(["list", "stack-outputs", "--output", "json", "--stack-name", name]);
         let answer = sam.output().map_err(StackError::NoSam)?;
         let (said, complaints) = (String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
