@@ -436,6 +436,23 @@ async fn an_undo_that_cannot_succeed_is_parked_and_the_others_are_undone() {
     assert_eq!(parked["stuck"], json!([{"step": "hotel.cancel", "error": "InvalidCommand"}]));
 }
 
+#[tokio::test]
+async fn a_reserve_that_comes_after_its_cancel_is_refused_and_the_booking_fails() {
+    let (house, api, request) = setting(5).await;
+    let key = fresh_key("late");
+    let id = BookingId::derive("anonymous", &saga::IdempotencyKey::try_from(key.as_str()).unwrap());
+    let cancel = json!({"step": "flight.cancel", "booking_id": id, "flight": trip_of(&request).leg(Leg::Flight)});
+    let answer = invoke(&house, &function(&house, "FlightFunction").await, &cancel).await;
+    assert_eq!((&answer["outcome"], &answer["detail"]), (&json!("cancelled"), &json!({"released": false})));
+
+    api.book_accepted(&request, &key).await.unwrap();
+    let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+    let reason = booking.reason.clone().unwrap();
+    assert_eq!((reason.step, reason.code.as_str()), (Some(Step::Reserve(Leg::Flight)), "cancelled"));
+    assert_eq!(booking.status, Status::Failed);
+    assert_eq!(stock(&house, &request).await, [vec![5], vec![5; 3], vec![5; 3]]);
+}
+
 // ------------------------------------------------------------------------------------------------------ what is kept
 
 #[tokio::test]
