@@ -1,6 +1,6 @@
 # Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
 .DEFAULT_GOAL := help
-.PHONY: help demo test local book show down build deploy bench lint clean setup
+.PHONY: help demo test local book show parked redrive down build deploy bench lint clean setup
 
 FUNCTIONS := flight hotel car payment booking api reconciler
 PYTHON    ?= python3
@@ -15,7 +15,7 @@ export SAM_CLI_TELEMETRY := 0
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
-demo: build .venv/local ## book every scenario on a local AWS and show what became of it
+demo: build .venv/local ## book every scenario on a local AWS in both variants and show what became of it
 	@$(HARMONY) demo $(ARGS)
 
 test: build .venv/local ## run all tests
@@ -29,6 +29,12 @@ book: build ## book a trip on the running stack (ARGS="--token tok_declined")
 
 show: build ## show a booking (ARGS=its id)
 	@$(HARMONY) show $(ARGS)
+
+parked: build ## list what was given up and waits for an operator
+	@$(HARMONY) parked $(ARGS)
+
+redrive: build ## put it back and wait until its bookings have ended (ARGS="--queue NAME")
+	@$(HARMONY) redrive $(ARGS)
 
 down: build ## stop the local AWS
 	@$(HARMONY) down

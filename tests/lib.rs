@@ -15,17 +15,25 @@ use aws_sdk_dynamodb::{
     config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextRef},
     error::BoxError,
 };
-use harmony::{LocalAws, Options, Stack};
-use jiff::{Timestamp, ToSpan, civil::Date};
-use saga::{BookingId, IdempotencyKey, Leg, LegRequest, StockLine, booking::Trip};
-use serde_json::json;
-use services::{BookingDesk, Cashier, Catalogue, SandboxProvider, Seller};
-use store::{Bookings, Headers, Journal, Ledger, Payments, StockTable};
+use aws_sdk_sqs::types::{Message, QueueAttributeName};
+use harmony::{Client as Http, LocalAws, Options, Stack};
+use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
+use saga::{
+    BookingId, BookingRequest, IdempotencyKey, Leg, LegRequest, PaymentReference, PaymentToken, Status, StockLine,
+    booking::Trip,
+};
+use serde_json::{Value, json};
+use services::{BookingDesk, Cashier, Catalogue, PaymentProvider, SandboxProvider, Seller};
+use store::{Bookings, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable};
 
 /// Starts a local AWS with the whole stack. It ends when the value is dropped or this process ends.
 pub fn start(stack: &str, parameters: &[(&str, &str)]) -> LocalAws {
     let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-    let options = Options { stack_name: stack.into(), parameters, ..Options::default() };
+    // AWS waits for a minute, then for two, before it invokes a function again that failed asynchronously.
+    let env = vec![("LAMBDA_ASYNC_RETRY_BASE_SECONDS".to_owned(), "0.2".to_owned())];
+    let log =
+        std::env::var_os("HARMONY_TEST_LOGS").map(|folder| std::path::Path::new(&folder).join(format!("{stack}.log")));
+    let options = Options { stack_name: stack.into(), parameters, env, log, ..Options::default() };
     LocalAws::start(options).unwrap_or_else(|error| panic!("no local AWS: {error}"))
 }
 
@@ -147,6 +155,195 @@ impl House {
     }
 }
 
+impl House {
+    /// How many units are available of each line that a request asks for, leg by leg.
+    pub async fn left(&self, request: &harmony::TripRequest) -> Vec<Vec<i64>> {
+        let mut left = Vec::new();
+        for leg in Leg::ALL {
+            left.push(self.available(trip_of(request).leg(leg)).await);
+        }
+        left
+    }
+}
+
+// ------------------------------------------------------------------------------------------- functions and queues
+impl House {
+    /// The deployed name of a function: that of the stack, and its own.
+    pub fn function(&self, name: &str) -> String {
+        let reconciler = self.stack.output("ReconcilerFunctionName").unwrap();
+        format!("{}-{name}", reconciler.trim_end_matches("-reconciler"))
+    }
+
+    /// The local AWS without the SDK, which hides what may be secret and makes what is malformed impossible.
+    pub fn aws(&self) -> Http {
+        Http::new(self.stack.endpoint.as_deref().unwrap()).unwrap()
+    }
+
+    /// Invokes a function as anyone who may could, and returns its answer.
+    pub async fn invoke(&self, function: &str, payload: &Value) -> Value {
+        let path = format!("/2015-03-31/functions/{}/invocations", self.function(function));
+        let answer = self.aws().send("POST", &path, &[], payload.to_string()).await.unwrap();
+        serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{function}: {error}: {}", answer.body))
+    }
+
+    /// Sets an environment variable of a function, and returns what it was.
+    pub async fn reconfigure(&self, function: &str, variable: &str, value: &str) -> String {
+        let path = format!("/2015-03-31/functions/{}/configuration", self.function(function));
+        let configuration: Value = self.aws().send("GET", &path, &[], "").await.unwrap().json().unwrap();
+        let mut variables = configuration["Environment"]["Variables"].clone();
+        let before = variables[variable].as_str().unwrap_or_else(|| panic!("{function} has no {variable}")).to_owned();
+        variables[variable] = json!(value);
+        let body = json!({"Environment": {"Variables": variables}}).to_string();
+        let answer = self.aws().send("PUT", &path, &[], body).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        before
+    }
+
+    /// A client of SQS.
+    pub async fn sqs(&self) -> aws_sdk_sqs::Client {
+        aws_sdk_sqs::Client::new(&self.stack.sdk().await.unwrap())
+    }
+
+    /// Says something to all who listen.
+    pub async fn publish(&self, message: impl ToString) {
+        let sns = aws_sdk_sns::Client::new(&self.stack.sdk().await.unwrap());
+        let topic = self.stack.output("EventsTopicArn").unwrap();
+        sns.publish().topic_arn(topic).message(message.to_string()).send().await.unwrap();
+    }
+
+    /// The URL of the queue whose name has this logical name in it.
+    pub async fn queue(&self, logical: &str) -> String {
+        let queues = self.sqs().await.list_queues().send().await.unwrap();
+        let found = queues.queue_urls().iter().find(|url| url.contains(&format!("-{logical}-")));
+        found.unwrap_or_else(|| panic!("no queue {logical} among {:?}", queues.queue_urls())).clone()
+    }
+
+    /// Puts a message into a queue.
+    pub async fn send(&self, queue: &str, body: impl ToString) {
+        let url = self.queue(queue).await;
+        self.sqs().await.send_message().queue_url(url).message_body(body.to_string()).send().await.unwrap();
+    }
+
+    /// The first message in a queue that this is true of, looked at without taking it away; waits until there is one.
+    pub async fn await_message(&self, queue: &str, is_it: impl Fn(&Message) -> bool) -> Message {
+        let (url, sqs) = (self.queue(queue).await, self.sqs().await);
+        let deadline = Timestamp::now() + DEADLINE;
+        loop {
+            let request = sqs.receive_message().queue_url(&url).max_number_of_messages(10).visibility_timeout(0);
+            let answer = request.message_attribute_names("All").send().await.unwrap();
+            if let Some(found) = answer.messages().iter().find(|message| is_it(message)) {
+                return found.clone();
+            }
+            assert!(Timestamp::now() < deadline, "{queue} has no such message: {:?}", answer.messages());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// How many messages a queue holds, in flight or not.
+    pub async fn depth(&self, queue: &str) -> usize {
+        let names = [
+            QueueAttributeName::ApproximateNumberOfMessages,
+            QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
+            QueueAttributeName::ApproximateNumberOfMessagesDelayed,
+        ];
+        let request = self.sqs().await.get_queue_attributes().queue_url(self.queue(queue).await);
+        let answer = request.set_attribute_names(Some(names.to_vec())).send().await.unwrap();
+        answer.attributes().unwrap().values().map(|count| count.parse::<usize>().unwrap()).sum()
+    }
+
+    /// What is there if the API function dies after it recorded a booking and before it started it.
+    pub async fn record_only(&self, request: &harmony::TripRequest, key: &str, age: SignedDuration) -> Header {
+        let read = BookingRequest::read(&request.to_json(), harmony::trip::today()).unwrap();
+        let booking_id = BookingId::derive("anonymous", &IdempotencyKey::try_from(key).unwrap());
+        let created_at = Timestamp::now() - age;
+        let header = Header {
+            booking_id: booking_id.clone(),
+            request_digest: read.digest(),
+            variant: read.variant,
+            status: Status::Pending,
+            traveller: read.traveller.clone(),
+            trip: read.trip.clone(),
+            total: None,
+            reason: None,
+            created_at,
+            updated_at: created_at,
+        };
+        let reference = PaymentReference::derive(&booking_id, &header.request_digest);
+        let token = PaymentToken::try_from(request.payment.token.as_str()).unwrap();
+        self.cashier().provider.attach(&reference, &token).await.unwrap().unwrap();
+        self.headers().create(&header).await.unwrap();
+        header
+    }
+}
+
+/// A queue that gets everything that is said on the topic, for tests to look at.
+pub struct Tap {
+    sqs: aws_sdk_sqs::Client,
+    url: String,
+    heard: Vec<Value>,
+    longest: usize,
+}
+
+impl Tap {
+    /// From now on.
+    pub async fn on(house: &House) -> Self {
+        let sdk = house.stack.sdk().await.unwrap();
+        let (sqs, sns) = (aws_sdk_sqs::Client::new(&sdk), aws_sdk_sns::Client::new(&sdk));
+        let name = format!("tap-{}", Timestamp::now().as_nanosecond());
+        let url = sqs.create_queue().queue_name(name).send().await.unwrap().queue_url.unwrap();
+        let arn = sqs.get_queue_attributes().queue_url(&url).attribute_names(QueueAttributeName::QueueArn);
+        let arn = arn.send().await.unwrap().attributes.unwrap().remove(&QueueAttributeName::QueueArn).unwrap();
+        let policy = json!({"Version": "2012-10-17", "Statement": [{
+            "Effect": "Allow", "Principal": {"Service": "sns.amazonaws.com"}, "Action": "sqs:SendMessage", "Resource": arn,
+        }]});
+        let allow =
+            sqs.set_queue_attributes().queue_url(&url).attributes(QueueAttributeName::Policy, policy.to_string());
+        allow.send().await.unwrap();
+        let subscribe = sns.subscribe().topic_arn(house.stack.output("EventsTopicArn").unwrap()).protocol("sqs");
+        subscribe.endpoint(arn).attributes("RawMessageDelivery", "true").send().await.unwrap();
+        Self { sqs, url, heard: Vec::new(), longest: 0 }
+    }
+
+    /// Everything that was said about a booking, in the shape in which it travelled, until this many messages came.
+    pub async fn about(&mut self, booking: &BookingId, messages: usize) -> Vec<Value> {
+        let deadline = Timestamp::now() + DEADLINE;
+        loop {
+            let request = self.sqs.receive_message().queue_url(&self.url).max_number_of_messages(10);
+            for message in request.visibility_timeout(3_600).send().await.unwrap().messages() {
+                let body = message.body().unwrap();
+                self.longest = self.longest.max(body.len());
+                self.heard.push(serde_json::from_str(body).unwrap());
+            }
+            let is_about = |message: &&Value| message.to_string().contains(booking.as_str());
+            let about: Vec<_> = self.heard.iter().filter(is_about).cloned().collect();
+            if about.len() >= messages {
+                return about;
+            }
+            assert!(Timestamp::now() < deadline, "{} of {messages} messages: {about:#?}", about.len());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The size of the longest message so far, in bytes.
+    pub fn longest(&self) -> usize {
+        self.longest
+    }
+}
+
+/// The event in a message, whichever shape it has; none in the record of a function that said nothing.
+pub fn event_in(message: &Value) -> Option<Value> {
+    let event = message.get("responsePayload").unwrap_or(message);
+    (!event.is_null()).then(|| event.clone())
+}
+
+/// The legs of a request.
+pub fn trip_of(request: &harmony::TripRequest) -> Trip {
+    let mut legs = request.to_json();
+    let legs = legs.as_object_mut().unwrap();
+    legs.retain(|name, _| Leg::ALL.iter().any(|leg| leg.name() == name));
+    serde_json::from_value(json!(legs)).unwrap()
+}
+
 /// A date that no other test of this program uses, with nine free days after it.
 pub fn date() -> Date {
     let days = 40 + 10 * NEXT_DATE.fetch_add(1, Ordering::Relaxed);
@@ -169,6 +366,10 @@ pub fn trip(date: Date) -> Trip {
     }))
     .unwrap()
 }
+
+/// Held by tests that book dozens of trips at once: two of them together would keep the emulator busy for longer than
+/// anyone waits for an answer.
+pub static MANY_AT_ONCE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Long enough for everything that ends at all.
 pub const DEADLINE: Duration = Duration::from_secs(30);

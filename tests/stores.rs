@@ -5,12 +5,13 @@
 use end_to_end::{House, booking_id, date, trip};
 use jiff::{SignedDuration, Timestamp};
 use saga::{
-    BookingId, Leg, LegRequest, Money, Outcome, PaymentReference, PaymentToken, Reason, Rejection, Status, Step,
+    BookingId, Envelope, Event, Leg, LegRequest, Money, Outcome, PaymentReference, PaymentToken, Reason, Rejection,
+    Status, Step,
     booking::Trip,
     payment::{Prices, State},
 };
 use serde_json::json;
-use services::{Cashier, ErrorKind, PaymentProvider, SandboxProvider, StepError};
+use services::{Cashier, ErrorKind, PaymentProvider, Said, SandboxProvider, StepError};
 use store::{Commit, Header, HeaderStore, PaymentStore, Payments, Record};
 
 const PRICES: Prices = Prices::new([Money::eur(100), Money::eur(20), Money::eur(3)]);
@@ -143,7 +144,7 @@ async fn the_same_step_with_other_contents_is_refused() {
     house.seed_leg(leg_of(&other), 3).await;
     seller.reserve(&id, leg_of(&one)).await.unwrap();
     for result in [seller.reserve(&id, leg_of(&other)).await, seller.cancel(&id, leg_of(&other)).await] {
-        assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidCommand);
+        assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
     assert_eq!(house.available(leg_of(&one)).await, [2, 2, 2]);
     assert_eq!(house.available(leg_of(&other)).await, [3, 3, 3]);
@@ -236,7 +237,7 @@ impl Payment {
 
     async fn abort(&self) -> (usize, Outcome) {
         let cashier = self.house.cashier();
-        let (calls, outcome) = self.house.counted(cashier.abort(&self.id, &self.reference)).await;
+        let (calls, outcome) = self.house.counted(cashier.abort(&self.id, &self.reference, Some(&why()))).await;
         (calls, outcome.unwrap())
     }
 
@@ -259,7 +260,7 @@ impl Payment {
     /// A worker takes the lease, charges (if it comes that far) and dies.
     async fn worker_dies(&self, after_the_charge: bool) {
         let now = Timestamp::now();
-        let unknown = Outcome::Aborted {};
+        let unknown = Outcome::Aborted { reason: None };
         let total: &[u8] = &TOTAL.amount.to_be_bytes();
         let validation = saga::id::digest(&[self.reference.as_str().as_bytes(), total, b"EUR"]);
         let record = Record {
@@ -276,6 +277,14 @@ impl Payment {
             self.house.cashier().provider.charge(&self.reference, TOTAL).await.unwrap();
         }
     }
+}
+
+fn why() -> Reason {
+    Reason { step: Some(Step::Reserve(Leg::Hotel)), code: "sold_out".into(), detail: "no room".into() }
+}
+
+fn aborted() -> Outcome {
+    Outcome::Aborted { reason: Some(why()) }
 }
 
 #[tokio::test]
@@ -299,7 +308,7 @@ async fn a_declined_card_stays_declined() {
         assert_eq!(payment.state().await, State::Declined);
         let (calls, outcome) = payment.abort().await;
         assert!(calls <= 2);
-        assert_eq!(outcome, Outcome::Aborted {});
+        assert_eq!(outcome, aborted());
         let (calls, outcome) = payment.charge().await;
         assert_eq!((calls, code(&outcome.unwrap())), (1, why));
         assert_eq!(payment.paid().await, None);
@@ -310,11 +319,12 @@ async fn a_declined_card_stays_declined() {
 async fn an_abort_that_comes_first_rules_the_charge_out() {
     let payment = Payment::with("tok_visa").await;
     for _ in 0..2 {
-        assert_eq!(payment.abort().await, (2, Outcome::Aborted {}));
+        assert_eq!(payment.abort().await, (2, aborted()));
     }
     let (calls, outcome) = payment.charge().await;
-    assert_eq!((calls, code(&outcome.unwrap())), (1, "booking_aborted"));
-    assert_eq!((payment.state().await, payment.paid().await), (State::Aborted, None));
+    assert_eq!((calls, outcome.unwrap()), (2, aborted()), "it voids again");
+    let state = State::Aborted { reason: Some(why()) };
+    assert_eq!((payment.state().await, payment.paid().await), (state, None));
 }
 
 #[tokio::test]
@@ -364,14 +374,14 @@ async fn an_abort_undoes_what_a_dead_worker_charged() {
     for after_the_charge in [false, true] {
         let payment = Payment::with("tok_visa").await;
         payment.worker_dies(after_the_charge).await;
-        assert_eq!(payment.abort().await, (2, Outcome::Aborted {}));
+        assert_eq!(payment.abort().await, (2, aborted()));
         assert_eq!(payment.paid().await, None);
         // Should it only have been slow: the provider refuses, and the decision stays.
         let outcome = payment.later().charge(&payment.id, &payment.reference, &PRICES).await.unwrap();
-        assert_eq!(code(&outcome), "booking_aborted");
+        assert_eq!(outcome, aborted());
         let late = payment.house.cashier().provider.charge(&payment.reference, TOTAL).await.unwrap();
         assert_eq!(code(&late), "voided");
-        assert_eq!((payment.state().await, payment.paid().await), (State::Aborted, None));
+        assert_eq!((payment.state().await, payment.paid().await), (State::Aborted { reason: Some(why()) }, None));
     }
 }
 
@@ -391,10 +401,39 @@ async fn charge_and_abort_at_once_have_one_winner() {
         }
         let told: Vec<_> = racing.join_all().await.into_iter().filter_map(Result::ok).collect();
         let says_charged = told.iter().any(|outcome| matches!(outcome, Outcome::Charged { .. }));
-        let says_aborted = told.iter().any(|outcome| matches!(outcome, Outcome::Aborted {}));
+        let says_aborted = told.iter().any(|outcome| matches!(outcome, Outcome::Aborted { .. }));
         assert!(says_charged != says_aborted, "{told:?}");
         assert_eq!(payment.paid().await.is_some(), says_charged, "{told:?}");
     }
+}
+
+#[tokio::test]
+async fn prices_are_collected_with_one_request_each_and_decide_nothing() {
+    let payment = Payment::with("tok_visa").await;
+    let (house, id) = (&payment.house, &payment.id);
+    let prices = [(Leg::Flight, Money::eur(3)), (Leg::Hotel, Money::eur(2)), (Leg::Car, Money::eur(1))];
+    for (known, (leg, price)) in prices.iter().enumerate().rev() {
+        for _ in 0..2 {
+            let payments = house.payments();
+            let (calls, collected) = house.counted(payments.collect(id, *leg, *price)).await;
+            assert_eq!((calls, collected.unwrap()), (1, prices[known..].to_vec()));
+        }
+    }
+    assert_eq!(payment.state().await, State::Collecting);
+    let (calls, outcome) = payment.charge().await;
+    assert!(matches!(outcome.unwrap(), Outcome::Charged { .. }));
+    assert_eq!(calls, 3, "prices do not stand in the way of the lease");
+    house.payments().collect(id, Leg::Car, Money::eur(1)).await.unwrap();
+    assert!(matches!(payment.state().await, State::Charged { .. }), "a late event changes nothing");
+}
+
+#[tokio::test]
+async fn an_abort_is_told_to_a_charge_that_comes_later_with_its_first_reason() {
+    let payment = Payment::with("tok_visa").await;
+    payment.abort().await;
+    let other = Reason { step: None, code: "technical_failure".into(), detail: "late".into() };
+    let again = payment.house.cashier().abort(&payment.id, &payment.reference, Some(&other)).await.unwrap();
+    assert_eq!(again, aborted());
 }
 
 // ---------------------------------------------------------------------------------------------------------- booking
@@ -435,8 +474,9 @@ async fn a_booking_is_confirmed_or_failed_in_one_request_and_stays_so() {
             _ => command(&header, step, "reason", json!(reason)),
         };
         for _ in 0..2 {
-            let (calls, reply) = house.counted(desk.handle(&end(step))).await;
-            assert_eq!((calls, reply.unwrap().step), (1, step));
+            let (calls, said) = house.counted(desk.handle(&end(step))).await;
+            let Said::Reply(reply) = said.unwrap() else { panic!("a command is answered with a reply") };
+            assert_eq!((calls, reply.step), (1, step));
             let found = house.headers().get(&header.booking_id).await.unwrap().unwrap();
             assert_eq!(found.status, status);
             assert_eq!(found.total.is_some(), status == Status::Confirmed);
@@ -478,4 +518,174 @@ async fn a_booking_that_nobody_recorded_cannot_be_ended() {
     let house = House::new().await;
     let nobody = json!({"step": "booking.confirm", "booking_id": booking_id("nobody"), "total": TOTAL});
     assert_eq!(house.desk().handle(&nobody).await.unwrap_err().kind(), ErrorKind::Contradiction);
+}
+
+// ----------------------------------------------------------------------------------------------------------- events
+
+type Heard = (usize, Result<Option<Said>, StepError>);
+
+/// What was said, which must be an event, and how many requests it took.
+fn event((calls, said): Heard) -> (usize, Envelope) {
+    match said.unwrap() {
+        Some(Said::Event(event)) => (calls, event),
+        other => panic!("expected an event, got {other:?}"),
+    }
+}
+
+fn nothing((calls, said): Heard) -> usize {
+    assert!(said.as_ref().unwrap().is_none(), "{said:?}");
+    calls
+}
+
+/// The first event of a booking that is recorded and whose stock is on sale.
+async fn requested(house: &House, token: &str) -> Envelope {
+    let header = header(house).await;
+    house.seed(&header.trip, 5).await;
+    let plan = header.plan();
+    let token = PaymentToken::try_from(token).unwrap();
+    house.cashier().provider.attach(&plan.payment.reference, &token).await.unwrap().unwrap();
+    Envelope::requested(header.booking_id, plan, Timestamp::now(), Some("Root=1-x".into()))
+}
+
+#[tokio::test]
+async fn events_lead_to_a_confirmation_with_the_same_requests_and_one_more_for_each_that_is_waited_for() {
+    let house = House::new().await;
+    let requested = requested(&house, "tok_visa").await;
+    let mut reserved = Vec::new();
+    for leg in Leg::ALL {
+        let seller = house.seller(leg);
+        for repeat in [false, true] {
+            let (calls, event) = event(house.counted(seller.hear(&json!(requested))).await);
+            assert_eq!(calls, 1, "{leg:?}, {repeat}");
+            assert!(matches!(&event.event, Event::Reserved { leg: of, .. } if *of == leg), "{event:?}");
+            assert_eq!(event.causation_id, Some(requested.event_id()));
+            assert_eq!(event.trace, requested.trace);
+            if !repeat {
+                reserved.push(event);
+            }
+        }
+    }
+    let cashier = house.cashier();
+    for event in &reserved[..2] {
+        assert_eq!(nothing(house.counted(cashier.hear(&json!(event))).await), 1);
+    }
+    let (calls, charged) = event(house.counted(cashier.hear(&json!(reserved[2]))).await);
+    assert_eq!(calls, 1 + 3);
+    let (calls, again) = event(house.counted(cashier.hear(&json!(reserved[0]))).await);
+    assert_eq!((calls, &again.event), (1 + 1, &charged.event), "a duplicate is answered the same");
+
+    let desk = house.desk();
+    for _ in 0..2 {
+        let (calls, confirmed) = event(house.counted(desk.hear(&json!(charged))).await);
+        assert_eq!(calls, 1);
+        assert!(matches!(confirmed.event, Event::Confirmed { .. }));
+    }
+    let header = house.headers().get(&requested.booking_id).await.unwrap().unwrap();
+    let Event::Charged { amount } = charged.event else { panic!("{charged:?}") };
+    assert_eq!((header.status, header.total), (Status::Confirmed, Some(amount)));
+}
+
+#[tokio::test]
+async fn events_lead_to_a_failure_that_is_said_only_when_every_leg_is_given_back() {
+    let house = House::new().await;
+    let requested = requested(&house, "tok_visa").await;
+    let trip = requested.event.plan().unwrap().trip.clone();
+    house.seed_leg(trip.leg(Leg::Hotel), 0).await;
+    let reserved = event(house.counted(house.seller(Leg::Flight).hear(&json!(requested))).await).1;
+    let (calls, rejected) = event(house.counted(house.seller(Leg::Hotel).hear(&json!(requested))).await);
+    assert_eq!(calls, 2);
+
+    let cashier = house.cashier();
+    assert_eq!(nothing(house.counted(cashier.hear(&json!(reserved))).await), 1);
+    let (calls, aborted) = event(house.counted(cashier.hear(&json!(rejected))).await);
+    assert_eq!(calls, 2);
+    // The car reserves late, which comes to nothing.
+    let mut cancelled = Vec::new();
+    for (leg, most) in [(Leg::Flight, 1), (Leg::Hotel, 2), (Leg::Car, 2)] {
+        let (calls, event) = event(house.counted(house.seller(leg).hear(&json!(aborted))).await);
+        assert!(calls <= most, "{leg:?}: {calls}");
+        cancelled.push(event);
+    }
+    let late = event(house.counted(house.seller(Leg::Car).hear(&json!(requested))).await).1;
+    assert!(matches!(late.event, Event::Rejected { leg: Leg::Car, .. }), "{late:?}");
+    let again = event(house.counted(cashier.hear(&json!(late))).await).1;
+    assert_eq!(again.event, aborted.event, "the first reason stays");
+
+    let desk = house.desk();
+    for event in [&cancelled[0], &cancelled[0], &cancelled[1]] {
+        assert_eq!(nothing(house.counted(desk.hear(&json!(event))).await), 1);
+        assert_eq!(house.headers().get(&requested.booking_id).await.unwrap().unwrap().status, Status::Pending);
+    }
+    let (calls, failed) = event(house.counted(desk.hear(&json!(cancelled[2]))).await);
+    assert_eq!(calls, 1 + 1);
+    let Event::Failed { reason: Some(reason) } = failed.event else { panic!("{failed:?}") };
+    assert_eq!((reason.step, reason.code.as_str()), (Some(Step::Reserve(Leg::Hotel)), "sold_out"));
+    for leg in [Leg::Flight, Leg::Car] {
+        assert!(house.available(trip.leg(leg)).await.iter().all(|available| *available == 5), "{leg:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_was_given_up_aborts_and_names_the_step() {
+    let house = House::new().await;
+    let requested = requested(&house, "tok_visa").await;
+    let cashier = house.cashier();
+    let message = json!(requested);
+    let hear = cashier.hear_failure(&message, "harmony-hotel", "StoreUnavailable");
+    let (calls, aborted) = event(house.counted(hear).await);
+    assert_eq!(calls, 2);
+    let Event::Aborted { reason: Some(reason), .. } = aborted.event else { panic!("{aborted:?}") };
+    assert_eq!(reason.step, Some(Step::Reserve(Leg::Hotel)));
+    assert_eq!((reason.code.as_str(), reason.detail.as_str()), ("technical_failure", "gave up after StoreUnavailable"));
+}
+
+#[tokio::test]
+async fn a_failure_that_is_reported_after_the_charge_goes_forwards() {
+    let house = House::new().await;
+    let requested = requested(&house, "tok_visa").await;
+    let mut charged = None;
+    for leg in Leg::ALL {
+        let reserved = event(house.counted(house.seller(leg).hear(&json!(requested))).await).1;
+        charged = house.cashier().hear(&json!(reserved)).await.unwrap();
+    }
+    assert!(charged.is_some());
+    let late = house.cashier().hear_failure(&json!(requested), "harmony-car", "Runtime.ExitError").await.unwrap();
+    let Some(Said::Event(event)) = late else { panic!("{late:?}") };
+    assert!(matches!(event.event, Event::Charged { .. }), "{event:?}");
+}
+
+#[tokio::test]
+async fn what_nobody_listens_to_costs_nothing_and_what_nobody_can_read_is_an_error() {
+    let house = House::new().await;
+    for event in saga::event::samples() {
+        let event_type = event.event_type();
+        if saga::payment::reaction(&event).is_none() {
+            let envelope = Envelope {
+                booking_id: booking_id("ignored"),
+                event,
+                causation_id: None,
+                time: Timestamp::now(),
+                trace: None,
+            };
+            let calls = nothing(house.counted(house.cashier().hear(&json!(envelope))).await);
+            assert_eq!(calls, 0, "{event_type}");
+        }
+    }
+    assert_eq!(nothing(house.counted(house.desk().hear(&json!({"type": "invoice.sent"}))).await), 0);
+    for garbage in
+        [json!({}), json!({"type": "booking.aborted"}), json!({"type": "booking.aborted", "schema_version": 2})]
+    {
+        let error = house.seller(Leg::Car).hear(&garbage).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{garbage}");
+    }
+    let nobody = Envelope {
+        booking_id: booking_id("nobody"),
+        event: Event::Cancelled { leg: Leg::Car, reason: None },
+        causation_id: None,
+        time: Timestamp::now(),
+        trace: None,
+    };
+    let error = house.desk().hear(&json!(nobody)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Contradiction);
+    assert!(house.headers().get(&nobody.booking_id).await.unwrap().is_none(), "no header out of nothing");
 }

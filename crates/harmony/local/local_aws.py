@@ -7,7 +7,10 @@ or SIGINT, SIGTERM or SIGHUP comes, and takes every function's process with it. 
 
 import argparse
 import asyncio
+import concurrent.futures
 import contextlib
+import contextvars
+import datetime
 import functools
 import hashlib
 import importlib
@@ -28,6 +31,7 @@ import threading
 import time
 import traceback
 import types
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -35,7 +39,8 @@ MINISTACK = "1.5.33"  # The patches replace private functions, which any other v
 REGION = "eu-central-1"
 # Of the caller's environment only this gets through: a profile, a proxy or a service's own endpoint would lead
 # to the real AWS, and MiniStack has switches of its own.
-KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "RUST_BACKTRACE", "LOG_LEVEL", "SFN_WAIT_SCALE", "LAMBDA_WARM_TTL_SECONDS")
+KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "RUST_BACKTRACE", "LOG_LEVEL")
+KEPT_ENVIRONMENT += ("SFN_WAIT_SCALE", "LAMBDA_WARM_TTL_SECONDS", "LAMBDA_ASYNC_RETRY_BASE_SECONDS")
 
 
 class Failure(Exception):
@@ -46,6 +51,15 @@ class Failure(Exception):
 def around(wrapper):
     """Makes a patch of a function that gets the original as its first argument."""
     return lambda original: functools.partial(wrapper, original)
+
+
+def instead(replacement):
+    """Makes a patch that does without the original."""
+    return lambda original: replacement
+
+
+def service(name):
+    return importlib.import_module(f"ministack.services.{name}")
 
 
 def answer_at_once(handler):
@@ -89,8 +103,7 @@ def retry_delay(original, retriers, error, counts):
 @around
 def parallel(original, state, state_input, execution, context):
     """A JSONata Parallel state evaluates Arguments, Assign and Output; MiniStack skips all three."""
-    from ministack.services import stepfunctions as sfn
-
+    sfn = service("stepfunctions")
     if sfn._state_query_language(state, context) != "JSONata":
         return original(state, state_input, execution, context)
     arguments = sfn._apply_jsonata_arguments(state, state_input, context)
@@ -100,13 +113,343 @@ def parallel(original, state, state_input, execution, context):
     return output, following
 
 
+@around
+def function_settings(original, *args):
+    """CloudFormation sets DeadLetterConfig and ReservedConcurrentExecutions; MiniStack drops both."""
+    name, attributes = original(*args)
+    properties = args[1] if len(args) == 3 else args[2]  # create has the new ones there, update the old ones before
+    func = service("lambda_svc")._functions[name]
+    func["config"]["DeadLetterConfig"] = properties.get("DeadLetterConfig", {})
+    func["concurrency"] = properties.get("ReservedConcurrentExecutions")
+    return name, attributes
+
+
+def resource_types(handlers):
+    function = handlers["AWS::Lambda::Function"]
+    function.update(create=function_settings(function["create"]), update=function_settings(function["update"]))
+    return handlers
+
+
+def read_logs_at_once(worker):
+    """What a function logged before it answered is there when it answers; MiniStack waits 50 ms for a first line."""
+    drain = functools.partialmethod(worker._drain_stderr_bounded, first_line_wait=0.002, idle_confirm=0.002)
+    worker._drain_stderr_bounded = drain
+    return worker
+
+
+# ---------------------------------------------------------------- patches: asynchronous invocation
+class Invocation:
+    """An event that nobody waits for. AWS queues it, tries it again after an error or a throttle, and sends a record of
+    how it ended to a destination, or the event itself to a dead-letter queue. MiniStack starts all events at once,
+    tries those from SNS and EventBridge only once, knows no OnSuccess, and sends half a record to either.
+    """
+
+    AT_ONCE = 8  # instances of one function, as each is a process; further events wait in the function's queue
+    queues = {}
+
+    def __init__(self, func, event):
+        self.arn = func["config"]["FunctionArn"]
+        self.name, self.qualifier = [*self.arn.split(":")[6:], "$LATEST"][:2]
+        self.event, self.request_id = event, str(uuid.uuid4())
+        self.accepted, self.pause = time.time(), 0
+        self.attempts, self.throttles, self.result = 0, 0, None
+        self.context = contextvars.copy_context()  # MiniStack keeps the account and the region there.
+        self.enqueue()
+
+    def enqueue(self):
+        if self.name not in self.queues:
+            self.queues.setdefault(self.name, concurrent.futures.ThreadPoolExecutor(self.AT_ONCE))
+        task = self.queues[self.name].submit(self.context.copy().run, self.attempt)
+        task.add_done_callback(lambda done: done.result())  # Otherwise nobody would learn of an exception.
+
+    def attempt(self):
+        lambdas = service("lambda_svc")
+        func, config = lambdas._get_func_record_for_qualifier(self.name, self.qualifier)
+        if func is None:
+            return  # deleted meanwhile
+        configs = lambdas._functions[self.name].get("event_invoke_configs", {})
+        settings = configs.get(self.qualifier) or self.qualifier == "$LATEST" and configs.get("") or {}
+        expiry = self.accepted + settings.get("MaximumEventAgeInSeconds", 21600)
+        if time.time() < expiry:
+            self.run(func, {**config, "FunctionArn": self.arn})
+        if self.result and not self.result.get("error"):
+            condition = "Success"
+        elif lambdas._reserved_concurrency(func, config) == 0:
+            condition = "ZeroReservedConcurrency"
+        elif self.attempts > settings.get("MaximumRetryAttempts", 2):
+            condition = "RetriesExhausted"
+        elif time.time() + self.pause >= expiry:
+            condition = "EventAgeExceeded"
+        else:
+            threading.Timer(self.pause, self.enqueue).start()
+            return
+        self.finish(condition, config, settings.get("DestinationConfig", {}))
+
+    def run(self, func, config):
+        """MiniStack's _execute_function, with the same request id in every attempt. A throttle is not an attempt."""
+        lambdas = service("lambda_svc")
+        slot, _ = lambdas._acquire_execution_slot(func, config)
+        if slot is None:
+            self.throttles += 1
+        else:
+            self.attempts += 1
+            func = {**func, "config": config}
+            try:
+                execute = lambdas._execute_function_dispatch
+                self.result = execute(func, config, self.event, self.request_id, time.time())
+            finally:
+                lambdas._release_execution_slot(slot)
+            show_log(self.name, self.result)
+        failures = self.attempts if slot else self.throttles
+        self.pause = min(lambdas._LAMBDA_ASYNC_RETRY_BASE_SECONDS * 2 ** (failures - 1), 300)
+
+    def finish(self, condition, config, destinations):
+        outcome = "Success" if condition == "Success" else "Failure"
+        if destination := destinations.get(f"On{outcome}", {}).get("Destination"):
+            title = f"Lambda Function Invocation Result - {outcome}"
+            deliver(destination, self.record(condition, config["Version"]), title)
+        dead_letters = (config.get("DeadLetterConfig") or {}).get("TargetArn")
+        if dead_letters and outcome == "Failure":
+            deliver(dead_letters, self.event, attributes=self.reason())
+
+    def record(self, condition, version):
+        """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"""
+        record = {
+            "version": "1.0",
+            "timestamp": timestamp(),
+            "requestContext": {
+                "requestId": self.request_id,
+                "functionArn": ":".join([*self.arn.split(":")[:7], self.qualifier]),
+                "condition": condition,
+                "approximateInvokeCount": self.attempts,
+            },
+            "requestPayload": self.event,
+        }
+        if self.result:
+            error = {"functionError": "Unhandled"} if self.result.get("error") else {}
+            record["responseContext"] = {"statusCode": 200, "executedVersion": version, **error}
+            record["responsePayload"] = self.result.get("body")
+        return record
+
+    def reason(self):
+        """The attributes of a dead letter."""
+        code, body = ("200", self.result["body"]) if self.result else ("429", {"errorMessage": "Rate Exceeded."})
+        values = {"RequestID": self.request_id, "ErrorMessage": str(body.get("errorMessage"))[:1024]}
+        attributes = {name: {"DataType": "String", "StringValue": value} for name, value in values.items()}
+        return {**attributes, "ErrorCode": {"DataType": "Number", "StringValue": code}}
+
+
+def invoke(arn, event):
+    lambdas = service("lambda_svc")
+    func, config, _ = lambdas._get_func_record_for_ref(arn)
+    lambdas.invoke_async_with_retry(lambdas._execution_record_for_config(func, config), event)
+
+
+def deliver(arn, document, title=None, attributes=None):
+    """Sends a record to a destination or an event to a dead-letter queue. What cannot be sent is lost, as on AWS."""
+    text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+    kind = arn.split(":")[2]
+    try:
+        if kind == "sqs":
+            queue = service("sqs")._queue_by_arn(arn)
+            service("sqs")._act_send_message({"MessageBody": text, "MessageAttributes": attributes}, queue["url"])
+        elif kind == "sns":
+            service("sns").publish_internal(arn, text, message_attributes=attributes)
+        elif kind == "lambda":
+            invoke(arn, document)
+        else:
+            entry = {"EventBusName": arn, "Source": "lambda", "DetailType": title, "Detail": text}
+            entry["Resources"] = [arn, document["requestContext"]["functionArn"]]
+            service("eventbridge")._put_events({"Entries": [entry]})
+    except Exception:
+        service("lambda_svc").logger.exception("Lost, as %s does not take it: %s", arn, text)
+
+
+def rule_target(arn, event):
+    """EventBridge invokes a function asynchronously, with retries; MiniStack tries once."""
+    invoke(arn, json.loads(event))
+
+
+def show_log(name, result):
+    if result.get("log"):
+        service("lambda_svc").logger.info("Lambda %s output:\n%s", name, result["log"])
+
+
+def timestamp():
+    now = datetime.datetime.now(datetime.timezone.utc)
+    return now.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+# ---------------------------------------------------------------- patches: subscriptions
+def permits(policy, action, resource, topic):
+    """Whether a topic may do that. MiniStack asks no policy unless it checks the permissions of every caller."""
+    from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
+
+    source = {"aws:sourcearn": topic, "aws:sourceaccount": topic.split(":")[4]}
+    context = EvalContext("*", "Service", "", action, resource, REGION, service_context=source)
+    return evaluate_resource_policy(policy, context, service="sns.amazonaws.com").decision == "Allow"
+
+
+def accepts(queue_arn, topic):
+    queue = service("sqs")._queue_by_arn(queue_arn)
+    return queue is not None and permits(queue["attributes"].get("Policy"), "sqs:SendMessage", queue_arn, topic)
+
+
+@around
+def subscribed_queue(original, endpoint, *args, topic_arn, **kwargs):
+    """A message that cannot be delivered goes to the subscription's dead-letter queue; MiniStack drops it."""
+    sns = service("sns")
+    subscription = next(each for each in sns._topics[topic_arn]["subscriptions"] if each["endpoint"] == endpoint)
+    redrive = json.loads(subscription["attributes"].get("RedrivePolicy") or "{}")
+    for queue in (endpoint, redrive.get("deadLetterTargetArn", "")):
+        if accepts(queue, topic_arn):
+            return original(queue, *args, topic_arn=topic_arn, **kwargs)
+    sns.logger.warning("Lost, as %s does not take it from %s", endpoint, topic_arn)
+
+
+def subscribed_function(endpoint, envelope, topic, subscription, _, message, attributes):
+    """SNS invokes a function asynchronously, with retries; MiniStack tries once, and some fields are not AWS's."""
+    func, *_ = service("lambda_svc")._get_func_record_for_ref(endpoint)
+    if not func or not permits(func.get("policy"), "lambda:InvokeFunction", endpoint, topic):
+        service("sns")._deliver_to_sqs(endpoint, envelope, False, message, topic_arn=topic)
+        return
+    sns = {"Subject": None, "MessageAttributes": {}, **json.loads(envelope), "Timestamp": timestamp()}
+    sns = {name.replace("URL", "Url"): value for name, value in sns.items()}
+    record = {"EventVersion": "1.0", "EventSubscriptionArn": subscription, "EventSource": "aws:sns", "Sns": sns}
+    invoke(endpoint, {"Records": [record]})
+
+
+# ---------------------------------------------------------------- patches: queues
+@around
+def one_at_a_time(original, *args, **kwargs):
+    """SQS loses no message; MiniStack replaces a queue's list of messages while other threads append to the old one."""
+    with service("sqs")._queues_lock:
+        return original(*args, **kwargs)
+
+
+def look_often(wake):
+    """Lambda receives a message as soon as its visibility timeout has ended; MiniStack looks once a second."""
+    return types.SimpleNamespace(set=wake.set, clear=wake.clear, wait=lambda seconds: wake.wait(0.05))
+
+
+def run_batch(mapping, func, event, messages, queue_url, _):
+    """An answer that is not valid fails the whole batch; MiniStack takes it for success, and leaves the queue alone for
+    a second after an error."""
+    handles = {message["id"]: message["receipt_handle"] for message in messages}
+    result = service("lambda_svc")._execute_function(func, event)
+    show_log(mapping["FunctionName"], result)
+    failed = set()
+    if result.get("error"):
+        failed = handles.keys()
+    elif "ReportBatchItemFailures" in mapping.get("FunctionResponseTypes", []):
+        failed = failed_items(result.get("body"), handles.keys())
+    done = {handle for message, handle in handles.items() if message not in failed}
+    service("sqs")._delete_messages_for_esm(queue_url, done)
+    mapping["LastProcessingResult"] = "PROBLEM: Function call failed" if result.get("error") else "OK"
+
+
+def failed_items(answer, messages):
+    """https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html"""
+    try:
+        failed = {item["itemIdentifier"] for item in answer and answer.get("batchItemFailures") or []}
+    except (AttributeError, KeyError, TypeError):
+        return messages
+    return failed if failed <= messages else messages
+
+
+def named_queue(data, parameter):
+    sqs = service("sqs")
+    queue = sqs._queue_by_arn(data[parameter])
+    if queue is None:
+        reason = f"The resource that you specified for the {parameter} parameter doesn't exist."
+        raise sqs._Err("ResourceNotFoundException", reason, 404)
+    return queue
+
+
+def source_queues(dead_letter_queue):
+    arn = dead_letter_queue["attributes"]["QueueArn"]
+    queues = [(queue, queue["attributes"].get("RedrivePolicy")) for queue in service("sqs")._queues.values()]
+    return [queue for queue, policy in queues if policy and json.loads(policy).get("deadLetterTargetArn") == arn]
+
+
+def list_dead_letter_source_queues(data, url):
+    sqs = service("sqs")
+    return {"queueUrls": [sqs._externalize_url(queue["url"]) for queue in source_queues(sqs._get_q(url))]}
+
+
+def start_message_move_task(data, _):
+    """Moves the messages at once, so that a task is never found running."""
+    sqs = service("sqs")
+    source = named_queue(data, "SourceArn")
+    destination = named_queue(data, "DestinationArn") if data.get("DestinationArn") else None
+    if not source_queues(source):
+        raise sqs._Err("InvalidParameterValue", "Source queue must be configured as a Dead Letter Queue.")
+    if source is destination:
+        raise sqs._Err("InvalidParameterValue", "Source queue arn and destination queue arn cannot be the same.")
+    now = time.time()
+    visible = [message for message in source["messages"] if message["visible_at"] <= now]
+    moved = [message["id"] for message in visible if move(message, destination)]
+    source["messages"] = [message for message in source["messages"] if message["id"] not in moved]
+    given = {name: data[name] for name in data.keys() & {"SourceArn", "DestinationArn", "MaxNumberOfMessagesPerSecond"}}
+    counts = {"ApproximateNumberOfMessagesMoved": len(moved), "ApproximateNumberOfMessagesToMove": len(visible)}
+    task = {"Status": "COMPLETED", **given, **counts, "StartedTimestamp": int(now * 1000)}
+    if len(moved) < len(visible):
+        task.update(Status="FAILED", FailureReason="CouldNotDetermineMessageSource")
+    source["move_tasks"] = [task, *source.get("move_tasks", [])]
+    return {"TaskHandle": str(uuid.uuid4())}
+
+
+def move(message, destination):
+    """It becomes a new message, with an id of its own. False if it is not known where it came from."""
+    sqs = service("sqs")
+    destination = destination or sqs._queue_by_arn(message["sys"].get("DeadLetterQueueSourceArn", ""))
+    content = {"MessageBody": message["body"], "MessageAttributes": message["message_attributes"]}
+    return bool(destination and sqs._act_send_message(content, destination["url"]))
+
+
+def list_message_move_tasks(data, _):
+    return {"Results": named_queue(data, "SourceArn").get("move_tasks", [])[: data.get("MaxResults", 1)]}
+
+
+def cancel_message_move_task(data, _):
+    raise service("sqs")._Err("ResourceNotFoundException", "Task does not exist.", 404)
+
+
+def queue_actions(actions):
+    """MiniStack lacks these four."""
+    added = {
+        "ListDeadLetterSourceQueues": list_dead_letter_source_queues,
+        "StartMessageMoveTask": start_message_move_task,
+        "ListMessageMoveTasks": list_message_move_tasks,
+        "CancelMessageMoveTask": cancel_message_move_task,
+    }
+    return {name: one_at_a_time(action) for name, action in {**actions, **added}.items()}
+
+
 PATCHES = (
     ("socketserver", "StreamRequestHandler", answer_at_once),
-    ("ministack.services.lambda_svc", "_provided_worker_env", log_settings),
+    ("ministack.core.lambda_runtime", "Worker", read_logs_at_once),
     ("ministack.services.apigateway_v1", "_media_type_matches", binary_bodies),
-    ("ministack.services.stepfunctions", "time", start_at_once),
+    ("ministack.services.cloudformation.provisioners", "_RESOURCE_HANDLERS", resource_types),
+    ("ministack.services.eventbridge", "_dispatch_to_lambda", instead(rule_target)),
+    ("ministack.services.eventbridge", "_dispatch_to_sqs", one_at_a_time),
+    ("ministack.services.lambda_svc", "_ESM_IDLE_WAKE_GAP_SECONDS", instead(0)),  # 50 ms after a look in vain
+    ("ministack.services.lambda_svc", "_esm_wake", look_often),
+    ("ministack.services.lambda_svc", "_provided_worker_env", log_settings),
+    ("ministack.services.lambda_svc", "_run_sqs_batch", instead(run_batch)),
+    ("ministack.services.lambda_svc", "invoke_async_with_retry", instead(Invocation)),
+    ("ministack.services.sns", "_deliver_to_lambda", instead(subscribed_function)),
+    ("ministack.services.sns", "_deliver_to_sqs", subscribed_queue),
+    ("ministack.services.sns", "_deliver_to_sqs", one_at_a_time),
+    ("ministack.services.sqs", "_HANDLERS", queue_actions),
+    ("ministack.services.sqs", "_act_send_message", one_at_a_time),
+    ("ministack.services.sqs", "_collect_msgs", one_at_a_time),
+    ("ministack.services.sqs", "_dlq_sweep", one_at_a_time),
+    ("ministack.services.sqs", "_expire_retained", one_at_a_time),
+    ("ministack.services.sqs", "_queues_lock", instead(threading.RLock())),
     ("ministack.services.stepfunctions", "_find_matching_retrier", retry_delay),
     ("ministack.services.stepfunctions", "_run_parallel_branches", parallel),
+    ("ministack.services.stepfunctions", "time", start_at_once),
 )
 
 

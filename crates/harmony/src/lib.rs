@@ -1,13 +1,17 @@
-//! What is around a booking: a local AWS to deploy to, stock to sell, a client of the API, and the scenarios that
-//! the demo and the end-to-end tests share.
+//! What is around a booking: a local AWS to deploy to, stock to sell, a client of the API, the scenarios that the demo
+//! and the end-to-end tests share, an audit of what became of them, and what is needed if something got stuck.
 //!
 //! ```text
 //!   local ──▶ stack ──▶ loader      start an AWS here, know what was deployed, put stock on sale
-//!               │
-//!               └─────▶ client ──▶ scenarios ──▶ show      book, follow, compare with what must come, render
+//!               ├─────▶ client ──▶ scenarios ──▶ show, compare      book, follow, compare with what must come, render
+//!               ├─────▶ audit             hold the tables against what must always be true
+//!               └─────▶ dead_letters      look at what was given up, and put it back
 //! ```
 
+pub mod audit;
 pub mod client;
+pub mod compare;
+pub mod dead_letters;
 pub mod loader;
 pub mod local;
 pub mod scenarios;

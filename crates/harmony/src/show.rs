@@ -6,7 +6,7 @@ use comfy_table::{
 };
 use console::Style;
 use jiff::Timestamp;
-use saga::{Money, Reason, Status};
+use saga::{Reason, Status};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -81,28 +81,44 @@ pub fn wrap(look: Look, text: &str, indent: usize) -> String {
 
 /// What was booked, and what became of it: a line each.
 pub fn header(booking: &Booking, look: Look) -> String {
+    let mut lines = vec![
+        line(look, "booking", format!("{}, {}", booking.booking_id, booking.variant.name())),
+        line(look, "trip", trip(booking)),
+        line(look, "status", status(booking, look)),
+    ];
+    lines.extend(reason(booking).map(|reason| line(look, "reason", reason)));
+    lines.join("\n")
+}
+
+/// What was booked.
+pub(crate) fn trip(booking: &Booking) -> String {
     let (flight, hotel, car) = (&booking.flight, &booking.hotel, &booking.car);
     let (seats, rooms) = (count(flight.seats, "seat"), count(hotel.rooms, "room"));
     let flight = format!("{} on {}, {seats}", flight.flight_no, flight.date);
     let hotel = format!("{} to {}, {rooms}", hotel.hotel_id, hotel.check_out);
+    format!("{flight}; {hotel}; {} car at {}", car.category, car.station_id)
+}
+
+/// The status, and what was paid.
+pub(crate) fn status(booking: &Booking, look: Look) -> String {
     let total = booking.total.map(|total| format!(", {total}")).unwrap_or_default();
-    let mut lines = vec![
-        line(look, "booking", format!("{}, {}", booking.booking_id, booking.variant.name())),
-        line(look, "trip", format!("{flight}; {hotel}; {} car at {}", car.category, car.station_id)),
-        line(look, "status", format!("{}{total}", look.status(booking.status))),
-    ];
-    if let Some(reason) = &booking.reason {
-        let detail = if reason.detail.is_empty() { String::new() } else { format!(": {}", reason.detail) };
-        lines.push(line(look, "reason", format!("{}{detail}", because(reason))));
-    }
-    lines.join("\n")
+    format!("{}{total}", look.status(booking.status))
+}
+
+/// What went wrong, if something did.
+pub(crate) fn reason(booking: &Booking) -> Option<String> {
+    let reason = booking.reason.as_ref()?;
+    let detail = if reason.detail.is_empty() { String::new() } else { format!(": {}", reason.detail) };
+    Some(format!("{}{detail}", because(reason)))
 }
 
 fn because(reason: &Reason) -> String {
     reason.step.map_or_else(|| reason.code.clone(), |step| format!("{step} {}", reason.code))
 }
 
-fn count(n: u32, what: &str) -> String {
+/// So many of them, such as `2 seats`.
+pub fn count(n: impl Into<u64>, what: &str) -> String {
+    let n = n.into();
     if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") }
 }
 
@@ -112,16 +128,13 @@ pub fn timeline(booking: &Booking, look: Look) -> String {
     table.load_preset(UTF8_FULL_CONDENSED).apply_modifier(UTF8_ROUND_CORNERS);
     table.set_header(["step", "outcome", "started", "took", "detail"]);
     for entry in &booking.timeline {
+        let [detail, _] = details(entry);
         table.add_row([
             entry.step.name().to_owned(),
             entry.outcome.clone(),
-            format!("{:+} ms", milliseconds(booking.created_at, entry.started_at)),
-            match entry.finished_at.map(|finished_at| milliseconds(entry.started_at, finished_at)) {
-                Some(0) => "< 1 ms".to_owned(),
-                Some(took) => format!("{took} ms"),
-                None => "…".to_owned(),
-            },
-            detail(entry),
+            started(booking, entry),
+            took(entry),
+            detail,
         ]);
     }
     for column in [2, 3] {
@@ -139,23 +152,40 @@ pub fn timeline(booking: &Booking, look: Look) -> String {
     table.to_string()
 }
 
+/// When a step began, from when the booking was accepted.
+pub(crate) fn started(booking: &Booking, entry: &Entry) -> String {
+    format!("{:+} ms", milliseconds(booking.created_at, entry.started_at))
+}
+
+/// How long a step took.
+pub(crate) fn took(entry: &Entry) -> String {
+    match entry.finished_at.map(|finished_at| milliseconds(entry.started_at, finished_at)) {
+        Some(0) => "< 1 ms".to_owned(),
+        Some(took) => format!("{took} ms"),
+        None => "…".to_owned(),
+    }
+}
+
 /// Times are kept in whole milliseconds.
-fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
+pub(crate) fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
     to.as_millisecond() - from.as_millisecond()
 }
 
-/// What belongs to an outcome, as people would say it.
-fn detail(entry: &Entry) -> String {
+/// What belongs to an outcome, as people would say it: in full, and in short.
+pub(crate) fn details(entry: &Entry) -> [String; 2] {
     let text = |name: &str| entry.detail.get(name).and_then(Value::as_str);
-    let money = entry.money().map(|money: Money| money.to_string());
-    match (money, entry.released(), text("code"), entry.detail.get("reason")) {
-        (Some(money), ..) => money,
-        (_, Some(true), ..) => "released".into(),
-        (_, Some(false), ..) => "nothing to release".into(),
-        (_, _, Some(code), _) => format!("{code}: {}", text("message").unwrap_or_default()),
-        (.., Some(reason)) => Reason::deserialize(reason).as_ref().map(because).unwrap_or_default(),
-        _ if entry.detail.as_object().is_none_or(serde_json::Map::is_empty) => String::new(),
-        _ => entry.detail.to_string(),
+    let both = |text: String| [text.clone(), text];
+    match (entry.money(), entry.released(), text("code"), entry.detail.get("reason")) {
+        (Some(money), ..) => both(money.to_string()),
+        (_, Some(true), ..) => both("released".into()),
+        (_, Some(false), ..) => ["nothing to release".into(), "nothing".into()],
+        (_, _, Some(code), _) => [format!("{code}: {}", text("message").unwrap_or_default()), code.to_owned()],
+        (.., Some(reason)) => match Reason::deserialize(reason) {
+            Ok(reason) => [because(&reason), reason.code],
+            Err(_) => both(String::new()), // null: nobody said why
+        },
+        _ if entry.detail.as_object().is_none_or(serde_json::Map::is_empty) => both(String::new()),
+        _ => both(entry.detail.to_string()),
     }
 }
 
@@ -217,7 +247,7 @@ pub(crate) mod tests {
                 ("flight.reserve", "reserved", 12, 20, json!({"price": eur(84_000)})),
                 ("hotel.reserve", "rejected", 13, 22, json!({"code": "sold_out", "message": no_room})),
                 ("car.reserve", "reserved", 13, 21, json!({"price": eur(17_700)})),
-                ("payment.abort", "aborted", 30, 34, json!({})),
+                ("payment.abort", "aborted", 30, 34, json!({"reason": reason})),
                 ("flight.cancel", "cancelled", 40, 44, json!({"released": true})),
                 ("hotel.cancel", "cancelled", 40, 46, json!({"released": false})),
                 ("car.cancel", "cancelled", 41, 45, json!({"released": true})),
@@ -261,7 +291,7 @@ reason    hotel.reserve sold_out: nyc-plaza has no room left on 2027-03-01
 │ hotel.reserve  ┆ rejected  ┆  +13 ms ┆ 9 ms ┆ sold_out: nyc-plaza has no │
 │                ┆           ┆         ┆      ┆ room left on 2027-03-01    │
 │ car.reserve    ┆ reserved  ┆  +13 ms ┆ 8 ms ┆ 177.00 EUR                 │
-│ payment.abort  ┆ aborted   ┆  +30 ms ┆ 4 ms ┆                            │
+│ payment.abort  ┆ aborted   ┆  +30 ms ┆ 4 ms ┆ hotel.reserve sold_out     │
 │ flight.cancel  ┆ cancelled ┆  +40 ms ┆ 4 ms ┆ released                   │
 │ hotel.cancel   ┆ cancelled ┆  +40 ms ┆ 6 ms ┆ nothing to release         │
 │ car.cancel     ┆ cancelled ┆  +41 ms ┆ 4 ms ┆ released                   │

@@ -49,6 +49,14 @@ pub enum StackError {
         /// What is wrong with it.
         cause: io::Error,
     },
+    /// The file that is named cannot be used.
+    #[error("{path} does not describe a stack: {cause}; it has to be a file as `harmony local` writes it")]
+    NoStack {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: io::Error,
+    },
     /// The outputs of a stack are asked for with the SAM CLI.
     #[error("`sam` cannot be run ({0}): install the AWS SAM CLI, or give --api-url if only the API is needed")]
     NoSam(io::Error),
@@ -105,7 +113,7 @@ impl Stack {
 
     /// The stack that a file describes, as [`Running`] writes it.
     pub fn from_file(path: &Path) -> Result<Self, StackError> {
-        let cause = |cause| StackError::File { path: path.to_owned(), cause };
+        let cause = |cause| StackError::NoStack { path: path.to_owned(), cause };
         let text = fs::read_to_string(path).map_err(cause)?;
         serde_json::from_str(&text).map_err(|error| cause(error.into()))
     }
@@ -157,6 +165,12 @@ impl Stack {
     /// The queue of the steps that need an operator.
     pub fn parked_queue_url(&self) -> Result<&str, StackError> {
         self.output("ParkedQueueUrl")
+    }
+
+    /// The queues of what was given up: one for each queue that functions are fed from.
+    pub fn dead_letter_queue_urls(&self) -> Result<impl Iterator<Item = &str>, StackError> {
+        let urls = self.output("DeadLetterQueueUrls")?;
+        Ok(urls.split(',').map(str::trim).filter(|url| !url.is_empty()))
     }
 
     /// The function that drives stuck bookings again.
@@ -287,7 +301,8 @@ mod tests {
 
     const OUTPUTS: &str = r#"[
         {"OutputKey": "ApiUrl", "OutputValue": "https://x.execute-api.eu-central-1.amazonaws.com/live/", "Description": "…"},
-        {"OutputKey": "CarStockTableName", "OutputValue": "cars"}
+        {"OutputKey": "CarStockTableName", "OutputValue": "cars"},
+        {"OutputKey": "DeadLetterQueueUrls", "OutputValue": "https://sqs/1/flight-dead, https://sqs/1/car-dead,"}
     ]"#;
 
     #[test]
@@ -295,6 +310,8 @@ mod tests {
         let Ok(stack) = Stack::from_outputs(OUTPUTS) else { panic!("not read") };
         assert_eq!(stack.api_url, "https://x.execute-api.eu-central-1.amazonaws.com/live");
         assert_eq!(stack.stock_table(Leg::Car).unwrap(), "cars");
+        let urls: Vec<_> = stack.dead_letter_queue_urls().unwrap().collect();
+        assert_eq!(urls, ["https://sqs/1/flight-dead", "https://sqs/1/car-dead"]);
         assert!(!stack.is_local());
         let error = stack.stock_table(Leg::Hotel).unwrap_err().to_string();
         assert_eq!(error, "the stack has no output HotelStockTableName: deploy this project's template.yaml again");
@@ -318,5 +335,11 @@ mod tests {
         assert_eq!(Running::find(&folder).unwrap(), None);
         assert!(!folder.join(STACK).exists());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_describes_no_stack_is_told_by_its_name() {
+        let error = Stack::from_file(Path::new("/there/is/none")).unwrap_err().to_string();
+        assert!(error.starts_with("/there/is/none does not describe a stack: "), "{error}");
     }
 }

@@ -7,9 +7,11 @@
 //! the SDK has it. `AWS_CA_BUNDLE`, as for every AWS SDK, names a file of certificates to trust instead: for a proxy,
 //! for a partition of AWS with other roots, or the system's own bundle.
 
+use std::time::Duration;
+
 use aws_config::{
     BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider, identity::IdentityCache,
-    stalled_stream_protection::StalledStreamProtectionConfig,
+    stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
 use aws_smithy_http_client::{
     Builder,
@@ -60,8 +62,18 @@ pub fn aws() -> Result<SdkConfig, Error> {
         .service_config(Environment)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
         .identity_cache(IdentityCache::no_cache())
+        .timeout_config(timeouts())
         .account_id_endpoint_mode(AccountIdEndpointMode::Disabled)
         .build())
+}
+
+/// A call that hangs must not use up a function's time (10 s).
+fn timeouts() -> TimeoutConfig {
+    TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(1))
+        .operation_attempt_timeout(Duration::from_secs(3))
+        .operation_timeout(Duration::from_secs(7))
+        .build()
 }
 
 /// Settings such as `AWS_ENDPOINT_URL`, and `AWS_ENDPOINT_URL_DYNAMODB` for one service, as every AWS SDK takes them

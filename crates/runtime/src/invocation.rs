@@ -1,31 +1,184 @@
 //! From Lambda's JSON to what a handler takes, and back.
 
 use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use futures_util::future::join_all;
 use http::{Request, Response};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, run, service_fn};
-use serde::Serialize;
-use serde_json::{Value, value::RawValue};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
 
-/// Serves invocations whose payload is the command itself. An error becomes the function's error; `error_type` names
-/// it for `Retry` and `Catch`.
-pub async fn serve_commands<R, E>(
-    handle: impl AsyncFn(Value) -> Result<R, E>,
-    error_type: fn(&E) -> &'static str,
-) -> Result<(), Error>
-where
-    R: Serialize,
-    E: std::error::Error,
-{
-    let handle = &handle;
-    run(service_fn(move |event: LambdaEvent<Value>| {
-        Box::pin(async move {
-            handle(event.payload).await.map_err(|error| Diagnostic {
-                error_type: error_type(&error).to_owned(),
+use crate::{Input, Queue, Unreadable, message};
+
+/// What kind of error a handler's error is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its name, for `Retry` and `Catch`.
+    pub error_type: &'static str,
+    /// Whether trying again can help.
+    pub is_retriable: bool,
+}
+
+const UNREADABLE: &str = "InvalidInput";
+
+/// What a function consists of that takes part in a saga, whoever invokes it.
+///
+/// | invoked by | `handle` gets | what becomes of its answer | of its error |
+/// |---|---|---|---|
+/// | a state machine, a schedule, or by hand | the payload | it is the reply | it is the function's error |
+/// | SNS | the event | it is returned, and Destinations carry it to the topic | it is the function's error, and Lambda retries, then records the failure |
+/// | SQS | each event of a batch | it is published, and then the message is acknowledged | the message comes again; if that cannot help, it is parked with the reason |
+///
+/// An answer that could not be published is published when the message comes again: the step answers the same.
+#[derive(Debug)]
+pub struct Participant<H, P, E> {
+    /// Carries out what it is invoked for, and answers; none if there is nothing to say.
+    pub handle: H,
+    /// Publishes an event.
+    pub publish: P,
+    /// Tells what kind of error an error is.
+    pub fault: fn(&E) -> Fault,
+    /// Where it is fed from by SQS.
+    pub queue: Queue,
+}
+
+impl<H, P, E> Participant<H, P, E> {
+    /// Serves invocations until Lambda ends the process.
+    pub async fn serve<R, F>(self) -> Result<(), Error>
+    where
+        H: AsyncFn(Input) -> Result<Option<R>, E>,
+        P: AsyncFn(String) -> Result<(), F>,
+        R: Serialize,
+        E: std::error::Error,
+        F: std::error::Error,
+    {
+        let this = &self;
+        run(service_fn(move |event: LambdaEvent<Value>| Box::pin(this.invoked(event.payload)))).await
+    }
+
+    async fn invoked<R, F>(&self, payload: Value) -> Result<Option<Box<RawValue>>, Diagnostic>
+    where
+        H: AsyncFn(Input) -> Result<Option<R>, E>,
+        P: AsyncFn(String) -> Result<(), F>,
+        R: Serialize,
+        E: std::error::Error,
+        F: std::error::Error,
+    {
+        let source = payload.pointer("/Records/0/eventSource").or(payload.pointer("/Records/0/EventSource"));
+        let input = match source.and_then(Value::as_str) {
+            Some("aws:sqs") => {
+                let batch = Batch::deserialize(payload).map_err(|error| Unreadable(error.to_string()))?;
+                return Ok(Some(raw(&self.batch(batch).await)?));
+            }
+            Some("aws:sns") => message::read(message::notified(&payload)?)?,
+            _ => Input::Command(payload),
+        };
+        match (self.handle)(input).await {
+            Ok(answer) => answer.as_ref().map(raw).transpose(),
+            Err(error) => Err(Diagnostic {
+                error_type: (self.fault)(&error).error_type.to_owned(),
                 error_message: error.to_string(),
-            })
-        })
-    }))
-    .await
+            }),
+        }
+    }
+
+    /// All messages at once, so that one that takes long does not use up the time of the others.
+    async fn batch<R, F>(&self, batch: Batch) -> Value
+    where
+        H: AsyncFn(Input) -> Result<Option<R>, E>,
+        P: AsyncFn(String) -> Result<(), F>,
+        R: Serialize,
+        E: std::error::Error,
+        F: std::error::Error,
+    {
+        let done = join_all(batch.records.iter().map(|message| self.message(message))).await;
+        let failed: Vec<_> = batch
+            .records
+            .iter()
+            .zip(done)
+            .filter(|(_, done)| !done)
+            .map(|(message, _)| json!({"itemIdentifier": message.message_id}))
+            .collect();
+        json!({ "batchItemFailures": failed })
+    }
+
+    /// Whether the message can be acknowledged: what it asks for is done and published, or it is parked.
+    async fn message<R, F>(&self, message: &Message) -> bool
+    where
+        H: AsyncFn(Input) -> Result<Option<R>, E>,
+        P: AsyncFn(String) -> Result<(), F>,
+        R: Serialize,
+        E: std::error::Error,
+        F: std::error::Error,
+    {
+        let message_id = message.message_id.as_str();
+        let retry = match message::read(&message.body) {
+            Err(error) => Err(error.to_string()),
+            Ok(input) => match (self.handle)(input).await {
+                Ok(None) => return true,
+                Ok(Some(answer)) => match serde_json::to_string(&answer) {
+                    Err(error) => Err(error.to_string()),
+                    Ok(answer) => match (self.publish)(answer).await {
+                        Ok(()) => return true,
+                        Err(error) => Ok(error.to_string()),
+                    },
+                },
+                Err(error) if (self.fault)(&error).is_retriable => Ok(error.to_string()),
+                Err(error) => Err(error.to_string()),
+            },
+        };
+        match retry {
+            Ok(error) => {
+                let received = message.attributes.received.parse().unwrap_or(1); // SQS writes a number
+                tracing::warn!(message_id, received, %error, "message comes again");
+                if let Err(error) = self.queue.back_off(&message.receipt_handle, received).await {
+                    tracing::warn!(message_id, %error, "message comes again after the visibility timeout only");
+                }
+                false
+            }
+            Err(reason) => {
+                tracing::error!(message_id, %reason, "message parked");
+                match self.queue.park(&message.body, &reason).await {
+                    Ok(()) => true,
+                    Err(error) => {
+                        tracing::error!(message_id, %error, "message could not be parked, and comes again");
+                        false
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An invocation by SQS: <https://docs.aws.amazon.com/lambda/latest/dg/with-sqs.html>.
+#[derive(Deserialize)]
+struct Batch {
+    #[serde(rename = "Records")]
+    records: Vec<Message>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Message {
+    message_id: String,
+    receipt_handle: String,
+    body: String,
+    attributes: Attributes,
+}
+
+#[derive(Deserialize)]
+struct Attributes {
+    #[serde(rename = "ApproximateReceiveCount")]
+    received: String,
+}
+
+impl From<Unreadable> for Diagnostic {
+    fn from(error: Unreadable) -> Self {
+        Self { error_type: UNREADABLE.into(), error_message: error.to_string() }
+    }
+}
+
+fn raw(answer: &impl Serialize) -> Result<Box<RawValue>, Diagnostic> {
+    serde_json::value::to_raw_value(answer).map_err(|error| Unreadable(error.to_string()).into())
 }
 
 /// Serves requests to a REST API of API Gateway (Lambda proxy integration). The handler is told who asks: the IAM
@@ -36,7 +189,7 @@ pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response
         Box::pin(async move {
             let event: ApiGatewayProxyRequest =
                 serde_json::from_str(event.payload.get()).map_err(|error| Diagnostic {
-                    error_type: "InvalidCommand".into(),
+                    error_type: UNREADABLE.into(),
                     error_message: format!("the payload is no request of a REST API: {error}"),
                 })?;
             let caller = caller(&event);
@@ -46,7 +199,6 @@ pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response
     }))
     .await
 }
-
 fn caller(event: &ApiGatewayProxyRequest) -> String {
     let authorizer = event.request_context.authorizer.fields.get("principalId").and_then(Value::as_str);
     let iam = event.request_context.identity.user_arn.as_deref();

@@ -2,15 +2,19 @@
 //!
 //! | invoked by | the handler gets | and answers |
 //! |---|---|---|
-//! | a state machine, or by hand | the payload as JSON ([`serve_commands`]) | an outcome, or an error of a type that `Retry` and `Catch` can name |
+//! | a state machine, a schedule, SNS or SQS | an [`Input`] ([`Participant`]) | an outcome or an event, or an error of a type that `Retry` and `Catch` can name |
 //! | API Gateway (REST) | an `http::Request` ([`serve_http`]) | an `http::Response` |
 
 mod aws;
 mod invocation;
+mod message;
+mod queue;
 
 pub use aws::{AwsError, aws};
-pub use invocation::{serve_commands, serve_http};
+pub use invocation::{Fault, Participant, serve_http};
 pub use lambda_runtime::Error;
+pub use message::{Failure, Input, Unreadable, event, read};
+pub use queue::{Queue, REASON};
 
 /// A setting that a function cannot do without.
 #[derive(Debug, thiserror::Error)]

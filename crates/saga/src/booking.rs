@@ -30,6 +30,9 @@ pub enum Variant {
 }
 
 impl Variant {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Orchestrated, Self::Choreographed];
+
     /// `orchestrated` or `choreographed`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -211,10 +214,8 @@ impl Trip {
 impl<'de> Deserialize<'de> for Trip {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
-        read_object(&value, |fields| Self::read(fields, Date::MIN)).map_err(|violations| {
-            let all: Vec<_> = violations.iter().map(|v| format!("{} {}", v.pointer, v.detail)).collect();
-            D::Error::custom(all.join("; "))
-        })
+        read_object(&value, |fields| Self::read(fields, Date::MIN))
+            .map_err(|violations| D::Error::custom(Violation::list(&violations)))
     }
 }
 

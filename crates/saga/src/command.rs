@@ -37,6 +37,8 @@ pub enum Action {
     Abort {
         /// This payment.
         reference: PaymentReference,
+        /// The first thing that went wrong.
+        reason: Option<Reason>,
     },
     /// The trip is booked.
     Confirm {
@@ -55,18 +57,25 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The step that this is.
+    pub const fn step(&self) -> Step {
+        match self {
+            Self::Reserve(leg) => Step::Reserve(leg.leg()),
+            Self::Cancel(leg) => Step::Cancel(leg.leg()),
+            Self::Charge { .. } => Step::Charge,
+            Self::Abort { .. } => Step::Abort,
+            Self::Confirm { .. } => Step::Confirm,
+            Self::Fail { .. } => Step::Fail,
+            Self::Park { .. } => Step::Park,
+        }
+    }
+}
+
 impl Command {
     /// The step that is asked for.
     pub const fn step(&self) -> Step {
-        match &self.action {
-            Action::Reserve(leg) => Step::Reserve(leg.leg()),
-            Action::Cancel(leg) => Step::Cancel(leg.leg()),
-            Action::Charge { .. } => Step::Charge,
-            Action::Abort { .. } => Step::Abort,
-            Action::Confirm { .. } => Step::Confirm,
-            Action::Fail { .. } => Step::Fail,
-            Action::Park { .. } => Step::Park,
-        }
+        self.action.step()
     }
 
     /// Reads `{"step": "flight.reserve", "booking_id": "…", "flight": {…}}` and its like.
@@ -85,7 +94,10 @@ impl Command {
                     });
                     Action::Charge { reference: reference?, prices: prices? }
                 }
-                Step::Abort => Action::Abort { reference: reference(fields)? },
+                Step::Abort => {
+                    let reference = reference(fields);
+                    Action::Abort { reason: fields.value("reason")?, reference: reference? }
+                }
                 Step::Confirm => Action::Confirm { total: fields.value("total")? },
                 Step::Fail => Action::Fail { reason: fields.value("reason")? },
                 Step::Park => Action::Park { reason: fields.value("reason")? },
@@ -127,7 +139,7 @@ mod tests {
                 Step::Charge => {
                     json!({"payment": {"reference": ID}, "prices": {"flight": price, "hotel": price, "car": price}})
                 }
-                Step::Abort => json!({"payment": {"reference": ID}}),
+                Step::Abort => json!({"payment": {"reference": ID}, "reason": reason}),
                 Step::Confirm => json!({ "total": price }),
                 Step::Fail | Step::Park => json!({ "reason": reason }),
             };

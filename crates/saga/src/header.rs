@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Outcome, Step};
+use crate::{Event, Leg, Money, Outcome, Step};
 
 /// How far a booking is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -39,10 +39,11 @@ impl Status {
         matches!(self, Self::Confirmed | Self::Failed | Self::NeedsOperator)
     }
 
-    /// The status that a user sees, given the one in the header and what payment has decided so far.
-    pub fn shown(self, abort: Option<&Outcome>) -> Self {
-        match (self, abort) {
-            (Self::Pending, Some(Outcome::Aborted {})) => Self::Compensating,
+    /// The status that a user sees, given the one in the header and what payment's steps have answered so far.
+    pub fn shown<'o>(self, payment: impl IntoIterator<Item = &'o Outcome>) -> Self {
+        let not_charged = |outcome: &Outcome| matches!(outcome, Outcome::Aborted { .. } | Outcome::Declined(_));
+        match self {
+            Self::Pending if payment.into_iter().any(not_charged) => Self::Compensating,
             _ => self,
         }
     }
@@ -55,7 +56,7 @@ impl fmt::Display for Status {
 }
 
 /// Why a booking failed, or needs an operator.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reason {
     /// The step where it happened, if it was one.
     pub step: Option<Step>,
@@ -74,6 +75,37 @@ pub enum Move {
     Replay,
     /// The booking ended the other way. That payment decides exactly once rules this out, so somebody has to look.
     Contradiction,
+}
+
+/// What booking does when it hears of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// Confirm.
+    Confirm {
+        /// What was charged.
+        total: Money,
+    },
+    /// Note that a leg is given back, and fail once all are: see [`all_given_back`].
+    Collect {
+        /// Which.
+        leg: Leg,
+        /// The first thing that went wrong.
+        reason: Option<Reason>,
+    },
+}
+
+/// What booking does when it hears of this; none if it does not listen to it.
+pub fn reaction(event: &Event) -> Option<Reaction> {
+    match event {
+        Event::Charged { amount } => Some(Reaction::Confirm { total: *amount }),
+        Event::Cancelled { leg, reason } => Some(Reaction::Collect { leg: *leg, reason: reason.clone() }),
+        _ => None,
+    }
+}
+
+/// Whether nothing of the trip is left, so that the booking may be called failed.
+pub fn all_given_back(legs: &[Leg]) -> bool {
+    Leg::ALL.iter().all(|leg| legs.contains(leg))
 }
 
 /// Decides on confirm, fail and park. `recorded` says whether the journal holds this step already.
@@ -119,9 +151,9 @@ mod tests {
     #[test]
     fn compensating_is_seen_only_while_it_lasts() {
         for status in ALL {
-            let shown = status.shown(Some(&Outcome::Aborted {}));
+            let shown = status.shown(&[Outcome::Aborted { reason: None }]);
             assert_eq!(shown != status, status == Status::Pending);
-            assert_eq!(status.shown(None), status);
+            assert_eq!(status.shown(&[]), status);
         }
     }
 }

@@ -8,6 +8,9 @@
 //!                           └──────────── no ────────────┴▶ abort ─▶ cancel flight, hotel, car ─▶ fail
 //! ```
 //!
+//! Two ways lead from one step to the next. An orchestrator sends [`Command`]s; or participants react to each other's
+//! [`event`]s. The steps are the same.
+//!
 //! A step is carried out as *decide, then commit*: the functions in [`reservation`], [`payment`] and [`header`] look at
 //! what is known and name the one move that is right; the store commits that move on the condition that what was
 //! known still holds, and otherwise says what is the case, and the decision is made again. So the same functions
@@ -27,6 +30,7 @@ pub mod step;
 
 pub use booking::{BookingRequest, CarLeg, FlightLeg, HotelLeg, LegRequest, StockLine, Traveller, Variant};
 pub use command::Command;
+pub use event::{Envelope, Event, EventType, Plan};
 pub use header::{Reason, Status};
 pub use id::{BookingId, IdempotencyKey, PaymentReference, PaymentToken};
 pub use money::{Currency, Money};

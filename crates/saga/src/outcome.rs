@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Money, Reason};
+use crate::{Money, Reason, Step};
 
 /// The business reason why something was not done.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rejection {
     /// For programs: `sold_out`, `card_declined`, …
     pub code: String,
@@ -17,6 +17,11 @@ impl Rejection {
     /// A rejection with this code and message.
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.to_owned(), message: message.into() }
+    }
+
+    /// The reason that a booking fails with after this step was rejected.
+    pub fn at(&self, step: Step) -> Reason {
+        Reason { step: Some(step), code: self.code.clone(), detail: self.message.clone() }
     }
 }
 
@@ -46,7 +51,11 @@ pub enum Outcome {
     /// The traveller has not paid and, in this booking, never will.
     Declined(Rejection),
     /// Not charged, and no charge can succeed any more.
-    Aborted {},
+    Aborted {
+        /// The first thing that went wrong.
+        #[serde(default)]
+        reason: Option<Reason>,
+    },
     /// The trip is booked.
     Confirmed {
         /// What it cost.
@@ -73,7 +82,7 @@ impl Outcome {
             Self::Cancelled { .. } => "cancelled",
             Self::Charged { .. } => "charged",
             Self::Declined(_) => "declined",
-            Self::Aborted {} => "aborted",
+            Self::Aborted { .. } => "aborted",
             Self::Confirmed { .. } => "confirmed",
             Self::Failed { .. } => "failed",
             Self::Parked { .. } => "parked",
@@ -93,7 +102,7 @@ mod tests {
             Outcome::Cancelled { released: true },
             Outcome::Charged { amount: Money::eur(1), charge_id: "ch".into() },
             Outcome::Declined(Rejection::new("card_declined", "no")),
-            Outcome::Aborted {},
+            Outcome::Aborted { reason: Some(Rejection::new("sold_out", "no seat").at(Step::Charge)) },
             Outcome::Confirmed { total: Money::eur(1) },
             Outcome::Failed { reason: None },
             Outcome::Parked { reason: Reason { step: None, code: "parked".into(), detail: String::new() } },

@@ -11,7 +11,61 @@
 //! and completes. An abort puts up its fence first (state *aborted*, after which no completion can succeed), then
 //! voids whatever the provider did or may still do, and only then answers.
 
-use crate::{Leg, Money, Outcome, Rejection, money::MoneyError};
+use crate::{
+    Event, Leg, Money, Outcome, Participant, PaymentReference, Reason, Rejection, Step, money::MoneyError, reservation,
+};
+
+/// What payment does when it hears of an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reaction {
+    /// Note the price of a leg that is reserved, and charge once all are: see [`Prices::of`].
+    Collect {
+        /// Which.
+        leg: Leg,
+        /// What it costs.
+        price: Money,
+        /// What to charge.
+        reference: PaymentReference,
+    },
+    /// Abort.
+    Abort {
+        /// What not to charge.
+        reference: PaymentReference,
+        /// What went wrong.
+        reason: Reason,
+    },
+}
+
+/// What payment does when it hears of this; none if it does not listen to it.
+pub fn reaction(event: &Event) -> Option<Reaction> {
+    match event {
+        Event::Reserved { leg, price, plan } => {
+            Some(Reaction::Collect { leg: *leg, price: *price, reference: plan.payment.reference.clone() })
+        }
+        Event::Rejected { leg, rejection, plan } => Some(Reaction::Abort {
+            reference: plan.payment.reference.clone(),
+            reason: rejection.at(Step::Reserve(*leg)),
+        }),
+        _ => None,
+    }
+}
+
+/// What payment does when somebody (if it is known who) has given up what this event should have led to; none if
+/// nothing depends on it. Nobody knows what really happened, and nobody needs to: an abort decides.
+pub fn reaction_to_failure(event: &Event, who: Option<Participant>, why: &str) -> Option<Reaction> {
+    let reference = event.plan()?.payment.reference.clone();
+    let step = match who {
+        Some(Participant::Seller(leg)) => reservation::reaction(leg, event).map(|action| action.step()),
+        Some(Participant::Payment) => Some(Step::Charge),
+        Some(Participant::Booking) | None => None,
+    };
+    let failure = Reason { step, code: "technical_failure".into(), detail: format!("gave up after {why}") };
+    let reason = match reaction(event) {
+        Some(Reaction::Abort { reason, .. }) => reason, // it was to be aborted before that
+        _ => failure,
+    };
+    Some(Reaction::Abort { reference, reason })
+}
 
 /// The decision on a booking, as far as it is made.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -31,7 +85,10 @@ pub enum State {
     /// The provider declined. Final.
     Declined,
     /// Aborted. Final.
-    Aborted,
+    Aborted {
+        /// The first thing that went wrong.
+        reason: Option<Reason>,
+    },
 }
 
 impl State {
@@ -42,7 +99,7 @@ impl State {
             Self::Charging => "charging",
             Self::Charged { .. } => "charged",
             Self::Declined => "declined",
-            Self::Aborted => "aborted",
+            Self::Aborted { .. } => "aborted",
         }
     }
 
@@ -86,6 +143,8 @@ pub enum Charge {
     },
     /// Another worker is at it: come back later.
     Wait,
+    /// It is aborted, and who aborted it may have died before the provider was told: void (again), then answer.
+    Void(Outcome),
     /// It is decided; answer this.
     Answer(Outcome),
 }
@@ -94,10 +153,7 @@ pub enum Charge {
 pub fn charge(state: &State, recorded: &Recorded, now_ms: i64) -> Charge {
     match (state, recorded) {
         (_, Recorded::Completed(outcome)) => Charge::Answer(outcome.clone()),
-        (State::Aborted, _) => Charge::Answer(Outcome::Declined(Rejection::new(
-            "booking_aborted",
-            "the booking was aborted before the charge",
-        ))),
+        (State::Aborted { reason }, _) => Charge::Void(Outcome::Aborted { reason: reason.clone() }),
         (State::Charged { amount, charge_id }, _) => {
             Charge::Answer(Outcome::Charged { amount: *amount, charge_id: charge_id.clone() })
         }
@@ -123,13 +179,13 @@ pub enum Abort {
     Replay(Outcome),
 }
 
-/// Decides on `abort`, given what the journal holds for it.
-pub fn abort(state: &State, recorded: Option<&Outcome>) -> Abort {
+/// Decides on `abort`, given why and what the journal holds for it. The first reason stays.
+pub fn abort(state: &State, recorded: Option<&Outcome>, reason: Option<&Reason>) -> Abort {
     match (state, recorded) {
-        (State::Collecting | State::Charging, _) => Abort::Fence(Outcome::Aborted {}),
-        (State::Aborted, _) => Abort::Void(Outcome::Aborted {}),
+        (State::Collecting | State::Charging, _) => Abort::Fence(Outcome::Aborted { reason: reason.cloned() }),
+        (State::Aborted { reason }, _) => Abort::Void(Outcome::Aborted { reason: reason.clone() }),
         (State::Charged { .. } | State::Declined, Some(outcome)) => Abort::Replay(outcome.clone()),
-        (State::Declined, None) => Abort::Record(Outcome::Aborted {}),
+        (State::Declined, None) => Abort::Record(Outcome::Aborted { reason: reason.cloned() }),
         (State::Charged { amount, charge_id }, None) => {
             Abort::Record(Outcome::Charged { amount: *amount, charge_id: charge_id.clone() })
         }
@@ -141,6 +197,13 @@ pub fn abort(state: &State, recorded: Option<&Outcome>) -> Abort {
 pub struct Prices([Money; 3]);
 
 impl Prices {
+    /// The prices that have been collected, once there is one for every leg.
+    pub fn of(collected: &[(Leg, Money)]) -> Option<Self> {
+        let price = |leg| collected.iter().find(|(of, _)| *of == leg).map(|(_, price)| *price);
+        let [flight, hotel, car] = Leg::ALL.map(price);
+        Some(Self([flight?, hotel?, car?]))
+    }
+
     /// One price per leg, in the order of [`Leg::ALL`].
     pub const fn new(prices: [Money; Leg::ALL.len()]) -> Self {
         Self(prices)
@@ -165,8 +228,8 @@ mod tests {
     #[test]
     fn an_abort_that_comes_after_the_charge_answers_charged() {
         let state = State::after(&charged()).unwrap();
-        assert_eq!(abort(&state, None), Abort::Record(charged()));
-        assert_eq!(abort(&state, Some(&charged())), Abort::Replay(charged()));
+        assert_eq!(abort(&state, None, None), Abort::Record(charged()));
+        assert_eq!(abort(&state, Some(&charged()), None), Abort::Replay(charged()));
     }
 
     #[test]
@@ -178,7 +241,10 @@ mod tests {
 
     #[test]
     fn an_abort_that_was_recorded_voids_again() {
-        assert_eq!(abort(&State::Aborted, Some(&Outcome::Aborted {})), Abort::Void(Outcome::Aborted {}));
+        let reason = Some(Rejection::new("sold_out", "no seat").at(Step::Reserve(Leg::Flight)));
+        let state = State::Aborted { reason: reason.clone() };
+        let outcome = Outcome::Aborted { reason };
+        assert_eq!(abort(&state, Some(&outcome), None), Abort::Void(outcome), "with the reason that it had first");
     }
 
     /// One payment and its provider: workers that may die between any two moves, and aborts between them.
@@ -203,6 +269,7 @@ mod tests {
                     self.workers_with_lease.push(false);
                 }
                 Charge::Wait => {}
+                Charge::Void(outcome) => self.void(outcome),
                 Charge::Answer(outcome) => self.answered.push(outcome),
             }
         }
@@ -230,9 +297,9 @@ mod tests {
         }
 
         fn abort(&mut self, dies_before_void: bool) {
-            match abort(&self.state, self.abort.as_ref()) {
+            match abort(&self.state, self.abort.as_ref(), None) {
                 Abort::Fence(outcome) => {
-                    self.state = State::Aborted;
+                    self.state = State::Aborted { reason: None };
                     self.abort = Some(outcome.clone());
                     if !dies_before_void {
                         self.void(outcome);
@@ -269,7 +336,7 @@ mod tests {
                     _ => payment.now += 6,
                 }
                 let told_charged = payment.answered.iter().any(|o| matches!(o, Outcome::Charged { .. }));
-                let told_aborted = payment.answered.iter().any(|o| matches!(o, Outcome::Aborted {}));
+                let told_aborted = payment.answered.iter().any(|o| matches!(o, Outcome::Aborted { .. }));
                 prop_assert!(!(told_charged && told_aborted), "{payment:?}");
                 prop_assert!(!told_charged || payment.provider_charged, "{payment:?}");
                 prop_assert!(!told_aborted || !payment.provider_charged, "{payment:?}");

@@ -14,6 +14,14 @@ pub struct Violation {
     pub detail: String,
 }
 
+impl Violation {
+    /// All violations on one line.
+    pub fn list(violations: &[Self]) -> String {
+        let all: Vec<_> = violations.iter().map(|v| format!("{}: {}", v.pointer, v.detail)).collect();
+        all.join("; ")
+    }
+}
+
 /// Reads an object. Fields that `read` does not ask for are violations.
 pub fn read_object<T>(value: &Value, read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>) -> Result<T, Vec<Violation>> {
     let mut violations = Vec::new();
@@ -33,9 +41,10 @@ fn object<T>(
         violations.push(Violation { pointer, detail: "must be an object".into() });
         return None;
     };
-    let mut fields = Fields { map, pointer, asked: Vec::new(), violations };
+    let mut fields = Fields { map, pointer, asked: Vec::new(), may_have_others: false, violations };
     let result = read(&mut fields);
-    for name in map.keys().filter(|name| !fields.asked.contains(&name.as_str())) {
+    let is_odd = |name: &&String| !fields.may_have_others && !fields.asked.contains(&name.as_str());
+    for name in map.keys().filter(is_odd).collect::<Vec<_>>() {
         let pointer = fields.at(name);
         fields.violations.push(Violation { pointer, detail: "is not a field of this object".into() });
     }
@@ -47,12 +56,18 @@ pub struct Fields<'v, 'e> {
     map: &'v Map<String, Value>,
     pointer: String,
     asked: Vec<&'static str>,
+    may_have_others: bool,
     violations: &'e mut Vec<Violation>,
 }
 
 impl Fields<'_, '_> {
     fn at(&self, name: &str) -> String {
         format!("{}/{}", self.pointer, name.replace('~', "~0").replace('/', "~1"))
+    }
+
+    /// Fields that nobody asks for are no violations here: the object may be written by a newer program.
+    pub fn ignore_others(&mut self) {
+        self.may_have_others = true;
     }
 
     /// Reports that this field is wrong.

@@ -3,7 +3,16 @@
 //! The journal holds at most two items per leg, each written once: what `reserve` answered, and what `cancel` did.
 //! Both together are the reservation. It stands if the first says *reserved* and there is no second.
 
-use crate::{LegRequest, Money, Outcome, Rejection, StockLine};
+use crate::{Event, Leg, LegRequest, Money, Outcome, Rejection, StockLine, command::Action};
+
+/// What the seller of a leg does when it hears of this; none if it does not listen to it.
+pub fn reaction(leg: Leg, event: &Event) -> Option<Action> {
+    match event {
+        Event::Requested { plan } => Some(Action::Reserve(plan.trip.leg(leg).clone())),
+        Event::Aborted { trip, .. } => Some(Action::Cancel(trip.leg(leg).clone())),
+        _ => None,
+    }
+}
 
 /// What is known of the stock that a leg needs. Nobody looks before trying: the transaction finds out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,7 +105,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Leg, reading::read_object};
+    use crate::reading::read_object;
 
     fn leg() -> LegRequest {
         let json = json!({"hotel_id": "nyc-plaza", "check_in": "2027-03-01", "check_out": "2027-03-04", "rooms": 2});

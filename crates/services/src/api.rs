@@ -3,12 +3,12 @@
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use jiff::{SignedDuration, Timestamp, Unit, civil::Date, tz::TimeZone};
 use saga::{
-    BookingId, BookingRequest, IdempotencyKey, Leg, Outcome, PaymentReference, Status, Step, Variant, Violation,
+    BookingId, BookingRequest, Envelope, IdempotencyKey, Leg, PaymentReference, Status, Step, Variant, Violation,
 };
 use serde_json::{Value, json};
 use store::{Commit, Entry, Header, HeaderStore, Journal};
 
-use crate::{Clock, Executions, PaymentProvider, StepError};
+use crate::{Clock, Events, Executions, PaymentProvider, StepError};
 
 /// The longest body that is read, in bytes.
 pub const MOST_BYTES: usize = 16 * 1024;
@@ -21,20 +21,22 @@ pub type Answer = Response<String>;
 
 /// The API.
 #[derive(Debug)]
-pub struct Api<H, E, P> {
+pub struct Api<H, E, T, P> {
     /// The headers.
     pub headers: H,
     /// The log of each booking.
     pub journal: Journal,
     /// Who conducts.
     pub executions: E,
+    /// Where the dancers listen.
+    pub events: T,
     /// Who gets the traveller's token.
     pub provider: P,
     /// Its clock.
     pub clock: Clock,
 }
 
-impl<H: HeaderStore, E: Executions, P: PaymentProvider> Api<H, E, P> {
+impl<H: HeaderStore, E: Executions, T: Events, P: PaymentProvider> Api<H, E, T, P> {
     /// Answers a request. `caller` is who the gateway says is asking; a booking belongs to its caller.
     pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> Answer {
         let path = request.uri().path();
@@ -83,13 +85,11 @@ impl<H: HeaderStore, E: Executions, P: PaymentProvider> Api<H, E, P> {
                 return Ok(invalid(&violations));
             }
         };
-        if request.variant == Variant::Choreographed {
-            return Ok(invalid(&[violation("/variant", "the choreographed variant is not deployed")]));
-        }
-        self.accept(&BookingId::derive(caller, &key), request, now).await
+        let trace = headers.get("x-amzn-trace-id").and_then(|trace| trace.to_str().ok());
+        self.accept(&BookingId::derive(caller, &key), request, now, trace).await
     }
 
-    // Token first, then header, then execution. A crash after the token leaves a payment that nobody will charge;
+    // Token first, then header, then start. A crash after the token leaves a payment that nobody will charge;
     // one after the header leaves a booking with everything that is needed to start it, for the client's repeat
     // or for the reconciler.
     async fn accept(
@@ -97,6 +97,7 @@ impl<H: HeaderStore, E: Executions, P: PaymentProvider> Api<H, E, P> {
         booking_id: &BookingId,
         request: BookingRequest,
         now: Timestamp,
+        trace: Option<&str>,
     ) -> Result<Answer, StepError> {
         let request_digest = request.digest();
         let reference = PaymentReference::derive(booking_id, &request_digest);
@@ -123,7 +124,16 @@ impl<H: HeaderStore, E: Executions, P: PaymentProvider> Api<H, E, P> {
             Commit::Found(found) if found.status.is_final() => return Ok(accepted(&header, true)),
             Commit::Found(_) => true,
         };
-        self.executions.start(booking_id.as_str(), &execution_input(&header)).await?;
+        match header.variant {
+            Variant::Orchestrated => {
+                self.executions.start(booking_id.as_str(), &execution_input(&header)).await?;
+            }
+            Variant::Choreographed => {
+                let trace = trace.map(|trace| trace.chars().take(256).collect());
+                let requested = Envelope::requested(booking_id.clone(), header.plan(), now, trace);
+                self.events.publish(crate::json(&requested)).await?;
+            }
+        }
         tracing::info!(booking_id = booking_id.as_str(), variant = header.variant.name(), replayed, "booking accepted");
         Ok(accepted(&header, replayed))
     }
@@ -139,22 +149,20 @@ impl<H: HeaderStore, E: Executions, P: PaymentProvider> Api<H, E, P> {
 
 /// What an execution is told of a booking: everything that its steps need, and no personal data.
 pub fn execution_input(header: &Header) -> String {
-    let reference = PaymentReference::derive(&header.booking_id, &header.request_digest);
-    let mut input = json!({"booking_id": header.booking_id, "payment": {"reference": reference}});
-    for leg in Leg::ALL {
-        input[leg.name()] = json!(header.trip.leg(leg));
-    }
+    let mut input = json!(header.plan());
+    input["booking_id"] = json!(header.booking_id);
     input.to_string()
 }
 
 /// A booking as its user sees it.
 fn view(header: &Header, entries: &[Entry]) -> Value {
     let timeline: Vec<_> = entries.iter().map(timeline_entry).collect();
-    let abort = entries.iter().find(|entry| entry.step == Step::Abort.name());
+    let payment =
+        entries.iter().filter(|entry| [Step::Abort, Step::Charge].iter().any(|step| step.name() == entry.step));
     let mut view = json!({
         "booking_id": header.booking_id,
         "variant": header.variant,
-        "status": header.status.shown(abort.and_then(|entry| entry.outcome.as_ref())),
+        "status": header.status.shown(payment.filter_map(|entry| entry.outcome.as_ref())),
         "total": header.total,
         "reason": header.reason,
         "created_at": time(header.created_at),
@@ -174,9 +182,6 @@ fn timeline_entry(entry: &Entry) -> Value {
         Some(outcome) => json!(outcome),
         None => json!({"outcome": "in_progress", "detail": {}}),
     };
-    if let Some(Outcome::Aborted {}) = entry.outcome {
-        view["detail"] = json!({});
-    }
     view["step"] = json!(entry.step);
     view["started_at"] = json!(entry.started_at);
     view["finished_at"] = json!(entry.finished_at);

@@ -1,14 +1,14 @@
 //! Booking: says how it ended.
 
 use saga::{
-    BookingId, Money, Outcome, Participant, Reason, Status, Step,
+    BookingId, Command, Money, Outcome, Participant, Reason, Status, Step,
     command::Action,
-    header::{self, Move},
+    header::{self, Move, Reaction},
 };
 use serde_json::Value;
 use store::{BookingStore, Commit, End, HeaderFound};
 
-use crate::{Attempt, Clock, MOST_DECISIONS, Reply, StepError, answer, command};
+use crate::{Attempt, Clock, MOST_DECISIONS, Reply, Said, StepError, answer, command, event, told};
 
 /// The participant that keeps the header.
 #[derive(Debug)]
@@ -21,17 +21,46 @@ pub struct BookingDesk<S> {
 
 impl<S: BookingStore> BookingDesk<S> {
     /// Carries out a command.
-    pub async fn handle(&self, payload: &Value) -> Result<Reply, StepError> {
-        let command = command(payload, Participant::Booking)?;
+    pub async fn handle(&self, payload: &Value) -> Result<Said, StepError> {
+        self.carry_out(&command(payload, Participant::Booking)?).await.map(Said::Reply)
+    }
+
+    /// Reacts to an event; says nothing if it is none that it listens to, or not the last that it waits for.
+    pub async fn hear(&self, message: &Value) -> Result<Option<Said>, StepError> {
+        let Some(cause) = event(message)? else { return Ok(None) };
+        let booking_id = cause.booking_id.clone();
+        let action = match header::reaction(&cause.event) {
+            None => return Ok(None),
+            Some(Reaction::Confirm { total }) => Action::Confirm { total },
+            Some(Reaction::Collect { leg, reason }) => {
+                let given_back = self.store.collect(&booking_id, leg).await?;
+                let given_back = given_back.ok_or(StepError::Contradiction { step: Step::Fail, status: None })?;
+                if !header::all_given_back(&given_back) {
+                    return Ok(None);
+                }
+                Action::Fail { reason }
+            }
+        };
+        let reply = self.carry_out(&Command { booking_id, action }).await?;
+        Ok(told(&cause, &reply, self.clock))
+    }
+
+    /// Says that a booking needs an operator.
+    pub async fn park(&self, booking: &BookingId, reason: &Reason) -> Result<(), StepError> {
+        let action = Action::Park { reason: reason.clone() };
+        self.carry_out(&Command { booking_id: booking.clone(), action }).await.map(drop)
+    }
+
+    async fn carry_out(&self, command: &Command) -> Result<Reply, StepError> {
         let step = command.step();
         let (outcome, total, reason): (Outcome, Option<Money>, Option<&Reason>) = match &command.action {
             Action::Confirm { total } => (Outcome::Confirmed { total: *total }, Some(*total), None),
             Action::Fail { reason } => (Outcome::Failed { reason: reason.clone() }, None, reason.as_ref()),
             Action::Park { reason } => (Outcome::Parked { reason: reason.clone() }, None, Some(reason)),
-            _ => return Err(StepError::InvalidCommand(format!("booking does not do {step}"))),
+            _ => return Err(StepError::InvalidInput(format!("booking does not do {step}"))),
         };
         let result = self.end(&command.booking_id, step, outcome, total, reason).await;
-        answer(&command, result)
+        answer(command, result)
     }
 
     /// Ends the booking, or hands it to an operator. May be repeated. One request.

@@ -3,14 +3,14 @@
 use saga::{Status, Step};
 use store::StoreError;
 
-use crate::{ExecutionsError, ProviderError};
+use crate::{DeadLettersError, EventsError, ExecutionsError, ProviderError};
 
 /// Why a step has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// The command cannot be carried out by anyone, however often it is sent.
-    #[error("invalid command: {0}")]
-    InvalidCommand(String),
+    /// The command or event cannot be carried out by anyone, however often it is sent.
+    #[error("invalid input: {0}")]
+    InvalidInput(String),
     /// The store did not answer, or holds what it must not hold.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -34,13 +34,19 @@ pub enum StepError {
     /// The state machine could not be reached.
     #[error(transparent)]
     Executions(#[from] ExecutionsError),
+    /// The topic could not be reached.
+    #[error(transparent)]
+    Events(#[from] EventsError),
+    /// The dead-letter queues could not be reached.
+    #[error(transparent)]
+    DeadLetters(#[from] DeadLettersError),
 }
 
 /// The kinds of technical error, by the names that callers see and that `Retry` and `Catch` can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// See [`StepError::InvalidCommand`].
-    InvalidCommand,
+    /// See [`StepError::InvalidInput`].
+    InvalidInput,
     /// See [`StoreError::Corrupt`].
     CorruptRecord,
     /// See [`StepError::Contradiction`].
@@ -55,12 +61,16 @@ pub enum ErrorKind {
     ChargeInProgress,
     /// See [`ExecutionsError`].
     ExecutionsUnavailable,
+    /// See [`EventsError`].
+    EventsUnavailable,
+    /// See [`DeadLettersError`].
+    DeadLettersUnavailable,
 }
 
 impl ErrorKind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
-        Self::InvalidCommand,
+    pub const ALL: [Self; 10] = [
+        Self::InvalidInput,
         Self::CorruptRecord,
         Self::Contradiction,
         Self::StoreContention,
@@ -68,12 +78,14 @@ impl ErrorKind {
         Self::ProviderUnavailable,
         Self::ChargeInProgress,
         Self::ExecutionsUnavailable,
+        Self::EventsUnavailable,
+        Self::DeadLettersUnavailable,
     ];
 
     /// The error type that a function reports to Lambda.
     pub const fn name(self) -> &'static str {
         match self {
-            Self::InvalidCommand => "InvalidCommand",
+            Self::InvalidInput => "InvalidInput",
             Self::CorruptRecord => "CorruptRecord",
             Self::Contradiction => "Contradiction",
             Self::StoreContention => "StoreContention",
@@ -81,12 +93,14 @@ impl ErrorKind {
             Self::ProviderUnavailable => "ProviderUnavailable",
             Self::ChargeInProgress => "ChargeInProgress",
             Self::ExecutionsUnavailable => "ExecutionsUnavailable",
+            Self::EventsUnavailable => "EventsUnavailable",
+            Self::DeadLettersUnavailable => "DeadLettersUnavailable",
         }
     }
 
     /// Whether sending the same again can help.
     pub const fn is_retriable(self) -> bool {
-        !matches!(self, Self::InvalidCommand | Self::CorruptRecord | Self::Contradiction)
+        !matches!(self, Self::InvalidInput | Self::CorruptRecord | Self::Contradiction)
     }
 }
 
@@ -94,7 +108,7 @@ impl StepError {
     /// What kind of error it is.
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            Self::InvalidCommand(_) => ErrorKind::InvalidCommand,
+            Self::InvalidInput(_) => ErrorKind::InvalidInput,
             Self::Store(StoreError::Corrupt { .. }) => ErrorKind::CorruptRecord,
             Self::Contradiction { .. } => ErrorKind::Contradiction,
             Self::Store(StoreError::Contention { .. }) | Self::Undecided(_) => ErrorKind::StoreContention,
@@ -102,6 +116,8 @@ impl StepError {
             Self::Provider(_) => ErrorKind::ProviderUnavailable,
             Self::ChargeInProgress => ErrorKind::ChargeInProgress,
             Self::Executions(_) => ErrorKind::ExecutionsUnavailable,
+            Self::Events(_) => ErrorKind::EventsUnavailable,
+            Self::DeadLetters(_) => ErrorKind::DeadLettersUnavailable,
         }
     }
 

@@ -5,7 +5,9 @@
 pub mod api;
 mod booking;
 mod catalogue;
+mod dead_letters;
 mod error;
+mod events;
 mod executions;
 mod payment;
 mod provider;
@@ -14,14 +16,16 @@ mod sandbox;
 mod seller;
 
 use jiff::Timestamp;
-use saga::{BookingId, Command, Outcome, Participant, Step, Violation};
+use saga::{BookingId, Command, Envelope, Outcome, Participant, Step, Violation, event::Unread};
 use serde::Serialize;
 use serde_json::Value;
 use store::Record;
 
 pub use booking::BookingDesk;
 pub use catalogue::{Catalogue, CatalogueError, Offer};
+pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError};
 pub use error::{ErrorKind, StepError};
+pub use events::{Events, EventsError, Topic};
 pub use executions::{Executions, ExecutionsError, Started, StateMachine};
 pub use payment::Cashier;
 pub use provider::{PaymentProvider, ProviderError};
@@ -48,14 +52,46 @@ pub struct Reply {
     pub outcome: Outcome,
 }
 
+/// What a participant says when it is done.
+#[derive(Clone, Debug, Serialize)]
+#[serde(untagged)]
+pub enum Said {
+    /// To who sent a command.
+    Reply(Reply),
+    /// To everyone.
+    Event(Envelope),
+}
+
+/// Reads an event; none if it is of a type that nobody here knows.
+fn event(message: &Value) -> Result<Option<Envelope>, StepError> {
+    match Envelope::read(message) {
+        Ok(event) => Ok(Some(event)),
+        Err(Unread::UnknownType(event_type)) => {
+            tracing::warn!(event_type, "event of an unknown type ignored");
+            Ok(None)
+        }
+        Err(unread) => Err(StepError::InvalidInput(unread.to_string())),
+    }
+}
+
+/// What the others are told about a step that an event led to.
+fn told(cause: &Envelope, reply: &Reply, clock: Clock) -> Option<Said> {
+    cause.after(reply.step, &reply.outcome, clock()).map(Said::Event)
+}
+
+/// As JSON text.
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default() // strings, numbers and maps of them: always representable
+}
+
 /// Reads a command that is meant for this participant.
 fn command(payload: &Value, participant: Participant) -> Result<Command, StepError> {
-    let command = Command::read(payload).map_err(|violations| invalid(&violations))?;
+    let command = Command::read(payload).map_err(|violations| StepError::InvalidInput(Violation::list(&violations)))?;
     if command.step().participant() == participant {
         Ok(command)
     } else {
         let (name, step) = (participant.name(), command.step());
-        Err(StepError::InvalidCommand(format!("{name} was asked to do {step}, which is another participant's")))
+        Err(StepError::InvalidInput(format!("{name} was asked to do {step}, which is another participant's")))
     }
 }
 
@@ -89,16 +125,11 @@ impl<'a> Attempt<'a> {
         if validation == self.validation {
             return Ok(());
         }
-        Err(StepError::InvalidCommand(format!(
+        Err(StepError::InvalidInput(format!(
             "{} was carried out before for this booking, with other contents",
             self.step
         )))
     }
-}
-
-fn invalid(violations: &[Violation]) -> StepError {
-    let all: Vec<_> = violations.iter().map(|v| format!("{}: {}", v.pointer, v.detail)).collect();
-    StepError::InvalidCommand(all.join("; "))
 }
 
 /// Logs what came of a command, and makes a reply of its outcome.

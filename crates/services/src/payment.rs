@@ -3,15 +3,18 @@
 use std::time::Duration;
 
 use saga::{
-    BookingId, Outcome, Participant, PaymentReference, Step,
+    BookingId, Command, Envelope, Outcome, Participant, PaymentReference, Reason, Step,
     command::Action,
     id::digest,
-    payment::{self, Abort, Charge, Prices, Recorded, State},
+    payment::{self, Abort, Charge, Prices, Reaction, Recorded, State},
 };
 use serde_json::Value;
 use store::{Commit, PaymentFound, PaymentStore};
 
-use crate::{Attempt, Clock, MOST_DECISIONS, PaymentProvider, ProviderError, Reply, StepError, answer, command};
+use crate::{
+    Attempt, Clock, MOST_DECISIONS, PaymentProvider, ProviderError, Reply, Said, StepError, answer, command, event,
+    told,
+};
 
 /// How long a worker waits for the provider.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,14 +35,51 @@ pub struct Cashier<S, P> {
 
 impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
     /// Carries out a command.
-    pub async fn handle(&self, payload: &Value) -> Result<Reply, StepError> {
-        let command = command(payload, Participant::Payment)?;
+    pub async fn handle(&self, payload: &Value) -> Result<Said, StepError> {
+        self.carry_out(&command(payload, Participant::Payment)?).await.map(Said::Reply)
+    }
+
+    /// Reacts to an event; says nothing if it is none that it listens to, or not the last that it waits for.
+    pub async fn hear(&self, message: &Value) -> Result<Option<Said>, StepError> {
+        let Some(cause) = event(message)? else { return Ok(None) };
+        self.react(&cause, payment::reaction(&cause.event)).await
+    }
+
+    /// Reacts to an event that this function has given up, because of an error of this type. Functions are named after
+    /// their participants; without a name nobody was given the event.
+    pub async fn hear_failure(
+        &self,
+        message: &Value,
+        function: &str,
+        error_type: &str,
+    ) -> Result<Option<Said>, StepError> {
+        let Some(cause) = event(message)? else { return Ok(None) };
+        let is_of = |participant: &Participant| function.rsplit('-').next() == Some(participant.name());
+        let who = Participant::ALL.into_iter().find(is_of);
+        self.react(&cause, payment::reaction_to_failure(&cause.event, who, error_type)).await
+    }
+
+    async fn react(&self, cause: &Envelope, reaction: Option<Reaction>) -> Result<Option<Said>, StepError> {
+        let action = match reaction {
+            None => return Ok(None),
+            Some(Reaction::Abort { reference, reason }) => Action::Abort { reference, reason: Some(reason) },
+            Some(Reaction::Collect { leg, price, reference }) => {
+                let collected = self.store.collect(&cause.booking_id, leg, price).await?;
+                let Some(prices) = Prices::of(&collected) else { return Ok(None) };
+                Action::Charge { reference, prices }
+            }
+        };
+        let reply = self.carry_out(&Command { booking_id: cause.booking_id.clone(), action }).await?;
+        Ok(told(cause, &reply, self.clock))
+    }
+
+    async fn carry_out(&self, command: &Command) -> Result<Reply, StepError> {
         let result = match &command.action {
             Action::Charge { reference, prices } => self.charge(&command.booking_id, reference, prices).await,
-            Action::Abort { reference } => self.abort(&command.booking_id, reference).await,
-            _ => return Err(StepError::InvalidCommand(format!("payment does not do {}", command.step()))),
+            Action::Abort { reference, reason } => self.abort(&command.booking_id, reference, reason.as_ref()).await,
+            _ => return Err(StepError::InvalidInput(format!("payment does not do {}", command.step()))),
         };
-        answer(&command, result)
+        answer(command, result)
     }
 
     /// Charges the sum of the prices, or says why not. May be repeated: it charges once. Three requests (lease,
@@ -50,7 +90,7 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
         reference: &PaymentReference,
         prices: &Prices,
     ) -> Result<Outcome, StepError> {
-        let total = prices.total().map_err(|error| StepError::InvalidCommand(format!("/prices: {error}")))?;
+        let total = prices.total().map_err(|error| StepError::InvalidInput(format!("/prices: {error}")))?;
         let currency = String::from(total.currency);
         let validation = digest(&[reference.as_str().as_bytes(), &total.amount.to_be_bytes(), currency.as_bytes()]);
         let this = Attempt::begin(booking, Step::Charge, validation, self.clock);
@@ -59,13 +99,21 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
             let now = (self.clock)().as_millisecond();
             let earlier = match payment::charge(&known.state, &known.recorded, now) {
                 Charge::Answer(outcome) => return Ok(outcome),
+                Charge::Void(outcome) => {
+                    self.provider.void(reference).await?;
+                    return Ok(outcome);
+                }
                 Charge::Wait => return Err(StepError::ChargeInProgress),
                 Charge::Lease => None,
                 Charge::TakeOver { lease_ended } => Some(lease_ended),
             };
             let lease_ends = now + LEASE.as_millis() as i64; // 15,000
             // The outcome is not known yet, and not written.
-            let found = match self.store.lease(&this.record(&Outcome::Aborted {}), lease_ends, earlier).await? {
+            let found = match self
+                .store
+                .lease(&this.record(&Outcome::Aborted { reason: None }), lease_ends, earlier)
+                .await?
+            {
                 Commit::Found(found) => found,
                 Commit::Done => {
                     let outcome = match self.ask_provider(reference, total, earlier.is_some()).await {
@@ -112,7 +160,12 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
     }
 
     /// Makes sure that the booking is not charged, or answers `charged` if it is. May be repeated. Two requests.
-    pub async fn abort(&self, booking: &BookingId, reference: &PaymentReference) -> Result<Outcome, StepError> {
+    pub async fn abort(
+        &self,
+        booking: &BookingId,
+        reference: &PaymentReference,
+        reason: Option<&Reason>,
+    ) -> Result<Outcome, StepError> {
         let this = Attempt::begin(booking, Step::Abort, digest(&[reference.as_str().as_bytes()]), self.clock);
         let mut known = PaymentFound::default();
         for _ in 0..MOST_DECISIONS {
@@ -120,7 +173,7 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
                 Recorded::Completed(outcome) => Some(outcome),
                 Recorded::Absent | Recorded::InProgress { .. } => None, // an abort has no lease
             };
-            match payment::abort(&known.state, recorded) {
+            match payment::abort(&known.state, recorded, reason) {
                 Abort::Replay(outcome) => return Ok(outcome),
                 Abort::Void(outcome) => {
                     self.provider.void(reference).await?;

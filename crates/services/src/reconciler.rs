@@ -1,21 +1,34 @@
-//! The reconciler: drives bookings again that should have ended. Every step is safe to repeat, so to start over is
-//! always right.
+//! The reconciler: drives bookings again that should have ended, and calls an operator for those that cannot end
+//! without one. Every step is safe to repeat, so to start over is always right.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::Serialize;
-use store::{Header, HeaderStore};
+use saga::{BookingId, Envelope, Event, Participant, Reason, Status, Step, Variant};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use store::{BookingStore, Header, HeaderStore};
 
-use crate::{Clock, Executions, ExecutionsError, Started, StepError, api::execution_input};
+use crate::{
+    BookingDesk, Clock, DeadLetters, Events, EventsError, Executions, ExecutionsError, Started, StepError,
+    api::execution_input,
+};
 
-/// Finds what is stuck and starts it again.
+/// Finds what is stuck and drives it again.
 #[derive(Debug)]
-pub struct Reconciler<H, E> {
+pub struct Reconciler<H, E, P, D, B> {
     /// The headers.
     pub headers: H,
     /// The state machine.
     pub executions: E,
+    /// The topic.
+    pub events: P,
+    /// What participants have given up.
+    pub dead_letters: D,
+    /// Finds the event in such a message.
+    pub read: fn(&str) -> Option<Value>,
+    /// Who keeps the headers.
+    pub desk: BookingDesk<B>,
     /// How old a booking may be before it is stuck.
     pub max_age: Duration,
     /// Its clock.
@@ -27,12 +40,37 @@ pub struct Reconciler<H, E> {
 pub struct Reconciled {
     /// Bookings that were found open for too long.
     pub stuck: usize,
-    /// Those of them that were started again.
-    pub restarted: Vec<String>,
+    /// Those of them that were driven again.
+    pub restarted: Vec<BookingId>,
+    /// Bookings that need an operator from now on.
+    pub parked: Vec<BookingId>,
 }
 
-impl<H: HeaderStore, E: Executions> Reconciler<H, E> {
-    /// One run over everything that is stuck. What cannot be started again does not keep the others from it: it is
+#[derive(Debug, thiserror::Error)]
+enum NotDriven {
+    #[error(transparent)]
+    Executions(#[from] ExecutionsError),
+    #[error(transparent)]
+    Events(#[from] EventsError),
+}
+
+impl From<NotDriven> for StepError {
+    fn from(error: NotDriven) -> Self {
+        match error {
+            NotDriven::Executions(error) => error.into(),
+            NotDriven::Events(error) => error.into(),
+        }
+    }
+}
+
+/// What the state machine leaves in the queue of parked steps.
+#[derive(Deserialize)]
+struct Parked {
+    booking_id: BookingId,
+}
+
+impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> Reconciler<H, E, P, D, B> {
+    /// One run over everything that is stuck. What cannot be driven again does not keep the others from it: it is
     /// logged, and tried again in the next run.
     pub async fn run(&self) -> Result<Reconciled, StepError> {
         let now = (self.clock)();
@@ -41,31 +79,112 @@ impl<H: HeaderStore, E: Executions> Reconciler<H, E> {
         for header in self.headers.open_before(now - self.max_age).await? {
             done.stuck += 1;
             let booking_id = header.booking_id.as_str();
-            match self.drive(&header, now).await {
+            // At most one new execution in each such period.
+            let period = now.as_second() / i64::try_from(self.max_age.as_secs().max(1)).unwrap_or(i64::MAX);
+            match self.drive(&header, now, &period.to_string()).await {
                 Ok(Started::Now) => {
-                    tracing::warn!(booking_id, created_at = %header.created_at, "stuck booking started again");
-                    done.restarted.push(booking_id.to_owned());
+                    tracing::warn!(booking_id, created_at = %header.created_at, "stuck booking driven again");
+                    done.restarted.push(header.booking_id);
                 }
                 Ok(Started::Before) => {}
                 Err(error) => {
-                    tracing::error!(booking_id, %error, "stuck booking could not be started again");
-                    failure = Some(error);
+                    tracing::error!(booking_id, %error, "stuck booking could not be driven again");
+                    failure = Some(error.into());
                 }
             }
         }
-        failure.map_or(Ok(done), |error| Err(error.into())) // the alarm is on this function's errors
+        for participant in Participant::ALL {
+            if let Err(error) = self.call_operator(participant, &mut done.parked).await {
+                tracing::error!(participant = participant.name(), %error, "dead letters could not be looked through");
+                failure = Some(error);
+            }
+        }
+        failure.map_or(Ok(done), Err) // the alarm is on this function's errors
     }
 
-    async fn drive(&self, header: &Header, now: Timestamp) -> Result<Started, ExecutionsError> {
+    /// Drives a booking again that was parked by the state machine and put back by an operator. The message names it.
+    pub async fn resume(&self, message: &Value) -> Result<(), StepError> {
+        let parked = Parked::deserialize(message)
+            .map_err(|error| StepError::InvalidInput(format!("the message names no booking: {error}")))?;
+        let Some(header) = self.headers.get(&parked.booking_id).await? else {
+            return Err(StepError::InvalidInput(format!("there is no booking {}", parked.booking_id)));
+        };
+        if matches!(header.status, Status::Confirmed | Status::Failed) {
+            return Ok(());
+        }
+        let now = (self.clock)();
+        self.drive(&header, now, &format!("resumed-{}", now.as_millisecond())).await?;
+        tracing::info!(booking_id = header.booking_id.as_str(), "parked booking driven again");
+        Ok(())
+    }
+
+    async fn drive(&self, header: &Header, now: Timestamp, attempt: &str) -> Result<Started, NotDriven> {
+        if header.variant == Variant::Choreographed {
+            // Everyone answers again what it answered before, and goes on from there.
+            let requested = Envelope::requested(header.booking_id.clone(), header.plan(), now, None);
+            self.events.publish(crate::json(&requested)).await?;
+            return Ok(Started::Now);
+        }
         let name = header.booking_id.as_str();
         let input = execution_input(header);
         let started = self.executions.start(name, &input).await?;
         if started == Started::Now || self.executions.is_running(name).await? {
             return Ok(started);
         }
-        // It ran and ended without ending the booking. Names are used once, so the next one is made of the time, in
-        // steps of the age at which a booking counts as stuck: at most one new start in each.
-        let period = now.as_second() / i64::try_from(self.max_age.as_secs().max(1)).unwrap_or(i64::MAX);
-        self.executions.start(&format!("{name}-{period}"), &input).await
+        // It ran and ended without ending the booking, and names are used once.
+        Ok(self.executions.start(&format!("{name}-{attempt}"), &input).await?)
+    }
+
+    /// A step that must succeed is given up if its message is in a dead-letter queue: its booking needs an operator.
+    async fn call_operator(&self, participant: Participant, parked: &mut Vec<BookingId>) -> Result<(), StepError> {
+        for message in self.dead_letters.of(participant).await? {
+            // What is no event names no booking. Its queue's alarm has been raised.
+            let Some(envelope) = (self.read)(&message).and_then(|event| Envelope::read(&event).ok()) else { continue };
+            let booking_id = envelope.booking_id;
+            let header = self.headers.get(&booking_id).await?;
+            if header.is_none_or(|header| header.status != Status::Pending) {
+                continue;
+            }
+            let step = given_up(participant, &envelope.event);
+            let name = step.map_or("a step", Step::name);
+            let detail =
+                format!("{name} was given up; its message is in the dead-letter queue of {}", participant.name());
+            let reason = Reason { step, code: "parked".into(), detail };
+            self.desk.park(&booking_id, &reason).await?;
+            tracing::error!(booking_id = booking_id.as_str(), step = name, "booking needs an operator");
+            parked.push(booking_id);
+        }
+        Ok(())
+    }
+}
+
+/// The step that this participant should have carried out on this event.
+fn given_up(participant: Participant, event: &Event) -> Option<Step> {
+    match (participant, event) {
+        (Participant::Seller(leg), _) => saga::reservation::reaction(leg, event).map(|action| action.step()),
+        (Participant::Payment, _) => Some(Step::Abort), // what others gave up comes to it to be aborted
+        (Participant::Booking, Event::Charged { .. }) => Some(Step::Confirm),
+        (Participant::Booking, Event::Cancelled { .. }) => Some(Step::Fail),
+        (Participant::Booking, _) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use saga::Leg;
+
+    use super::*;
+
+    #[test]
+    fn what_was_given_up_is_the_step_that_the_event_leads_to() {
+        let step = |participant, name: &str| {
+            let samples = saga::event::samples();
+            given_up(participant, samples.iter().find(|event| event.event_type().name() == name).unwrap())
+        };
+        assert_eq!(step(Participant::Seller(Leg::Car), "booking.aborted"), Some(Step::Cancel(Leg::Car)));
+        assert_eq!(step(Participant::Payment, "booking.requested"), Some(Step::Abort));
+        assert_eq!(step(Participant::Booking, "payment.charged"), Some(Step::Confirm));
+        assert_eq!(step(Participant::Booking, "hotel.cancelled"), Some(Step::Fail));
+        assert_eq!(step(Participant::Booking, "booking.requested"), None);
     }
 }

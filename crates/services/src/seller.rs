@@ -1,14 +1,14 @@
 //! Flight, hotel and car: each sells the stock of one leg.
 
 use saga::{
-    BookingId, Leg, LegRequest, Outcome, Participant, Step,
+    BookingId, Command, Leg, LegRequest, Outcome, Participant, Step,
     command::Action,
     reservation::{self, Cancel, Reserve, Stock},
 };
 use serde_json::Value;
 use store::{Commit, NotTaken, StockStore};
 
-use crate::{Attempt, Catalogue, Clock, MOST_DECISIONS, Reply, StepError, answer, command};
+use crate::{Attempt, Catalogue, Clock, MOST_DECISIONS, Reply, Said, StepError, answer, command, event, told};
 
 /// The participant that sells one leg.
 #[derive(Debug)]
@@ -25,14 +25,25 @@ pub struct Seller<S> {
 
 impl<S: StockStore> Seller<S> {
     /// Carries out a command.
-    pub async fn handle(&self, payload: &Value) -> Result<Reply, StepError> {
-        let command = command(payload, Participant::Seller(self.leg))?;
+    pub async fn handle(&self, payload: &Value) -> Result<Said, StepError> {
+        self.carry_out(&command(payload, Participant::Seller(self.leg))?).await.map(Said::Reply)
+    }
+
+    /// Reacts to an event; says nothing if it is none that it listens to.
+    pub async fn hear(&self, message: &Value) -> Result<Option<Said>, StepError> {
+        let Some(cause) = event(message)? else { return Ok(None) };
+        let Some(action) = reservation::reaction(self.leg, &cause.event) else { return Ok(None) };
+        let reply = self.carry_out(&Command { booking_id: cause.booking_id.clone(), action }).await?;
+        Ok(told(&cause, &reply, self.clock))
+    }
+
+    async fn carry_out(&self, command: &Command) -> Result<Reply, StepError> {
         let result = match &command.action {
             Action::Reserve(leg) => self.reserve(&command.booking_id, leg).await,
             Action::Cancel(leg) => self.cancel(&command.booking_id, leg).await,
-            _ => return Err(StepError::InvalidCommand(format!("a seller does not do {}", command.step()))),
+            _ => return Err(StepError::InvalidInput(format!("a seller does not do {}", command.step()))),
         };
-        answer(&command, result)
+        answer(command, result)
     }
 
     /// Reserves a leg, or says why not. May be repeated: the first outcome stays. One request if it succeeds, is

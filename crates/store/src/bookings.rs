@@ -3,17 +3,16 @@
 
 use aws_sdk_dynamodb::{
     Client,
-    operation::put_item::PutItemError,
-    types::{ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
+    operation::{put_item::PutItemError, update_item::UpdateItemError},
+    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
 };
 use jiff::Timestamp;
-use saga::{BookingId, Money, Reason, Status, Step, Traveller, Variant, booking::Trip};
-use serde::{Serialize, de::DeserializeOwned};
+use saga::{BookingId, Leg, Money, PaymentReference, Plan, Reason, Status, Step, Traveller, Variant, booking::Trip};
 
 use crate::{
     BookingStore, Commit, End, HeaderFound, HeaderStore, Journal, Record, StoreError,
     journal::{built, recording, time},
-    transaction::{Item, string, text, write},
+    transaction::{Item, from_json, json, string, text, write},
 };
 
 /// What is known of a booking as a whole.
@@ -39,6 +38,13 @@ pub struct Header {
     pub created_at: Timestamp,
     /// When its status changed last.
     pub updated_at: Timestamp,
+}
+
+impl Header {
+    /// What participants need to know of the booking.
+    pub fn plan(&self) -> Plan {
+        Plan::new(self.trip.clone(), PaymentReference::derive(&self.booking_id, &self.request_digest))
+    }
 }
 
 /// The table of headers.
@@ -75,6 +81,33 @@ impl Bookings {
 }
 
 impl BookingStore for Bookings {
+    async fn collect(&self, booking: &BookingId, leg: Leg) -> Result<Option<Vec<Leg>>, StoreError> {
+        const COLLECT: &str = "noting that a leg is given back";
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("booking_id", string(booking.as_str()))
+            .update_expression("ADD given_back :leg")
+            .condition_expression("attribute_exists(booking_id)")
+            .expression_attribute_values(":leg", AttributeValue::Ss(vec![leg.name().to_owned()]))
+            .return_values(ReturnValue::UpdatedNew);
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                return match error.as_service_error() {
+                    Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(None),
+                    _ => Err(StoreError::unavailable(COLLECT, error)),
+                };
+            }
+        };
+        let attributes = answer.attributes.unwrap_or_default();
+        let Some(AttributeValue::Ss(names)) = attributes.get("given_back") else {
+            return Err(StoreError::corrupt(COLLECT, "there is no set of legs"));
+        };
+        Ok(Some(Leg::ALL.into_iter().filter(|leg| names.iter().any(|name| name == leg.name())).collect()))
+    }
+
     async fn end(&self, record: &Record<'_>, end: &End<'_>) -> Result<Commit<HeaderFound>, StoreError> {
         const END: &str = "ending a booking";
         let not_ended = "#status IN (:pending, :needs_operator)";
@@ -169,10 +202,6 @@ impl HeaderStore for Headers {
     }
 }
 
-fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default() // strings, numbers and maps of them: always representable
-}
-
 fn item(header: &Header) -> Item {
     let mut item = Item::from([
         ("booking_id".into(), string(header.booking_id.as_str())),
@@ -220,11 +249,6 @@ fn header(item: &Item) -> Result<Header, StoreError> {
         created_at: at("created_at")?,
         updated_at: at("updated_at")?,
     })
-}
-
-fn from_json<T: DeserializeOwned>(operation: &'static str, item: &Item, name: &str) -> Result<T, StoreError> {
-    serde_json::from_str(text(operation, item, name)?)
-        .map_err(|error| StoreError::corrupt(operation, format!("{name}: {error}")))
 }
 
 fn status(operation: &'static str, item: &Item) -> Result<Status, StoreError> {

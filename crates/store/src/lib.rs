@@ -24,7 +24,7 @@ pub use transaction::client;
 
 use jiff::Timestamp;
 use saga::{
-    BookingId, Outcome, Reason, Status, StockLine,
+    BookingId, Leg, Money, Outcome, Reason, Status, StockLine,
     payment::{Recorded, State},
     reservation::Stock,
 };
@@ -131,6 +131,15 @@ pub trait PaymentStore {
         decision: &State,
     ) -> impl Future<Output = Result<Commit<PaymentFound>, StoreError>> + Send;
 
+    /// Notes the price of a leg that is reserved, and says which are known by now. It changes no decision. May be
+    /// repeated.
+    fn collect(
+        &self,
+        booking: &BookingId,
+        leg: Leg,
+        price: Money,
+    ) -> impl Future<Output = Result<Vec<(Leg, Money)>, StoreError>> + Send;
+
     /// Moves to `aborted` and records the outcome of `abort`, if nothing is decided.
     fn fence(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<PaymentFound>, StoreError>> + Send;
 
@@ -153,13 +162,21 @@ pub struct End<'a> {
     /// The status to set.
     pub status: Status,
     /// What was paid.
-    pub total: Option<saga::Money>,
+    pub total: Option<Money>,
     /// What went wrong.
     pub reason: Option<&'a Reason>,
 }
 
 /// Booking headers and their part of the journal, seen by the participant that ends bookings.
 pub trait BookingStore {
+    /// Notes that a leg is given back, and says which are by now; none if there is no such booking. It changes no status.
+    /// May be repeated.
+    fn collect(
+        &self,
+        booking: &BookingId,
+        leg: Leg,
+    ) -> impl Future<Output = Result<Option<Vec<Leg>>, StoreError>> + Send;
+
     /// Sets how the booking ends and records the outcome, if it has not ended and the step is not recorded (a step
     /// that may happen again, `booking.park`, is recorded again).
     fn end(

@@ -1,18 +1,19 @@
-//! Payment's decisions: one item per booking, `{booking_id, state, amount, currency, charge_id}`.
+//! Payment's decisions: one item per booking, `{booking_id, state, amount, currency, charge_id, reason}`, and while
+//! events come in, the prices of the legs: `{flight_price, hotel_price, car_price}`.
 
 use aws_sdk_dynamodb::{
     Client,
-    types::{ConditionCheck, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
+    types::{ConditionCheck, ReturnValue, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
 };
 use saga::{
-    BookingId, Currency, Money, Step,
+    BookingId, Currency, Leg, Money, Outcome, Step,
     payment::{Recorded, State},
 };
 
 use crate::{
     Commit, Journal, PaymentFound, PaymentStore, Record, Recording, StoreError,
     journal::{built, entry},
-    transaction::{Item, Refused, integer, number, string, text, write},
+    transaction::{Item, Refused, from_json, integer, json, number, string, text, write},
 };
 
 /// The table of payment's decisions, with the journal that belongs to it.
@@ -55,6 +56,11 @@ impl Payments {
                 .expression_attribute_values(":amount", number(amount.amount))
                 .expression_attribute_values(":currency", string(String::from(amount.currency)))
                 .expression_attribute_values(":charge_id", string(charge_id));
+        }
+        if let State::Aborted { reason: Some(reason) } = state {
+            update = update
+                .update_expression("SET #state = :to, reason = :reason")
+                .expression_attribute_values(":reason", string(json(reason)));
         }
         built(update.build().map(|update| TransactWriteItem::builder().update(update).build()))
     }
@@ -112,9 +118,30 @@ impl PaymentStore for Payments {
     }
 
     async fn fence(&self, record: &Record<'_>) -> Result<Commit<PaymentFound>, StoreError> {
-        let items =
-            vec![self.move_to(record.id, &State::Aborted, NOTHING_DECIDED)?, self.journal.put_if_absent(record)?];
+        let reason = match record.outcome {
+            Outcome::Aborted { reason } => reason.clone(),
+            _ => None,
+        };
+        let aborted = State::Aborted { reason };
+        let items = vec![self.move_to(record.id, &aborted, NOTHING_DECIDED)?, self.journal.put_if_absent(record)?];
         found(write(&self.client, "aborting the payment", items).await?)
+    }
+
+    async fn collect(&self, booking: &BookingId, leg: Leg, price: Money) -> Result<Vec<(Leg, Money)>, StoreError> {
+        const COLLECT: &str = "noting the price of a leg";
+        let request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("booking_id", string(booking.as_str()))
+            .update_expression("SET #price = :price")
+            .expression_attribute_names("#price", price_of(leg))
+            .expression_attribute_values(":price", string(json(&price)))
+            .return_values(ReturnValue::AllNew);
+        let answer = request.send().await.map_err(|error| StoreError::unavailable(COLLECT, error))?;
+        let item = answer.attributes.unwrap_or_default();
+        let known = Leg::ALL.into_iter().filter(|leg| item.contains_key(price_of(*leg)));
+        known.map(|leg| Ok((leg, from_json(COLLECT, &item, price_of(leg))?))).collect()
     }
 
     async fn record(&self, record: &Record<'_>) -> Result<Commit<Recording>, StoreError> {
@@ -138,13 +165,24 @@ fn found(written: Result<(), Refused>) -> Result<Commit<PaymentFound>, StoreErro
     Ok(Commit::Found(PaymentFound { state: state(refused.item(0))?, recorded, validation }))
 }
 
+const fn price_of(leg: Leg) -> &'static str {
+    match leg {
+        Leg::Flight => "flight_price",
+        Leg::Hotel => "hotel_price",
+        Leg::Car => "car_price",
+    }
+}
+
 fn state(item: Option<&Item>) -> Result<State, StoreError> {
     const READ: &str = "reading a payment";
-    let Some(item) = item else { return Ok(State::Collecting) };
+    // Prices may have been collected before anything was tried.
+    let Some(item) = item.filter(|item| item.contains_key("state")) else { return Ok(State::Collecting) };
     Ok(match text(READ, item, "state")? {
         "charging" => State::Charging,
         "declined" => State::Declined,
-        "aborted" => State::Aborted,
+        "aborted" => State::Aborted {
+            reason: if item.contains_key("reason") { Some(from_json(READ, item, "reason")?) } else { None },
+        },
         "charged" => {
             State::Charged { amount: money(READ, item)?, charge_id: text(READ, item, "charge_id")?.to_owned() }
         }

@@ -6,13 +6,15 @@ use aws_config::{SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_dynamodb::{
     Client, config,
     error::SdkError,
-    operation::transact_write_items::TransactWriteItemsError,
+    operation::{put_item::PutItemError, transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
     types::{AttributeValue, CancellationReason, TransactWriteItem},
 };
 use aws_smithy_runtime_api::client::{
     interceptors::context::InterceptorContext,
     retries::classifiers::{ClassifyRetry, RetryAction},
 };
+
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::StoreError;
 
@@ -51,19 +53,19 @@ impl ClassifyRetry for Conflicts {
     }
 
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let error = context
-            .output_or_error()
-            .and_then(Result::err)
-            .and_then(|error| error.as_operation_error())
-            .and_then(|error| error.downcast_ref::<TransactWriteItemsError>());
-        match error {
-            Some(TransactWriteItemsError::TransactionCanceledException(cancelled))
-                if is_contention(cancelled.cancellation_reasons()) =>
-            {
-                RetryAction::transient_error()
+        let error = context.output_or_error().and_then(Result::err).and_then(|error| error.as_operation_error());
+        let Some(error) = error else { return RetryAction::NoActionIndicated };
+        let is_contention = match error.downcast_ref::<TransactWriteItemsError>() {
+            Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
+                is_contention(cancelled.cancellation_reasons())
             }
-            _ => RetryAction::NoActionIndicated,
-        }
+            // A single write met a transaction on its item.
+            _ => {
+                error.downcast_ref::<UpdateItemError>().is_some_and(UpdateItemError::is_transaction_conflict_exception)
+                    || error.downcast_ref::<PutItemError>().is_some_and(PutItemError::is_transaction_conflict_exception)
+            }
+        };
+        if is_contention { RetryAction::transient_error() } else { RetryAction::NoActionIndicated }
     }
 }
 
@@ -140,6 +142,21 @@ pub(crate) fn integer(operation: &'static str, item: &Item, name: &str) -> Resul
         },
         Some(_) => Err(StoreError::corrupt(operation, format!("{name} is no number"))),
     }
+}
+
+/// A value as JSON text.
+pub(crate) fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).unwrap_or_default() // strings, numbers and maps of them: always representable
+}
+
+/// The value of a string attribute that holds JSON text.
+pub(crate) fn from_json<T: DeserializeOwned>(
+    operation: &'static str,
+    item: &Item,
+    name: &str,
+) -> Result<T, StoreError> {
+    serde_json::from_str(text(operation, item, name)?)
+        .map_err(|error| StoreError::corrupt(operation, format!("{name}: {error}")))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 use runtime::{number_setting, setting};
-use services::{SandboxProvider, StateMachine, api::Api};
+use services::{SandboxProvider, StateMachine, Topic, api::Api};
 use store::{Headers, Journal, Ledger};
 
 #[tokio::main(flavor = "current_thread")]
@@ -16,6 +16,7 @@ async fn main() -> Result<(), runtime::Error> {
         headers: Headers::new(client, setting("BOOKINGS_TABLE")?),
         journal,
         executions: StateMachine::new(aws_sdk_sfn::Client::new(&aws), setting("STATE_MACHINE_ARN")?),
+        events: Topic::new(aws_sdk_sns::Client::new(&aws), setting("EVENTS_TOPIC_ARN")?),
         provider: SandboxProvider { ledger, clock: Timestamp::now },
         clock: Timestamp::now,
     };

@@ -1,15 +1,16 @@
 //! Reserves and cancels cars, day by day.
 
 use jiff::Timestamp;
-use runtime::{number_setting, setting};
+use runtime::{Failure, Fault, Input, Participant, Queue, number_setting, setting};
 use saga::Leg;
-use services::{Catalogue, Seller, StepError};
+use services::{Catalogue, Events, Seller, StepError, Topic};
 use store::{Journal, StockTable};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), runtime::Error> {
     runtime::start_logging();
-    let client = store::client(&runtime::aws()?);
+    let aws = runtime::aws()?;
+    let client = store::client(&aws);
     let journal = Journal::new(client.clone(), setting("JOURNAL_TABLE")?, number_setting("JOURNAL_RETENTION_DAYS")?);
     let seller = Seller {
         leg: Leg::Car,
@@ -17,5 +18,16 @@ async fn main() -> Result<(), runtime::Error> {
         catalogue: Catalogue::bundled()?,
         clock: Timestamp::now,
     };
-    runtime::serve_commands(async |payload| seller.handle(&payload).await, StepError::error_type).await
+    let topic = Topic::new(aws_sdk_sns::Client::new(&aws), setting("EVENTS_TOPIC_ARN")?);
+    Participant {
+        handle: async |input| match input {
+            Input::Command(payload) => seller.handle(&payload).await.map(Some),
+            Input::Event(event) | Input::Failure(Failure { event, .. }) => seller.hear(&event).await,
+        },
+        publish: async |event| topic.publish(event).await,
+        fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
+        queue: Queue::of_function(&aws)?,
+    }
+    .serve()
+    .await
 }

@@ -1,21 +1,48 @@
-//! Finds bookings that should have ended and drives them again.
+//! Finds bookings that should have ended and drives them again, or calls an operator.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
-use runtime::{number_setting, setting};
-use services::{Reconciler, StateMachine, StepError};
-use store::Headers;
+use runtime::{Failure, Fault, Input, Participant, Queue, number_setting, setting};
+use saga::{Leg, Participant as Of};
+use services::{BookingDesk, DeadLetterQueues, Events, Reconciler, StateMachine, StepError, Topic};
+use store::{Bookings, Headers, Journal};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), runtime::Error> {
     runtime::start_logging();
     let aws = runtime::aws()?;
+    let (client, bookings) = (store::client(&aws), setting("BOOKINGS_TABLE")?);
+    let journal = Journal::new(client.clone(), setting("JOURNAL_TABLE")?, number_setting("JOURNAL_RETENTION_DAYS")?);
+    let dead_letters = [
+        (Of::Seller(Leg::Flight), setting("FLIGHT_DEAD_LETTERS_URL")?),
+        (Of::Seller(Leg::Hotel), setting("HOTEL_DEAD_LETTERS_URL")?),
+        (Of::Seller(Leg::Car), setting("CAR_DEAD_LETTERS_URL")?),
+        (Of::Payment, setting("STEP_FAILURES_DEAD_LETTERS_URL")?),
+        (Of::Booking, setting("BOOKING_DEAD_LETTERS_URL")?),
+    ];
+    let topic = Topic::new(aws_sdk_sns::Client::new(&aws), setting("EVENTS_TOPIC_ARN")?);
     let reconciler = Reconciler {
-        headers: Headers::new(store::client(&aws), setting("BOOKINGS_TABLE")?),
+        headers: Headers::new(client.clone(), bookings.clone()),
         executions: StateMachine::new(aws_sdk_sfn::Client::new(&aws), setting("STATE_MACHINE_ARN")?),
+        events: topic.clone(),
+        dead_letters: DeadLetterQueues::new(aws_sdk_sqs::Client::new(&aws), dead_letters),
+        read: |message| runtime::event(message).ok(),
+        desk: BookingDesk { store: Bookings::new(client, bookings, journal), clock: Timestamp::now },
         max_age: Duration::from_secs(number_setting("PENDING_MAX_AGE_SECONDS")?),
         clock: Timestamp::now,
     };
-    runtime::serve_commands(async |_schedule| reconciler.run().await, StepError::error_type).await
+    Participant {
+        handle: async |input| match input {
+            Input::Command(_schedule) => reconciler.run().await.map(Some),
+            Input::Event(parked) | Input::Failure(Failure { event: parked, .. }) => {
+                reconciler.resume(&parked).await.map(|()| None)
+            }
+        },
+        publish: async |event| topic.publish(event).await,
+        fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
+        queue: Queue::of_function(&aws)?,
+    }
+    .serve()
+    .await
 }

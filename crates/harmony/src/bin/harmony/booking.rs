@@ -2,10 +2,14 @@
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Args, builder::PossibleValuesParser};
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use harmony::{
     Client, ClientError, TripRequest,
     client::fresh_key,
+    scenarios::VARIANTS,
     show::{Look, render},
     trip::today,
 };
@@ -27,8 +31,8 @@ pub struct Options {
     #[arg(long)]
     key: Option<String>,
     /// Who coordinates
-    #[arg(long, default_value = "orchestrated", value_parser = PossibleValuesParser::new(["orchestrated", "choreographed"]))]
-    variant: String,
+    #[arg(long, default_value = Variant::Orchestrated.name(), value_parser = variant())]
+    variant: Variant,
     /// First day of the trip [default: in 30 days]
     #[arg(long, value_name = "YYYY-MM-DD")]
     date: Option<Date>,
@@ -68,9 +72,7 @@ impl Options {
     fn request(self) -> TripRequest {
         let date = self.date.unwrap_or_else(|| today().saturating_add(TripRequest::DAYS_AHEAD.days()));
         let mut trip = TripRequest::default().lasting(date, self.nights);
-        if self.variant == Variant::Choreographed.name() {
-            trip.variant = Variant::Choreographed;
-        }
+        trip.variant = self.variant;
         (trip.traveller.name, trip.traveller.email) = (self.name, self.email);
         (trip.flight.flight_no, trip.flight.seats) = (self.flight, self.seats);
         (trip.hotel.hotel_id, trip.hotel.rooms) = (self.hotel, self.rooms);
@@ -118,6 +120,12 @@ async fn follow(client: &Client, id: &BookingId) -> Result<ExitCode> {
     drop(progress);
     say(render(&booking, Look::of_stdout()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads a variant by its name.
+pub fn variant() -> impl TypedValueParser<Value = Variant> {
+    let named = |name: String| VARIANTS.into_iter().find(|variant| variant.name() == name).ok_or("no such variant");
+    PossibleValuesParser::new(VARIANTS.map(Variant::name)).try_map(named)
 }
 
 pub fn id(text: &str) -> std::result::Result<BookingId, String> {

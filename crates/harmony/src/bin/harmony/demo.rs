@@ -1,28 +1,28 @@
-//! `harmony demo`: books every scenario through the HTTP API, and shows what became of it.
+//! `harmony demo`: books every scenario through the HTTP API in both variants, and shows what became of it.
 
 use std::{
     process::ExitCode,
     time::{Duration, Instant},
 };
 
+use clap::Args;
 use console::Style;
 use futures_util::future::join_all;
 use harmony::{
-    Answer, Client, ClientError, Stack, TripRequest,
+    Answer, Booking, Client, ClientError, Stack, TripRequest,
     client::fresh_key,
+    compare::{self, duration, once},
     loader::{DAYS, Stock, dates},
     local::root,
-    scenarios::{self, Observed, check},
+    scenarios::{self, Observed, Scenario, VARIANTS, check},
     show::{Look, line, render, wrap},
     trip::today,
 };
 use jiff::{ToSpan, civil::Date};
-use saga::BookingRequest;
+use saga::{BookingRequest, Status, Variant};
 
 use crate::{
-    Result,
-    booking::PATIENCE,
-    local,
+    Result, booking, local,
     output::{Several, say},
     stock::load_into,
     target::{self, Target},
@@ -31,9 +31,29 @@ use crate::{
 const GOOD: Style = Style::new().green();
 const BAD: Style = Style::new().red();
 
-type Outcome = (std::result::Result<Observed, ClientError>, Duration);
+/// How long a booking may take on AWS, where Lambda waits for a minute and then for two before it tries a step again that
+/// an event has led to.
+const PATIENCE: Duration = Duration::from_secs(300);
 
-pub async fn run(target: &target::Options) -> Result<ExitCode> {
+#[derive(Args)]
+pub struct Options {
+    /// Book in this variant only, and show all details [default: both, next to each other]
+    #[arg(long, value_parser = booking::variant())]
+    variant: Option<Variant>,
+}
+
+/// A scenario in a variant, and what came of it.
+struct Outcome {
+    scenario: &'static Scenario,
+    variant: Variant,
+    observed: std::result::Result<Observed, ClientError>,
+    /// What is otherwise than expected.
+    wrong: Vec<String>,
+    took: Duration,
+}
+
+pub async fn run(target: &target::Options, options: &Options) -> Result<ExitCode> {
+    let variants = options.variant.map_or(VARIANTS.to_vec(), |variant| vec![variant]);
     let own; // The local AWS runs as long as this value lives.
     let Target { client, stack, .. } = match answering(target).await? {
         Some(target) => target,
@@ -45,12 +65,13 @@ pub async fn run(target: &target::Options) -> Result<ExitCode> {
         }
     };
     let date = match &stack {
-        Some(stack) => date_with_stock(stack).await?,
+        Some(stack) => date_with_stock(stack, variants.len()).await?,
         None => TripRequest::default().flight.date,
     };
+    let patience = if stack.is_some_and(|stack| stack.is_local()) { booking::PATIENCE } else { PATIENCE };
     let started = Instant::now();
-    let outcomes = book(&client, date).await?;
-    report(&outcomes, started.elapsed())
+    let outcomes = book(&client, date, &variants, patience).await?;
+    report(&outcomes, variants.len(), started.elapsed())
 }
 
 /// What is named, or the local AWS that runs, if it answers.
@@ -69,9 +90,9 @@ async fn answering(options: &target::Options) -> Result<Option<Target>> {
 }
 
 /// A date on which all scenarios can be booked, as far as stock is concerned. A local AWS that has none gets some.
-async fn date_with_stock(stack: &Stack) -> Result<Date> {
+async fn date_with_stock(stack: &Stack, variants: usize) -> Result<Date> {
     let stock = Stock::of(stack, &stack.sdk().await?)?;
-    let most = scenarios::ALL.len() as u32; // 8
+    let most = (scenarios::ALL.len() * variants) as u32; // 16
     let mut empty = None;
     // Every start until the last day that stock is loaded for by default.
     let starts = TripRequest::DAYS_AHEAD..i32::from(DAYS) - 4;
@@ -93,23 +114,30 @@ async fn date_with_stock(stack: &Stack) -> Result<Date> {
 }
 
 /// Books all scenarios at once, as their travellers would.
-async fn book(client: &Client, date: Date) -> Result<Vec<Outcome>> {
+async fn book(client: &Client, date: Date, variants: &[Variant], patience: Duration) -> Result<Vec<Outcome>> {
+    const SCENARIOS: &[Scenario] = &scenarios::ALL;
     let several = Several::default();
     let run = fresh_key("demo");
-    let bookings = scenarios::ALL.iter().map(|scenario| {
-        let (request, key) =
-            (scenario.request(TripRequest::on(date)), format!("{run}-{}", scenario.name.replace(' ', "-")));
-        let line = several.add(format!("{:26}", scenario.name));
+    let both = SCENARIOS.iter().flat_map(|scenario| variants.iter().map(move |variant| (scenario, *variant)));
+    let bookings = both.map(|(scenario, variant)| {
+        let request = scenario.request(TripRequest::on(date), variant);
+        let key = format!("{run}-{}-{}", scenario.name.replace(' ', "-"), variant.name());
+        let name = format!("{:26}{:15}", scenario.name, variant.name());
+        let line = several.add(&name);
         async move {
             let started = Instant::now();
-            let look = |booking: &harmony::Booking| line.now(format!("{:26}{}", scenario.name, booking.status));
-            let observed = scenario.run(client, &request, &key, PATIENCE, look).await;
+            let look = |booking: &Booking| line.now(format!("{name}{}", booking.status));
+            let observed = scenario.run(client, &request, &key, patience, look).await;
             let took = started.elapsed();
             let end = observed.as_ref().map_or("no end".into(), |observed| {
                 observed.bookings.first().map_or("refused".into(), |booking| booking.status.to_string())
             });
-            line.end(format!("{:26}{end}, after {took:.1?}", scenario.name));
-            (observed, took)
+            line.end(format!("{name}{end}, after {took:.1?}"));
+            let wrong = match &observed {
+                Ok(observed) => check(scenario, observed).err().unwrap_or_default(),
+                Err(error) => vec![format!("expected {}, got no end: {error}", scenario.expected)],
+            };
+            Outcome { scenario, variant, observed, wrong, took }
         }
     });
     let outcomes = join_all(bookings).await;
@@ -117,41 +145,70 @@ async fn book(client: &Client, date: Date) -> Result<Vec<Outcome>> {
     Ok(outcomes)
 }
 
-fn report(outcomes: &[Outcome], took: Duration) -> Result<ExitCode> {
-    let look = Look::of_stdout();
-    let mut otherwise = Vec::new();
-    for (nth, (scenario, (observed, took))) in scenarios::ALL.iter().zip(outcomes).enumerate() {
-        let wrong = match observed {
-            Ok(observed) => check(scenario, observed).err().unwrap_or_default(),
-            Err(error) => vec![format!("expected {}, got no end: {error}", scenario.expected)],
-        };
-        let mark = if wrong.is_empty() { look.style(GOOD, "✓") } else { look.style(BAD, "✗") };
-        let title = look.style(Style::new().bold(), format!("{}. {}", nth + 1, scenario.name));
-        say(format!("{mark} {title}, after {took:.1?}"))?;
-        say(wrap(look, scenario.about, 0))?;
-        say(line(look, "expected", scenario.expected))?;
-        for wrong in &wrong {
-            say(line(look, "but", look.style(BAD, wrong)))?;
-        }
-        if let Ok(observed) = observed {
-            if scenario.sent > 1 {
-                let answers: Vec<_> = observed.answers.iter().map(answered).collect();
-                say(line(look, "answers", answers.join(", then ")))?;
-            }
-            for booking in &observed.bookings {
-                say(render(booking, look))?;
-            }
-        }
-        say("")?;
-        // The rest stands above.
-        otherwise.extend(wrong.first().map(|wrong| format!("{}: {wrong}", scenario.name)));
+impl Outcome {
+    fn booking(&self) -> Option<&Booking> {
+        self.observed.as_ref().ok()?.bookings.first()
     }
+
+    fn answers(&self) -> String {
+        let answers = self.observed.as_ref().map(|observed| observed.answers.iter().map(answered).collect::<Vec<_>>());
+        answers.map_or("none".into(), |answers| answers.join(", then "))
+    }
+}
+
+fn report(outcomes: &[Outcome], variants: usize, took: Duration) -> Result<ExitCode> {
+    let look = Look::of_stdout();
+    for (nth, outcomes) in outcomes.chunks(variants).enumerate() {
+        scenario(nth + 1, outcomes, look)?;
+    }
+    // The rest stands above.
+    let otherwise: Vec<_> = outcomes.iter().filter_map(|outcome| Some((outcome, outcome.wrong.first()?))).collect();
     let as_expected = outcomes.len() - otherwise.len();
-    say(format!("{as_expected} of {} scenarios ended as expected, in {took:.1?}", outcomes.len()))?;
-    for wrong in &otherwise {
-        say(look.style(BAD, wrong))?;
+    say(format!("{as_expected} of {} bookings ended as expected, in {took:.1?}", outcomes.len()))?;
+    // The first scenario is the trip that everything goes well with.
+    let times = outcomes.iter().take(variants).filter_map(|outcome| {
+        let booking = outcome.booking().filter(|booking| booking.status == Status::Confirmed)?;
+        Some(format!("{} {}", outcome.variant.name(), duration(booking)))
+    });
+    let times: Vec<_> = times.collect();
+    if let ([_, ..], Some(outcome)) = (times.as_slice(), outcomes.first()) {
+        say(format!("{}, from the request to the end: {}", outcome.scenario.name, times.join(", ")))?;
+    }
+    for (Outcome { scenario, variant, .. }, wrong) in &otherwise {
+        say(look.style(BAD, format!("{}, {}: {wrong}", scenario.name, variant.name())))?;
     }
     Ok(if otherwise.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A scenario, and what came of it in each variant.
+fn scenario(nth: usize, outcomes: &[Outcome], look: Look) -> Result<()> {
+    let [Outcome { scenario, took, .. }, others @ ..] = outcomes else { return Ok(()) };
+    let good = outcomes.iter().all(|outcome| outcome.wrong.is_empty());
+    let mark = if good { look.style(GOOD, "✓") } else { look.style(BAD, "✗") };
+    let title = look.style(Style::new().bold(), format!("{nth}. {}", scenario.name));
+    let after = if others.is_empty() { format!(", after {took:.1?}") } else { String::new() };
+    say(format!("{mark} {title}{after}"))?;
+    say(wrap(look, scenario.about, 0))?;
+    say(line(look, "expected", scenario.expected))?;
+    for Outcome { variant, wrong, .. } in outcomes {
+        let variant = if others.is_empty() { String::new() } else { format!("{}: ", variant.name()) };
+        for wrong in wrong {
+            say(line(look, "but", look.style(BAD, format!("{variant}{wrong}"))))?;
+        }
+    }
+    if scenario.sent > 1 {
+        let answers: Vec<_> = outcomes.iter().map(|outcome| (outcome.variant, outcome.answers())).collect();
+        say(once(look, "answers", &answers).join("\n"))?;
+    }
+    if let [Outcome { observed, .. }] = outcomes {
+        for booking in observed.iter().flat_map(|observed| &observed.bookings) {
+            say(render(booking, look))?;
+        }
+    } else {
+        let sides: Vec<_> = outcomes.iter().map(|outcome| (outcome.variant, outcome.booking())).collect();
+        say(compare::render(&sides, look))?;
+    }
+    Ok(say("")?)
 }
 
 fn answered(answer: &Answer) -> String {

@@ -1,6 +1,7 @@
 //! `harmony`: the command-line program of this project. `harmony help` lists what it can do.
 
 mod booking;
+mod dead_letters;
 mod demo;
 mod local;
 mod output;
@@ -23,8 +24,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Book every scenario and show what became of it
-    Demo,
+    /// Book every scenario in both variants and show what became of it
+    Demo(demo::Options),
     /// Start a local AWS with the template and stock, and keep it running
     Local(local::Options),
     /// Stop the local AWS that `harmony local` started
@@ -40,6 +41,10 @@ enum Command {
         #[arg(long)]
         wait: bool,
     },
+    /// List the messages that were given up and wait for an operator
+    Parked,
+    /// Put those messages back, and wait until their bookings have ended
+    Redrive(dead_letters::Options),
     /// Put stock on sale, replacing what there was
     Load(stock::Options),
 }
@@ -50,11 +55,13 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Demo => wait_for(demo::run(&cli.target)),
+        Command::Demo(options) => wait_for(demo::run(&cli.target, &options)),
         Command::Local(options) => local::up(options).map(|()| ExitCode::SUCCESS),
         Command::Down => local::down().map(|()| ExitCode::SUCCESS),
         Command::Book(options) => wait_for(booking::book(&cli.target, options)),
         Command::Show { id, wait } => wait_for(booking::show(&cli.target, &id, wait)),
+        Command::Parked => wait_for(dead_letters::parked(&cli.target)),
+        Command::Redrive(options) => wait_for(dead_letters::redrive(&cli.target, options)),
         Command::Load(options) => wait_for(stock::load(&cli.target, options)),
     };
     result.unwrap_or_else(|error| {

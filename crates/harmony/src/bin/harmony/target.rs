@@ -1,4 +1,6 @@
-//! What a command works on: the API that is named, the stack that is named, or the local AWS that runs.
+//! What a command works on: the API or the stack that is named, or the local AWS that runs.
+
+use std::path::Path;
 
 use clap::Args;
 use harmony::{
@@ -18,6 +20,9 @@ pub struct Options {
     /// A stack on AWS; region and credentials come from the environment or the profile
     #[arg(long, global = true, env = "HARMONY_STACK", hide_env_values = true, value_name = "NAME")]
     stack_name: Option<String>,
+    /// A stack that a file describes, as `harmony local` writes it
+    #[arg(long, global = true, env = "HARMONY_STACK_FILE", hide_env_values = true, value_name = "PATH")]
+    stack_file: Option<String>,
 }
 
 /// What to work on.
@@ -33,27 +38,34 @@ pub struct Target {
 impl Options {
     /// What is named, or the local AWS that runs; none if neither.
     pub fn find(&self) -> Result<Option<Target>> {
-        let (url, stack) = (given(&self.api_url), given(&self.stack_name));
-        let is_named = url.is_some() || stack.is_some();
-        let stack = match stack {
-            Some(name) => Some(Stack::deployed(name)?),
-            None if url.is_some() => None,
-            None => running()?.map(|found| found.stack),
+        let url = given(&self.api_url);
+        let stack = match (given(&self.stack_name), given(&self.stack_file)) {
+            (Some(_), Some(_)) => return Err("give either --stack-name or --stack-file: they name two stacks".into()),
+            (Some(name), None) => Some(Stack::deployed(name)?),
+            (None, Some(path)) => Some(Stack::from_file(Path::new(path))?),
+            (None, None) => None,
         };
+        let is_named = url.is_some() || stack.is_some();
+        let stack = if is_named { stack } else { running()?.map(|found| found.stack) };
         let Some(url) = url.or(stack.as_ref().map(|stack| stack.api_url.as_str())) else { return Ok(None) };
         Ok(Some(Target { client: Client::new(url)?, stack, is_named }))
     }
 
     /// The API to work on.
     pub fn client(&self) -> Result<Client> {
-        let nothing = "no API to work on: start one with `harmony local`, or give --api-url or --stack-name";
+        let nothing =
+            "no API to work on: start one with `harmony local`, or give --api-url, --stack-name or --stack-file";
         Ok(self.find()?.ok_or(nothing)?.client)
     }
 
-    /// The stack to work on.
-    pub fn stack(&self) -> Result<Stack> {
-        let nothing = "no stack to work on: start one with `harmony local`, or give --stack-name";
-        Ok(self.find()?.and_then(|target| target.stack).ok_or(nothing)?)
+    /// The stack to work on, and its API.
+    pub fn stack(&self) -> Result<(Stack, Client)> {
+        match self.find()? {
+            Some(Target { client, stack: Some(stack), .. }) => Ok((stack, client)),
+            _ => {
+                Err("no stack to work on: start one with `harmony local`, or give --stack-name or --stack-file".into())
+            }
+        }
     }
 }
 

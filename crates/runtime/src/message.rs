@@ -1,0 +1,181 @@
+//! What a message says, in whichever shape it travels.
+//!
+//! | shape | where from | what it says |
+//! |---|---|---|
+//! | any JSON object | published to the topic | the event is the message |
+//! | a record of a success | Destinations, `OnSuccess` | the event is what the function returned (`responsePayload`) |
+//! | a record of a failure | Destinations, `OnFailure` | the function gave up the event that it was given (`requestPayload`) |
+//! | a notification | a subscription's dead-letter queue | nobody was given the event |
+//!
+//! A record nests what caused it, which may be a record again. Nobody passes a record on: each function returns an event
+//! of its own, so that the nesting ends with the next one.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html>
+
+use serde_json::Value;
+
+/// What a function is invoked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// The payload itself: a command, or a schedule's event.
+    Command(Value),
+    /// Something happened.
+    Event(Value),
+    /// Somebody gave an event up.
+    Failure(Failure),
+}
+
+/// An event that was given up, after all retries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Failure {
+    /// The event.
+    pub event: Value,
+    /// The name of the function that gave up; empty if none was given the event.
+    pub function: String,
+    /// Why: the error's type, or the condition under which Lambda gave up.
+    pub error_type: String,
+}
+
+/// A message that nobody can read, however often it comes.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the message cannot be read: {0}")]
+pub struct Unreadable(pub(crate) String);
+
+fn unreadable(cause: impl Into<String>) -> Unreadable {
+    Unreadable(cause.into())
+}
+
+/// Reads what came from the topic or a queue.
+pub fn read(text: &str) -> Result<Input, Unreadable> {
+    let message: Value = serde_json::from_str(text).map_err(|error| unreadable(format!("it is no JSON: {error}")))?;
+    if !message.is_object() {
+        return Err(unreadable("it is no JSON object"));
+    }
+    if message["Type"] == "Notification" {
+        let event = event(message["Message"].as_str().ok_or_else(|| unreadable("it is a notification of nothing"))?)?;
+        return Ok(Input::Failure(Failure { event, function: String::new(), error_type: "no delivery".into() }));
+    }
+    let Some(condition) = message.pointer("/requestContext/condition").and_then(Value::as_str) else {
+        return Ok(Input::Event(message));
+    };
+    if condition == "Success" {
+        return Ok(Input::Event(response(message)?));
+    }
+    let error_type = message.pointer("/responsePayload/errorType").and_then(Value::as_str).unwrap_or(condition);
+    Ok(Input::Failure(Failure {
+        event: event(notified(&message["requestPayload"])?)?,
+        function: function_name(message.pointer("/requestContext/functionArn")),
+        error_type: error_type.to_owned(),
+    }))
+}
+
+/// The event that a message is about, whether it is said or given up.
+pub fn event(text: &str) -> Result<Value, Unreadable> {
+    match read(text)? {
+        Input::Event(event) | Input::Command(event) => Ok(event),
+        Input::Failure(failure) => Ok(failure.event),
+    }
+}
+
+/// The message in an invocation by SNS, which always brings one.
+pub(crate) fn notified(payload: &Value) -> Result<&str, Unreadable> {
+    match payload["Records"].as_array().map(Vec::as_slice) {
+        Some([record]) => record.pointer("/Sns/Message").and_then(Value::as_str),
+        _ => None,
+    }
+    .ok_or_else(|| unreadable("it is about an invocation that brought no message of a topic"))
+}
+
+fn response(mut record: Value) -> Result<Value, Unreadable> {
+    match record["responsePayload"].take() {
+        event @ Value::Object(_) => Ok(event),
+        _ => Err(unreadable("it is a record of a function that had nothing to say")),
+    }
+}
+
+/// `arn:aws:lambda:REGION:ACCOUNT:function:NAME:VERSION`
+fn function_name(arn: Option<&Value>) -> String {
+    arn.and_then(Value::as_str).and_then(|arn| arn.split(':').nth(6)).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn invocation(message: &Value) -> Value {
+        json!({"Records": [{"EventSource": "aws:sns", "Sns": {"Type": "Notification", "Message": message.to_string()}}]})
+    }
+
+    fn record(condition: &str, request: &Value, response: &Value) -> Value {
+        json!({
+            "version": "1.0",
+            "timestamp": "2019-11-14T18:16:05.568Z",
+            "requestContext": {
+                "requestId": "e4b46cbf-b738-xmpl-8880-a18cdf61200e",
+                "functionArn": "arn:aws:lambda:us-east-2:123456789012:function:my-flight:$LATEST",
+                "condition": condition,
+                "approximateInvokeCount": 3
+            },
+            "requestPayload": request,
+            "responseContext": {"statusCode": 200, "executedVersion": "$LATEST"},
+            "responsePayload": response
+        })
+    }
+
+    fn read_json(message: &Value) -> Result<Input, Unreadable> {
+        read(&message.to_string())
+    }
+
+    #[test]
+    fn an_event_is_found_in_every_shape() {
+        let (first, second) = (json!({"type": "a"}), json!({"type": "b"}));
+        assert_eq!(read_json(&first), Ok(Input::Event(first.clone())));
+        let success = record("Success", &invocation(&first), &second);
+        assert_eq!(read_json(&success), Ok(Input::Event(second.clone())));
+
+        let failed = |error_type: &str, event: &Value| {
+            Ok(Input::Failure(Failure {
+                event: event.clone(),
+                function: "my-flight".into(),
+                error_type: error_type.into(),
+            }))
+        };
+        let error = json!({"errorType": "StoreUnavailable", "errorMessage": "…"});
+        assert_eq!(
+            read_json(&record("RetriesExhausted", &invocation(&first), &error)),
+            failed("StoreUnavailable", &first)
+        );
+        // The next one fails on the record of the one before.
+        assert_eq!(
+            read_json(&record("EventAgeExceeded", &invocation(&success), &json!(null))),
+            failed("EventAgeExceeded", &second)
+        );
+
+        let undelivered = json!({"Type": "Notification", "MessageId": "1", "Message": success.to_string()});
+        let expected = Failure { event: second.clone(), function: String::new(), error_type: "no delivery".into() };
+        assert_eq!(read_json(&undelivered), Ok(Input::Failure(expected)));
+        assert_eq!(event(&undelivered.to_string()), Ok(second));
+    }
+
+    #[test]
+    fn garbage_is_told_what_it_lacks() {
+        let empty = invocation(&json!({}))["Records"].clone();
+        for (garbage, lack) in [
+            ("".to_owned(), "no JSON"),
+            ("[1]".into(), "no JSON object"),
+            ("\"x\"".into(), "no JSON object"),
+            (json!({"Type": "Notification"}).to_string(), "notification of nothing"),
+            (json!({"Type": "Notification", "Message": "{"}).to_string(), "no JSON"),
+            (record("Success", &json!({}), &json!(null)).to_string(), "nothing to say"),
+            (record("RetriesExhausted", &json!({}), &json!({})).to_string(), "no message of a topic"),
+            (
+                record("RetriesExhausted", &json!({"Records": [empty[0], empty[0]]}), &json!({})).to_string(),
+                "no message of a topic",
+            ),
+        ] {
+            let error = read(&garbage).unwrap_err().to_string();
+            assert!(error.contains(lack), "{garbage}: {error}");
+        }
+    }
+}

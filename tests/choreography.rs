@@ -1,0 +1,458 @@
+//! Holds the template against who reacts to what: every event reaches exactly those who listen to it, on the edge that
+//! their step needs, and whatever cannot be delivered or done ends in a queue that somebody watches.
+
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeSet;
+
+use saga::{
+    Class, Event, Participant, Step,
+    event::samples,
+    header::{self, Reaction as Ending},
+    payment::{self, Reaction as Deciding},
+    reservation,
+};
+use serde_yaml_ng::Value;
+
+fn template() -> Value {
+    serde_yaml_ng::from_str(include_str!("../template.yaml")).expect("the template is YAML")
+}
+
+/// The step that a participant carries out when it hears of an event, if all that it waits for is there.
+fn step(participant: Participant, event: &Event) -> Option<Step> {
+    match participant {
+        Participant::Seller(leg) => reservation::reaction(leg, event).map(|action| action.step()),
+        Participant::Payment => payment::reaction(event).map(|reaction| match reaction {
+            Deciding::Collect { .. } => Step::Charge,
+            Deciding::Abort { .. } => Step::Abort,
+        }),
+        Participant::Booking => header::reaction(event).map(|reaction| match reaction {
+            Ending::Confirm { .. } => Step::Confirm,
+            Ending::Collect { .. } => Step::Fail,
+        }),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Edge {
+    /// SNS invokes the function, which may give up in bounded time: then payment aborts.
+    Forward,
+    /// SNS puts the message into the function's inbox, where it stays until it is done.
+    Inbox,
+}
+
+/// What a step needs. What leads to the decision may be given up, for the decision can be *no*; what follows from it
+/// may not.
+fn edge(step: Step) -> Edge {
+    match step.class() {
+        Class::Compensatable | Class::Pivot => Edge::Forward,
+        Class::Retriable if step == Step::Abort => Edge::Forward,
+        Class::Retriable => Edge::Inbox,
+    }
+}
+
+/// How an event looks to a filter: as it was published, or in a record of the function that returned it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Shape {
+    Plain,
+    Record,
+}
+
+/// The shapes in which an event travels, which follow from the edges on which the steps that it tells of are asked for.
+fn shapes(event: &Event) -> BTreeSet<Shape> {
+    let mut shapes = BTreeSet::new();
+    if let Event::Requested { .. } = event {
+        shapes.insert(Shape::Plain); // the API and the reconciler say it themselves
+    }
+    for cause in samples() {
+        for participant in Participant::ALL {
+            let Some(step) = step(participant, &cause) else { continue };
+            let outcomes = saga_outcomes();
+            let said = outcomes.iter().filter_map(|outcome| Event::after(&cause, step, outcome));
+            if said.into_iter().any(|said| said.event_type() == event.event_type()) {
+                shapes.insert(if edge(step) == Edge::Forward { Shape::Record } else { Shape::Plain });
+            }
+        }
+    }
+    if matches!(event, Event::Charged { .. } | Event::Aborted { .. }) {
+        shapes.insert(Shape::Plain); // payment is fed with failures by SQS
+    }
+    shapes
+}
+
+fn saga_outcomes() -> Vec<saga::Outcome> {
+    use saga::{Money, Outcome, Rejection};
+    let rejection = Rejection::new("sold_out", "none left");
+    vec![
+        Outcome::Reserved { price: Money::eur(1) },
+        Outcome::Rejected(rejection.clone()),
+        Outcome::Cancelled { released: true },
+        Outcome::Charged { amount: Money::eur(1), charge_id: "ch".into() },
+        Outcome::Declined(rejection),
+        Outcome::Aborted { reason: None },
+        Outcome::Confirmed { total: Money::eur(1) },
+        Outcome::Failed { reason: None },
+    ]
+}
+
+/// Whether a filter policy with the scope `MessageBody` lets an event through. Of the operators of
+/// <https://docs.aws.amazon.com/sns/latest/dg/sns-subscription-filter-policies.html> the template uses two: a list of
+/// values, and `$or`.
+fn lets_through(filter: &Value, event: &str, shape: Shape) -> bool {
+    let Some(filter) = filter.as_mapping() else { return true };
+    filter.iter().all(|(key, rule)| match (key.as_str().unwrap_or_default(), shape) {
+        ("$or", _) => rule.as_sequence().unwrap().iter().any(|one| lets_through(one, event, shape)),
+        ("type", Shape::Plain) => rule.as_sequence().unwrap().iter().any(|name| name.as_str() == Some(event)),
+        ("responsePayload", Shape::Record) => lets_through(rule, event, Shape::Plain),
+        _ => false,
+    })
+}
+
+/// The name behind `!Ref X`, `!GetAtt X.Arn` or the like.
+fn target(value: &Value) -> String {
+    let text = match value {
+        Value::Tagged(tagged) => tagged.value.as_str(),
+        other => other.as_str(),
+    };
+    text.unwrap_or_default().split('.').next().unwrap_or_default().to_owned()
+}
+
+fn capital(participant: Participant) -> String {
+    let name = participant.name();
+    format!("{}{}", name[..1].to_uppercase(), &name[1..])
+}
+
+struct Template(Value);
+
+impl Template {
+    fn of_type<'t>(&'t self, kind: &'t str) -> impl Iterator<Item = (&'t str, &'t Value)> {
+        let all = self.0["Resources"].as_mapping().unwrap().iter();
+        all.filter(move |(_, resource)| resource["Type"] == kind)
+            .map(|(name, resource)| (name.as_str().unwrap(), &resource["Properties"]))
+    }
+
+    fn properties(&self, name: &str) -> &Value {
+        &self.0["Resources"][name]["Properties"]
+    }
+
+    fn queue_of(&self, function: &str) -> Option<(String, &Value)> {
+        let mut mappings = self.of_type("AWS::Lambda::EventSourceMapping");
+        mappings
+            .find(|(_, mapping)| target(&mapping["FunctionName"]) == function)
+            .map(|(_, mapping)| (target(&mapping["EventSourceArn"]), mapping))
+    }
+
+    fn timeout(&self, function: &str) -> u64 {
+        let own = self.properties(function)["Timeout"].as_u64();
+        own.or(self.0["Globals"]["Function"]["Timeout"].as_u64()).unwrap()
+    }
+
+    /// The filters of those subscriptions that bring events to this function on this edge.
+    fn filters(&self, function: &str, edge: Edge) -> Vec<&Value> {
+        let is_event = |event: &&Value| event["Type"] == "SNS";
+        match edge {
+            Edge::Forward => {
+                let events = self.properties(function)["Events"].as_mapping();
+                let events = events.into_iter().flat_map(|events| events.values()).filter(is_event);
+                events.map(|event| &event["Properties"]).collect()
+            }
+            Edge::Inbox => {
+                let Some((queue, _)) = self.queue_of(function) else { return Vec::new() };
+                let all = self.of_type("AWS::SNS::Subscription");
+                all.filter(|(_, sub)| target(&sub["Endpoint"]) == queue).map(|(_, sub)| sub).collect()
+            }
+        }
+    }
+
+    fn has_alarm(&self, metric: &str, of: &str) -> bool {
+        self.of_type("AWS::CloudWatch::Alarm").any(|(_, alarm)| {
+            alarm["MetricName"] == metric
+                && alarm["Dimensions"].as_sequence().is_some_and(|all| all.iter().any(|d| target(&d["Value"]) == of))
+        })
+    }
+
+    /// Everything that is wrong with the template.
+    fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        for participant in Participant::ALL {
+            self.events(participant, &mut faults);
+            self.function(participant, &mut faults);
+        }
+        self.queues(&mut faults);
+        self.subscriptions(&mut faults);
+        self.asynchronous(&mut faults);
+        faults
+    }
+
+    fn events(&self, participant: Participant, faults: &mut Vec<String>) {
+        let function = format!("{}Function", capital(participant));
+        for event in samples() {
+            let (name, step) = (event.event_type().name(), step(participant, &event));
+            for shape in [Shape::Plain, Shape::Record] {
+                for on in [Edge::Forward, Edge::Inbox] {
+                    let filters = self.filters(&function, on);
+                    let comes = filters.iter().filter(|sub| lets_through(&sub["FilterPolicy"], name, shape)).count();
+                    let wanted = step.is_some_and(|step| edge(step) == on) && shapes(&event).contains(&shape);
+                    match (wanted, comes) {
+                        (true, 1) | (false, 0) => {}
+                        (true, 0) => faults.push(format!("{function} does not get {name} ({on:?}, {shape:?})")),
+                        (true, _) => faults.push(format!("{function} gets {name} more than once ({on:?}, {shape:?})")),
+                        (false, _) => {
+                            faults.push(format!(
+                                "{function} gets {name}, which it does not react to ({on:?}, {shape:?})"
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn function(&self, participant: Participant, faults: &mut Vec<String>) {
+        let name = format!("{}Function", capital(participant));
+        let function = self.properties(&name);
+        let suffix = format!("${{AWS::StackName}}-{}", participant.name());
+        if target(&function["FunctionName"]) != suffix {
+            faults.push(format!("{name} is not named {suffix}, so that a failure cannot be told to be its own"));
+        }
+        let forward = samples().iter().any(|event| step(participant, event).is_some_and(|s| edge(s) == Edge::Forward));
+        if forward {
+            let config = &function["EventInvokeConfig"];
+            let destinations = &config["DestinationConfig"];
+            if target(&destinations["OnSuccess"]["Destination"]) != "EventsTopic" {
+                faults.push(format!("{name} has no OnSuccess destination: nobody hears of its outcomes"));
+            }
+            if target(&destinations["OnFailure"]["Destination"]) != "StepFailures" {
+                faults.push(format!("{name} has no OnFailure destination StepFailures: nobody hears that it gave up"));
+            }
+            if !config["MaximumRetryAttempts"].is_u64() || !config["MaximumEventAgeInSeconds"].is_u64() {
+                faults.push(format!("{name} does not give up in bounded time"));
+            }
+        }
+        let variables = &function["Environment"]["Variables"];
+        let Some((queue, _)) = self.queue_of(&name) else {
+            faults.push(format!("{name} is fed by no queue"));
+            return;
+        };
+        let dead_letters = target(&self.properties(&queue)["RedrivePolicy"]["deadLetterTargetArn"]);
+        for (variable, wanted) in [("QUEUE_URL", &queue), ("DEAD_LETTER_QUEUE_URL", &dead_letters)] {
+            if target(&variables[variable]) != *wanted {
+                faults.push(format!("{name}: {variable} is not {wanted}"));
+            }
+        }
+    }
+
+    fn queues(&self, faults: &mut Vec<String>) {
+        let redriven = format!("{:?}", self.0["Outputs"]["DeadLetterQueueUrls"]["Value"]);
+        for (_, mapping) in self.of_type("AWS::Lambda::EventSourceMapping") {
+            let (queue, function) = (target(&mapping["EventSourceArn"]), target(&mapping["FunctionName"]));
+            let properties = self.properties(&queue);
+            let least = 6 * self.timeout(&function);
+            if properties["VisibilityTimeout"].as_u64().is_none_or(|timeout| timeout < least) {
+                faults.push(format!("{queue}: VisibilityTimeout is less than {least}, six times that of {function}"));
+            }
+            if !format!("{:?}", mapping["FunctionResponseTypes"]).contains("ReportBatchItemFailures") {
+                faults.push(format!("{queue}: its mapping does not report batch item failures"));
+            }
+            let dead_letters = target(&properties["RedrivePolicy"]["deadLetterTargetArn"]);
+            if self.properties(&dead_letters).is_null() {
+                faults.push(format!("{queue} has no dead-letter queue"));
+            } else if !redriven.contains(&format!("\"{dead_letters}\"")) {
+                faults
+                    .push(format!("{dead_letters} is not among the output DeadLetterQueueUrls: nobody can redrive it"));
+            }
+            if !self.has_alarm("ApproximateAgeOfOldestMessage", &queue) {
+                faults.push(format!("{queue} has no alarm on the age of its messages"));
+            }
+        }
+        let fed: BTreeSet<_> =
+            self.of_type("AWS::Lambda::EventSourceMapping").map(|(_, m)| target(&m["EventSourceArn"])).collect();
+        for (queue, properties) in self.of_type("AWS::SQS::Queue") {
+            if !fed.contains(queue) && !self.has_alarm("ApproximateNumberOfMessagesVisible", queue) {
+                faults.push(format!("{queue} is emptied by nobody and has no alarm on what is in it"));
+            }
+            if properties["SqsManagedSseEnabled"] != true {
+                faults.push(format!("{queue} is not encrypted"));
+            }
+        }
+    }
+
+    fn subscriptions(&self, faults: &mut Vec<String>) {
+        let policies: Vec<_> = self.of_type("AWS::SQS::QueuePolicy").map(|(_, policy)| policy).collect();
+        let may_send = |queue: &str| {
+            policies.iter().any(|policy| {
+                policy["Queues"].as_sequence().unwrap().iter().any(|of| target(of) == queue)
+                    && policy["PolicyDocument"]["Statement"].as_sequence().unwrap().iter().any(|statement| {
+                        statement["Principal"]["Service"] == "sns.amazonaws.com"
+                            && target(&statement["Condition"]["ArnEquals"]["aws:SourceArn"]) == "EventsTopic"
+                    })
+            })
+        };
+        let mut subscriptions: Vec<(String, &Value)> =
+            self.of_type("AWS::SNS::Subscription").map(|(name, sub)| (name.to_owned(), sub)).collect();
+        for (name, function) in self.of_type("AWS::Serverless::Function") {
+            let events = function["Events"].as_mapping().into_iter().flatten();
+            let events = events.filter(|(_, event)| event["Type"] == "SNS");
+            subscriptions
+                .extend(events.map(|(event, e)| (format!("{name}{}", event.as_str().unwrap()), &e["Properties"])));
+        }
+        for (name, subscription) in subscriptions {
+            if subscription["FilterPolicyScope"] != "MessageBody" {
+                faults.push(format!("{name} does not filter on the message"));
+            }
+            let dead_letters = target(&subscription["RedrivePolicy"]["deadLetterTargetArn"]);
+            if dead_letters.is_empty() {
+                faults.push(format!("{name} has no dead-letter queue"));
+            } else if !may_send(&dead_letters) {
+                faults.push(format!("{dead_letters} has no policy that lets the topic send to it"));
+            }
+            if subscription["Protocol"] == "sqs" {
+                if subscription["RawMessageDelivery"] != true {
+                    faults.push(format!("{name} wraps messages, which makes them grow"));
+                }
+                let queue = target(&subscription["Endpoint"]);
+                if !may_send(&queue) {
+                    faults.push(format!("{queue} has no policy that lets the topic send to it"));
+                }
+            }
+        }
+    }
+
+    fn asynchronous(&self, faults: &mut Vec<String>) {
+        for (name, function) in self.of_type("AWS::Serverless::Function") {
+            let events: Vec<_> = function["Events"].as_mapping().into_iter().flat_map(|all| all.values()).collect();
+            if !events.iter().any(|event| event["Type"] == "SNS" || event["Type"] == "Schedule") {
+                continue;
+            }
+            let on_failure = target(&function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"]);
+            if on_failure.is_empty() {
+                faults.push(format!("{name} is invoked asynchronously and has nowhere to put what fails"));
+            }
+            if !self.has_alarm("DestinationDeliveryFailures", name) {
+                faults.push(format!("{name} has no alarm on records that reach no destination"));
+            }
+            for event in events.iter().filter(|event| event["Type"] == "Schedule") {
+                if event["Properties"]["DeadLetterConfig"].is_null() {
+                    faults.push(format!("the schedule of {name} has no dead-letter queue"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_event_reaches_who_listens_and_nobody_else_and_nothing_gets_lost_on_the_way() {
+    assert_eq!(Template(template()).faults(), Vec::<String>::new());
+}
+
+/// Each fault that somebody could make who adds a participant, and what the test above would say.
+#[test]
+fn what_is_forgotten_is_named() {
+    type Change = fn(&mut Value);
+    let cases: &[(Change, &str)] = &[
+        (
+            |t| drop(t["Resources"]["HotelFunction"]["Properties"].as_mapping_mut().unwrap().remove("Events")),
+            "HotelFunction does not get booking.requested",
+        ),
+        (
+            |t| t["Resources"]["CarInboxSubscription"]["Properties"]["FilterPolicy"] = Value::Null,
+            "CarFunction gets flight.reserved, which it does not react to",
+        ),
+        (
+            |t| drop(t["Resources"].as_mapping_mut().unwrap().remove("BookingInboxSubscription")),
+            "BookingFunction does not get payment.charged",
+        ),
+        (
+            |t| drop(t["Resources"].as_mapping_mut().unwrap().remove("FlightInboxMapping")),
+            "FlightFunction is fed by no queue",
+        ),
+        (
+            |t| {
+                let types =
+                    &mut t["Resources"]["PaymentFunction"]["Properties"]["Events"]["ReservedOrRejected"]["Properties"];
+                types["FilterPolicy"]["responsePayload"]["type"].as_sequence_mut().unwrap().remove(2);
+            },
+            "PaymentFunction does not get car.reserved",
+        ),
+        (
+            |t| drop(t["Resources"]["CarFunction"]["Properties"].as_mapping_mut().unwrap().remove("EventInvokeConfig")),
+            "CarFunction has no OnFailure destination",
+        ),
+        (
+            |t| t["Resources"]["CarFunction"]["Properties"]["EventInvokeConfig"]["MaximumRetryAttempts"] = Value::Null,
+            "CarFunction does not give up in bounded time",
+        ),
+        (
+            |t| t["Resources"]["HotelInbox"]["Properties"]["VisibilityTimeout"] = 59.into(),
+            "HotelInbox: VisibilityTimeout is less than 60",
+        ),
+        (
+            |t| drop(t["Resources"]["HotelInbox"]["Properties"].as_mapping_mut().unwrap().remove("RedrivePolicy")),
+            "HotelInbox has no dead-letter queue",
+        ),
+        (
+            |t| drop(t["Resources"].as_mapping_mut().unwrap().remove("HotelInboxAlarm")),
+            "HotelInbox has no alarm on the age",
+        ),
+        (
+            |t| drop(t["Resources"].as_mapping_mut().unwrap().remove("CarDeadLettersAlarm")),
+            "CarDeadLetters is emptied by nobody and has no alarm",
+        ),
+        (
+            |t| drop(t["Resources"].as_mapping_mut().unwrap().remove("FlightDestinationAlarm")),
+            "FlightFunction has no alarm on records",
+        ),
+        (
+            |t| {
+                let queues = &mut t["Resources"]["QueuePolicy"]["Properties"]["Queues"];
+                queues.as_sequence_mut().unwrap().retain(|queue| target(queue) != "CarInbox");
+            },
+            "CarInbox has no policy that lets the topic send",
+        ),
+        (
+            |t| {
+                let sub = &mut t["Resources"]["CarInboxSubscription"]["Properties"];
+                drop(sub.as_mapping_mut().unwrap().remove("RedrivePolicy"));
+            },
+            "CarInboxSubscription has no dead-letter queue",
+        ),
+        (
+            |t| t["Resources"]["CarInboxSubscription"]["Properties"]["RawMessageDelivery"] = false.into(),
+            "CarInboxSubscription wraps messages",
+        ),
+        (
+            |t| t["Resources"]["CarInboxMapping"]["Properties"]["FunctionResponseTypes"] = Value::Null,
+            "CarInbox: its mapping does not report batch item failures",
+        ),
+        (|t| t["Outputs"]["DeadLetterQueueUrls"]["Value"] = Value::Null, "CarDeadLetters is not among the output"),
+        (
+            |t| t["Resources"]["CarFunction"]["Properties"]["FunctionName"] = Value::Null,
+            "CarFunction is not named ${AWS::StackName}-car",
+        ),
+        (
+            |t| t["Resources"]["CarFunction"]["Properties"]["Environment"]["Variables"]["QUEUE_URL"] = Value::Null,
+            "CarFunction: QUEUE_URL is not CarInbox",
+        ),
+        (
+            |t| {
+                let schedule = &mut t["Resources"]["ReconcilerFunction"]["Properties"]["Events"]["EveryMinute"];
+                schedule["Properties"]["DeadLetterConfig"] = Value::Null;
+            },
+            "the schedule of ReconcilerFunction has no dead-letter queue",
+        ),
+    ];
+    for (change, fault) in cases {
+        let mut changed = template();
+        change(&mut changed);
+        let faults = Template(changed).faults();
+        assert!(faults.iter().any(|found| found.contains(fault)), "expected {fault:?} among {faults:#?}");
+    }
+}
+
+#[test]
+fn filters_are_read_as_sns_reads_them() {
+    let filter: Value = serde_yaml_ng::from_str("$or: [{type: [a]}, {responsePayload: {type: [b]}}]").unwrap();
+    assert!(lets_through(&filter, "a", Shape::Plain) && lets_through(&filter, "b", Shape::Record));
+    assert!(!lets_through(&filter, "a", Shape::Record) && !lets_through(&filter, "b", Shape::Plain));
+    assert!(lets_through(&Value::Null, "a", Shape::Record), "no filter lets everything through");
+}
