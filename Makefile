@@ -20,6 +20,7 @@ demo: build .venv/local ## book every scenario on a local AWS in both variants a
 
 test: build .venv/local ## run all tests
 	cargo test --release
+	.venv/bin/python -B -m unittest discover -s crates/harmony/local
 
 local: build .venv/local ## start a local AWS with everything deployed, and keep it running
 	@$(HARMONY) local $(ARGS)

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use end_to_end::{DEADLINE, House, Tap, date, event_in, start, trip_of};
-use harmony::{Booking, Client, LocalAws, TripRequest, client::fresh_key, scenarios::contradictions};
+use harmony::{Booking, Client, LocalAws, TripRequest, audit::Audit, client::fresh_key, scenarios::contradictions};
 use jiff::{SignedDuration, Timestamp};
-use saga::{BookingId, Envelope, Event, IdempotencyKey, Leg, PaymentReference, Status, Step, StockLine, Variant};
+use saga::{BookingId, Envelope, Event, IdempotencyKey, Leg, Status, Step, Variant};
 use serde_json::{Value, json};
 use store::{Header, HeaderStore};
 
@@ -604,6 +604,7 @@ async fn two_hundred_bookings_at_once_all_end_and_the_tables_agree() {
     settled(house).await;
     assert_eq!(house.left(&request).await, [vec![150 - confirmed], vec![150 - confirmed; 3], vec![150 - confirmed; 3]]);
     let ids: Vec<_> = bookings.iter().map(|booking| booking.booking_id.clone()).collect();
-    let lines: Vec<(Leg, Vec<StockLine>)> = Leg::ALL.map(|leg| (leg, trip.leg(leg).lines())).into();
-    let _ = (ids, lines, PaymentReference::derive);
+    let lines = Leg::ALL.into_iter().flat_map(|leg| trip.leg(leg).lines().into_iter().map(move |line| (leg, line)));
+    let audit = Audit::of(&house.stack, &house.stack.sdk().await.unwrap()).unwrap();
+    assert_eq!(audit.run(&ids, lines).await.unwrap(), Vec::<String>::new());
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // in a test, to panic is to fail
 
 use std::{
+    path::Path,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicI32, AtomicUsize, Ordering},
@@ -28,11 +29,16 @@ use store::{Bookings, Header, HeaderStore, Headers, Journal, Ledger, Payments, S
 
 /// Starts a local AWS with the whole stack. It ends when the value is dropped or this process ends.
 pub fn start(stack: &str, parameters: &[(&str, &str)]) -> LocalAws {
-    let parameters = parameters.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    start_with(stack, parameters, &[])
+}
+
+/// The same, with settings of the emulator. `HARMONY_TEST_LOGS` names a folder for its logs.
+pub fn start_with(stack: &str, parameters: &[(&str, &str)], env: &[(&str, &str)]) -> LocalAws {
+    let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     // AWS waits for a minute, then for two, before it invokes a function again that failed asynchronously.
-    let env = vec![("LAMBDA_ASYNC_RETRY_BASE_SECONDS".to_owned(), "0.2".to_owned())];
-    let log =
-        std::env::var_os("HARMONY_TEST_LOGS").map(|folder| std::path::Path::new(&folder).join(format!("{stack}.log")));
+    let env = [&[("LAMBDA_ASYNC_RETRY_BASE_SECONDS", "0.2")], env].concat().iter().map(owned).collect();
+    let log = std::env::var_os("HARMONY_TEST_LOGS").map(|folder| Path::new(&folder).join(format!("{stack}.log")));
+    let parameters = parameters.iter().map(owned).collect();
     let options = Options { stack_name: stack.into(), parameters, env, log, ..Options::default() };
     LocalAws::start(options).unwrap_or_else(|error| panic!("no local AWS: {error}"))
 }

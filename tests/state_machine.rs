@@ -215,6 +215,7 @@ fn the_pivot_divides_forwards_from_back() {
     let name = |step: Step| tasks[&step].0.clone();
     let charge = &tasks[&Step::Charge];
     assert_eq!(catch_all(&charge.2)["Next"], json!(name(Step::Abort)), "an unknown charge is for payment to decide");
+    assert_eq!(states(&definition())["Charged"].1["Default"], "Cancel", "a declined charge is the decision");
     let after_confirm = after(&name(Step::Confirm));
     for back in [name(Step::Abort), name(Step::Charge), name(Step::Fail), "Cancel".to_owned()] {
         assert!(!after_confirm.contains(&back), "{back} may follow the confirmation");

@@ -527,7 +527,7 @@ type Heard = (usize, Result<Option<Said>, StepError>);
 /// What was said, which must be an event, and how many requests it took.
 fn event((calls, said): Heard) -> (usize, Envelope) {
     match said.unwrap() {
-        Some(Said::Event(event)) => (calls, event),
+        Some(Said::Event(event)) => (calls, *event),
         other => panic!("expected an event, got {other:?}"),
     }
 }

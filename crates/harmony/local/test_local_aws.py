@@ -284,7 +284,8 @@ class Aws:
         assert (code, left, alive) == (0, [], []), (code, left, alive)
 
     def seen(self, function=None):
-        lines = [json.loads(line) for line in self.seen_file.read_text().splitlines()]
+        whole, _, _ = self.seen_file.read_text().rpartition("\n")  # The last line may be half written.
+        lines = [json.loads(line) for line in whole.splitlines()]
         return [line for line in lines if function in (None, line["function"])]
 
     def counted(self):

@@ -1,13 +1,13 @@
 //! Dead-letter queues: what lies in them, and how it is put back.
 //!
 //! ```text
-//!   queue ── given up after so many attempts ──▶ dead-letter queue ── looked at: hidden for a moment, then visible again
+//!   queue ── given up after so many attempts ──▶ dead-letter queue     looked at: hidden for a moment, then visible
 //!     ▲                                                 │
 //!     └────────── message move task of SQS ─────────────┘
 //! ```
 //!
-//! Whoever else looks into such a queue hides its messages for a while, as the reconciler does each minute. A message that is
-//! hidden is not seen here and is not moved, so both wait for it.
+//! Whoever else looks into such a queue hides its messages for a while, as the reconciler does each minute. A message
+//! that is hidden is not seen here and is not moved, so both wait for it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -105,7 +105,7 @@ pub struct DeadLetterQueue {
 pub struct Content {
     /// The messages, the oldest first.
     pub messages: Vec<Message>,
-    /// How many more there are that somebody else looks at.
+    /// How many more there are: somebody else looks at them, or there are very many.
     pub held: usize,
 }
 
@@ -169,7 +169,7 @@ impl DeadLetterQueue {
             let there = self.size().await?;
             self.look(&mut found).await?;
             let held = there.saturating_sub(found.len());
-            if held == 0 || Instant::now() >= deadline {
+            if held == 0 || found.len() >= MOST || Instant::now() >= deadline {
                 break held;
             }
             tokio::time::sleep(AGAIN).await;
@@ -253,8 +253,8 @@ impl DeadLetterQueue {
         Ok(Source { name: name(url).to_owned(), arn, attempts })
     }
 
-    /// Puts everything back to where it came from, and waits until none of these messages is left. `tell` is told how it
-    /// goes on.
+    /// Puts everything back to where it came from, and waits until none of these messages is left. `tell` is told how
+    /// it goes on.
     pub async fn put_back(&self, messages: &[Message], tell: impl Fn(&str)) -> Result<PutBack, DeadLetterError> {
         let deadline = Instant::now() + PATIENCE;
         let source = self.source().await?;
@@ -323,8 +323,8 @@ fn name(url: &str) -> &str {
     url.trim_end_matches('/').rsplit('/').next().unwrap_or(url)
 }
 
-/// How often a message is tried in a queue with this redrive policy. How often a dead letter was received says less: to look
-/// at it counts too, whoever looks.
+/// How often a message is tried in a queue with this redrive policy. How often a dead letter was received says less: to
+/// look at it counts too, whoever looks.
 fn attempts(policy: &str) -> Option<u64> {
     let policy: Value = serde_json::from_str(policy).ok()?;
     let attempts = &policy["maxReceiveCount"];
@@ -344,7 +344,7 @@ fn visible(text: &str, most: usize) -> String {
 /// Reads a message from a dead-letter queue whose source tries so often.
 fn read(message: &Received, attempts: Option<u64>) -> Message {
     let body = message.body().unwrap_or_default();
-    let (booking_id, says, by) = content(body).unwrap_or_else(|| {
+    let (booking_id, says, by) = said(body).unwrap_or_else(|| {
         let says = if body.is_empty() { "nothing".into() } else { format!("unreadable: {}", visible(body, SHOWN.0)) };
         (None, says, "")
     });
@@ -377,7 +377,7 @@ struct Stuck {
 type Said = (Option<BookingId>, String, &'static str);
 
 /// The booking, what is said of it, and by whom it was given up if the queue did not do it; none if nobody can read it.
-fn content(body: &str) -> Option<Said> {
+fn said(body: &str) -> Option<Said> {
     if let Ok(Parked { booking_id, stuck }) = serde_json::from_str(body) {
         let stuck = stuck.iter().map(|Stuck { step, error }| {
             let step = step.as_deref().map_or("a step".into(), |step| visible(step, SHOWN.0));

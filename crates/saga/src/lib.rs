@@ -2,10 +2,10 @@
 //! participant decides. Everything here is a value or a pure function; the clock, DynamoDB and AWS live elsewhere.
 //!
 //! ```text
-//!   reserve flight ─┐                       ┌─ charged ──▶ confirm                     (after the pivot: only forwards)
-//!   reserve hotel  ─┼─ all reserved? ─▶ charge
-//!   reserve car    ─┘       │               └─ declined ─┐
-//!                           └──────────── no ────────────┴▶ abort ─▶ cancel flight, hotel, car ─▶ fail
+//!   reserve flight ─┐                       ┌─ charged ───────▶ confirm               (after the pivot: only forwards)
+//!   reserve hotel  ─┼─ all reserved? ─▶ charge ─ declined ───────────────┐
+//!   reserve car    ─┘       │               └─ nobody knows ──▶ abort ─┴▶ cancel flight, hotel, car ─▶ fail
+//!                           └───────────── no ─────────────────▲
 //! ```
 //!
 //! Two ways lead from one step to the next. An orchestrator sends [`Command`]s; or participants react to each other's

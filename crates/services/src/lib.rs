@@ -23,7 +23,7 @@ use store::Record;
 
 pub use booking::BookingDesk;
 pub use catalogue::{Catalogue, CatalogueError, Offer};
-pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError};
+pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError, GivenUpBy};
 pub use error::{ErrorKind, StepError};
 pub use events::{Events, EventsError, Topic};
 pub use executions::{Executions, ExecutionsError, Started, StateMachine};
@@ -59,7 +59,7 @@ pub enum Said {
     /// To who sent a command.
     Reply(Reply),
     /// To everyone.
-    Event(Envelope),
+    Event(Box<Envelope>),
 }
 
 /// Reads an event; none if it is of a type that nobody here knows.
@@ -76,7 +76,7 @@ fn event(message: &Value) -> Result<Option<Envelope>, StepError> {
 
 /// What the others are told about a step that an event led to.
 fn told(cause: &Envelope, reply: &Reply, clock: Clock) -> Option<Said> {
-    cause.after(reply.step, &reply.outcome, clock()).map(Said::Event)
+    cause.after(reply.step, &reply.outcome, clock()).map(Box::new).map(Said::Event)
 }
 
 /// As JSON text.

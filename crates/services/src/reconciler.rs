@@ -10,7 +10,7 @@ use serde_json::Value;
 use store::{BookingStore, Header, HeaderStore};
 
 use crate::{
-    BookingDesk, Clock, DeadLetters, Events, EventsError, Executions, ExecutionsError, Started, StepError,
+    BookingDesk, Clock, DeadLetters, Events, EventsError, Executions, ExecutionsError, GivenUpBy, Started, StepError,
     api::execution_input,
 };
 
@@ -63,10 +63,17 @@ impl From<NotDriven> for StepError {
     }
 }
 
-/// What the state machine leaves in the queue of parked steps.
+/// What the state machine leaves in the queue of parked steps. Of an event it is the part that names the booking.
 #[derive(Deserialize)]
 struct Parked {
     booking_id: BookingId,
+    #[serde(default)]
+    stuck: Vec<Stuck>,
+}
+
+#[derive(Deserialize)]
+struct Stuck {
+    step: Option<Step>,
 }
 
 impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> Reconciler<H, E, P, D, B> {
@@ -93,11 +100,16 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
                 }
             }
         }
-        for participant in Participant::ALL {
-            if let Err(error) = self.call_operator(participant, &mut done.parked).await {
-                tracing::error!(participant = participant.name(), %error, "dead letters could not be looked through");
+        let (messages, errors) = self.dead_letters.look().await;
+        for (by, message) in messages {
+            if let Err(error) = self.call_operator(by, &message, &mut done.parked).await {
+                tracing::error!(%error, "an operator could not be called for a message that was given up");
                 failure = Some(error);
             }
+        }
+        for error in errors {
+            tracing::error!(%error, "dead letters could not be looked through");
+            failure = Some(error.into());
         }
         failure.map_or(Ok(done), Err) // the alarm is on this function's errors
     }
@@ -136,24 +148,26 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
     }
 
     /// A step that must succeed is given up if its message is in a dead-letter queue: its booking needs an operator.
-    async fn call_operator(&self, participant: Participant, parked: &mut Vec<BookingId>) -> Result<(), StepError> {
-        for message in self.dead_letters.of(participant).await? {
-            // What is no event names no booking. Its queue's alarm has been raised.
-            let Some(envelope) = (self.read)(&message).and_then(|event| Envelope::read(&event).ok()) else { continue };
-            let booking_id = envelope.booking_id;
-            let header = self.headers.get(&booking_id).await?;
-            if header.is_none_or(|header| header.status != Status::Pending) {
-                continue;
-            }
-            let step = given_up(participant, &envelope.event);
-            let name = step.map_or("a step", Step::name);
-            let detail =
-                format!("{name} was given up; its message is in the dead-letter queue of {}", participant.name());
-            let reason = Reason { step, code: "parked".into(), detail };
-            self.desk.park(&booking_id, &reason).await?;
-            tracing::error!(booking_id = booking_id.as_str(), step = name, "booking needs an operator");
-            parked.push(booking_id);
+    async fn call_operator(&self, by: GivenUpBy, message: &str, parked: &mut Vec<BookingId>) -> Result<(), StepError> {
+        let Some(message) = (self.read)(message) else { return Ok(()) };
+        // What names no booking is garbage. Its queue's alarm has been raised.
+        let Ok(Parked { booking_id, stuck }) = Parked::deserialize(&message) else { return Ok(()) };
+        let header = self.headers.get(&booking_id).await?;
+        if header.is_none_or(|header| header.status != Status::Pending) {
+            return Ok(());
         }
+        let step = match by {
+            Some(participant) => {
+                Envelope::read(&message).ok().and_then(|envelope| given_up(participant, &envelope.event))
+            }
+            None => stuck.first().and_then(|stuck| stuck.step),
+        };
+        let who = by.map_or("state machine", Participant::name);
+        let name = step.map_or("a step", Step::name);
+        let detail = format!("{name} was given up; its message is in the dead-letter queue of {who}");
+        self.desk.park(&booking_id, &Reason { step, code: "parked".into(), detail }).await?;
+        tracing::error!(booking_id = booking_id.as_str(), step = name, "booking needs an operator");
+        parked.push(booking_id);
         Ok(())
     }
 }

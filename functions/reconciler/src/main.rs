@@ -14,12 +14,13 @@ async fn main() -> Result<(), runtime::Error> {
     let aws = runtime::aws()?;
     let (client, bookings) = (store::client(&aws), setting("BOOKINGS_TABLE")?);
     let journal = Journal::new(client.clone(), setting("JOURNAL_TABLE")?, number_setting("JOURNAL_RETENTION_DAYS")?);
-    let dead_letters = [
-        (Of::Seller(Leg::Flight), setting("FLIGHT_DEAD_LETTERS_URL")?),
-        (Of::Seller(Leg::Hotel), setting("HOTEL_DEAD_LETTERS_URL")?),
-        (Of::Seller(Leg::Car), setting("CAR_DEAD_LETTERS_URL")?),
-        (Of::Payment, setting("STEP_FAILURES_DEAD_LETTERS_URL")?),
-        (Of::Booking, setting("BOOKING_DEAD_LETTERS_URL")?),
+    let dead_letters = vec![
+        (Some(Of::Seller(Leg::Flight)), setting("FLIGHT_DEAD_LETTERS_URL")?),
+        (Some(Of::Seller(Leg::Hotel)), setting("HOTEL_DEAD_LETTERS_URL")?),
+        (Some(Of::Seller(Leg::Car)), setting("CAR_DEAD_LETTERS_URL")?),
+        (Some(Of::Payment), setting("STEP_FAILURES_DEAD_LETTERS_URL")?),
+        (Some(Of::Booking), setting("BOOKING_DEAD_LETTERS_URL")?),
+        (None, setting("DEAD_LETTER_QUEUE_URL")?), // what the state machine has parked
     ];
     let topic = Topic::new(aws_sdk_sns::Client::new(&aws), setting("EVENTS_TOPIC_ARN")?);
     let reconciler = Reconciler {

@@ -47,7 +47,7 @@ pub async fn parked(target: &target::Options) -> Result<ExitCode> {
         }
         if *held > 0 {
             let held = count(*held as u64, "message");
-            say(format!("{name}: and {held} that somebody else looks at: look again in a moment"))?;
+            say(format!("{name}: and {held} that could not be looked at: look again in a moment"))?;
         }
     }
     let (messages, held) = (all(&found), found.iter().map(|(_, content)| content.held).sum::<usize>());
@@ -73,7 +73,7 @@ pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitC
     let mut left = false;
     if held > 0 {
         let held = count(held as u64, "message");
-        complain(format!("{held} could not be seen, as somebody else looks at them: redrive again in a moment"))?;
+        complain(format!("{held} could not be looked at, and may still be there: redrive again in a moment"))?;
         left = true;
     }
     for (queue, Content { messages, .. }) in &found {

@@ -31,8 +31,8 @@ use crate::{
 const GOOD: Style = Style::new().green();
 const BAD: Style = Style::new().red();
 
-/// How long a booking may take on AWS, where Lambda waits for a minute and then for two before it tries a step again that
-/// an event has led to.
+/// How long a booking may take on AWS, where Lambda waits for a minute and then for two before it tries a step again
+/// that an event has led to.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
