@@ -536,7 +536,6 @@ async fn no_message_grows_on_the_longest_path() {
     // The longest is the record of payment giving up: it holds what the longest above holds.
     let failure = given_up(&own.house, "payment", aborted).to_string().len();
     assert!(tap.longest() < 16 * 1024 && failure < 16 * 1024, "{} and {failure} bytes", tap.longest());
-    println!("longest message {} bytes, longest record of a failure {failure} bytes", tap.longest());
 }
 
 #[tokio::test]

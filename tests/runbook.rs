@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{ffi::OsString, path::Path, process::Command, time::Duration};
 
 use end_to_end::{DEADLINE, House, date, start_with, trip_of};
 use harmony::{Client, TripRequest, client::fresh_key, scenarios::contradictions};
@@ -34,8 +34,12 @@ fn commands() -> Vec<(String, String)> {
 /// Runs a line of the page in the project's folder, against a stack of the test's own.
 fn run(line: &str, stack: &Path, booking: &BookingId) -> String {
     let mut command = Command::new("sh");
-    command.args(["-ec", line]).current_dir(ROOT).env("HARMONY_STACK_FILE", stack).env("BOOKING", booking.as_str());
-    let done = command.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").output().unwrap();
+    command.args(["-ec", line]).current_dir(ROOT).env_clear();
+    // As a user's shell has it: of what Cargo sets for tests, build scripts would think that everything has changed.
+    let kept =
+        |(name, _): &(OsString, OsString)| ["PATH", "HOME", "RUSTUP_HOME", "CARGO_HOME"].iter().any(|k| name == k);
+    command.envs(std::env::vars_os().filter(kept));
+    let done = command.env("HARMONY_STACK_FILE", stack).env("BOOKING", booking.as_str()).output().unwrap();
     let said = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(done.status.success(), "{line}: {}\n{said}\n{}", done.status, String::from_utf8_lossy(&done.stderr));
     said

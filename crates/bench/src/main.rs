@@ -71,6 +71,7 @@ fn cold_starts(functions: &[(&str, PathBuf)]) -> Outcome<()> {
                 .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
                 .envs([("STOCK_TABLE", "t"), ("JOURNAL_TABLE", "t"), ("BOOKINGS_TABLE", "t"), ("PAYMENTS_TABLE", "t")])
                 .envs([("PROVIDER_LEDGER_TABLE", "t"), ("STATE_MACHINE_ARN", "a"), ("JOURNAL_RETENTION_DAYS", "730")])
+                .envs([("EVENTS_TOPIC_ARN", "a"), ("QUEUE_URL", "q"), ("DEAD_LETTER_QUEUE_URL", "q")])
                 .spawn()?;
             let (mut connection, _) = endpoint.accept()?;
             let mut request = [0; 1024];
@@ -137,8 +138,8 @@ async fn warm_steps() -> Outcome<()> {
     let lambda = Client::new(stack.endpoint.as_deref().ok_or("the local AWS has no endpoint")?)?;
     let functions: Value = lambda.send("GET", "/2015-03-31/functions/", &[], "").await?.json()?;
     let names = functions["Functions"].as_array().ok_or("no functions")?.iter();
-    let function = names.filter_map(|f| f["FunctionName"].as_str()).find(|name| name.contains("FlightFunction"));
-    let function = function.ok_or("no FlightFunction")?;
+    let function = names.filter_map(|f| f["FunctionName"].as_str()).find(|name| name.ends_with("-flight"));
+    let function = function.ok_or("no function is called …-flight")?;
     let path = format!("/2015-03-31/functions/{function}/invocations");
     let reserve = async |number: usize| -> Outcome<()> {
         let key = IdempotencyKey::try_from(format!("bench-{number}").as_str())?;

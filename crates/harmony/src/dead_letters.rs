@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How long to wait for messages that somebody else looks at: longer than the reconciler hides them.
-pub const HELD: Duration = Duration::from_secs(25);
+pub const HELD: Duration = Duration::from_secs(10);
 /// How long it may take to put the messages of a queue back.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// How long to wait before looking again.
