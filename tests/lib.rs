@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // in a test, to panic is to fail
 
 use std::{
+    fs::OpenOptions,
+    io::Write,
     path::Path,
     sync::{
         Arc, LazyLock,
@@ -26,6 +28,19 @@ use saga::{
 use serde_json::{Value, json};
 use services::{BookingDesk, Cashier, Catalogue, PaymentProvider, SandboxProvider, Seller};
 use store::{Bookings, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable};
+
+/// Whether `make prove` asks for the whole proof. What `make test` runs is a bounded part of it.
+pub fn is_whole_proof() -> bool {
+    std::env::var_os("HARMONY_PROOF").is_some()
+}
+
+/// Notes a figure, such as `crash points: 212`, for the summary of `make prove`: `HARMONY_PROOF` is the file.
+pub fn note_figure(figure: &str) {
+    if let Some(path) = std::env::var_os("HARMONY_PROOF") {
+        let mut file = OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{figure}").unwrap();
+    }
+}
 
 /// Starts a local AWS with the whole stack. It ends when the value is dropped or this process ends.
 pub fn start(stack: &str, parameters: &[(&str, &str)]) -> LocalAws {
