@@ -34,6 +34,6 @@ pub use event::{Envelope, Event, EventType, Plan};
 pub use header::{Reason, Status};
 pub use id::{BookingId, IdempotencyKey, PaymentReference, PaymentToken};
 pub use money::{Currency, Money};
-pub use outcome::{Outcome, Rejection};
+pub use outcome::{Outcome, Rejection, Reply};
 pub use reading::Violation;
 pub use step::{Class, Leg, Participant, Step};

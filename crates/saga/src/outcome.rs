@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Money, Reason, Step};
+use crate::{BookingId, Money, Reason, Step};
 
 /// The business reason why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -26,7 +26,7 @@ impl Rejection {
 }
 
 /// The outcome of a step, as it is recorded in the journal and answered: `{"outcome": "reserved", "detail": {…}}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
 pub enum Outcome {
     /// The leg is this booking's, at this price.
@@ -88,6 +88,19 @@ impl Outcome {
             Self::Parked { .. } => "parked",
         }
     }
+}
+
+/// What a participant answers to a command: `{"booking_id": "…", "step": "flight.reserve", "outcome": "reserved",
+/// "detail": {…}}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Reply {
+    /// Which booking.
+    pub booking_id: BookingId,
+    /// Which step.
+    pub step: Step,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
 }
 
 #[cfg(test)]

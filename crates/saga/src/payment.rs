@@ -68,7 +68,7 @@ pub fn reaction_to_failure(event: &Event, who: Option<Participant>, why: &str) -
 }
 
 /// The decision on a booking, as far as it is made.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub enum State {
     /// Nothing was tried. There is no record yet.
     #[default]
@@ -116,7 +116,7 @@ impl State {
 }
 
 /// What the journal holds for the charge.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Recorded {
     /// Nothing.
     #[default]
@@ -130,65 +130,247 @@ pub enum Recorded {
     Completed(Outcome),
 }
 
-/// What `charge` is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Charge {
-    /// Take the lease, then charge.
-    Lease,
-    /// The worker that held the lease is gone, and nobody knows how far it got. Take the lease over, ask the provider
-    /// what happened, and charge only if nothing did.
-    TakeOver {
-        /// When the old lease ended: the new one is taken only if that is still the last one.
-        lease_ended: i64,
+/// A charge that is being carried out, as far as its worker has come. It is begun with `default`: a worker assumes that
+/// nothing was tried, and is told otherwise when it asks for the lease. It may die between any two moves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Charging {
+    /// This is the case, as far as the worker knows.
+    Deciding {
+        /// The decision, as far as it is made.
+        state: State,
+        /// What the journal holds for the charge.
+        recorded: Recorded,
     },
-    /// Another worker is at it: come back later.
-    Wait,
-    /// It is aborted, and who aborted it may have died before the provider was told: void (again), then answer.
-    Void(Outcome),
-    /// It is decided; answer this.
-    Answer(Outcome),
+    /// The worker holds the lease.
+    Leased {
+        /// When it ends, in milliseconds since 1970.
+        until: i64,
+        /// Whether another worker had it before, and may have charged.
+        after_another: bool,
+    },
+    /// The provider has answered.
+    Answered {
+        /// What.
+        outcome: Outcome,
+        /// What that decides.
+        decision: State,
+    },
+    /// The provider has not answered: nobody knows whether it charged.
+    Unanswered {
+        /// When the lease ends.
+        until: i64,
+    },
+    /// The worker has nothing more to do, and answers this; nothing if another has to go on.
+    Done(Option<Outcome>),
 }
 
-/// Decides on `charge`.
-pub fn charge(state: &State, recorded: &Recorded, now_ms: i64) -> Charge {
-    match (state, recorded) {
-        (_, Recorded::Completed(outcome)) => Charge::Answer(outcome.clone()),
-        (State::Aborted { reason }, _) => Charge::Void(Outcome::Aborted { reason: reason.clone() }),
-        (State::Charged { amount, charge_id }, _) => {
-            Charge::Answer(Outcome::Charged { amount: *amount, charge_id: charge_id.clone() })
-        }
-        (State::Declined, _) => {
-            Charge::Answer(Outcome::Declined(Rejection::new("declined", "the payment was declined")))
-        }
-        (_, Recorded::InProgress { lease_ends }) if *lease_ends > now_ms => Charge::Wait,
-        (_, Recorded::InProgress { lease_ends }) => Charge::TakeOver { lease_ended: *lease_ends },
-        (State::Collecting | State::Charging, Recorded::Absent) => Charge::Lease,
+/// What a worker that charges is to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// Take the lease: if nothing was tried, or, given the end of an earlier lease, if that is still the last one. Its
+    /// worker is gone, and nobody knows how far it got. Then [`Charging::leased`], or [`Charging::found`].
+    Lease {
+        /// When the earlier lease ended.
+        earlier: Option<i64>,
+    },
+    /// Let the provider charge; if another worker may have done so, ask what happened first, and charge only if nothing
+    /// did. Then [`Charging::answered`].
+    Ask {
+        /// Whether another worker may have charged.
+        find_first: bool,
+    },
+    /// Record this, provided that nothing is decided. Then [`Charging::completed`], or [`Charging::found`].
+    Complete {
+        /// What the provider answered.
+        outcome: Outcome,
+        /// What that decides.
+        decision: State,
+    },
+    /// End the lease, so that the next worker need not wait. Then [`Charging::released`].
+    Release {
+        /// When it would end.
+        until: i64,
+    },
+    /// It is aborted, and who aborted it may have died before the provider was told: void (again). Then
+    /// [`Charging::voided`].
+    Void,
+    /// Answer this.
+    Answer(Outcome),
+    /// Somebody has to try again later: another worker holds the lease, or the provider did not answer.
+    ComeBack,
+}
+
+impl Default for Charging {
+    fn default() -> Self {
+        Self::Deciding { state: State::Collecting, recorded: Recorded::Absent }
     }
 }
 
-/// What `abort` is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Abort {
-    /// Put up the fence and record the outcome, in one, provided that nothing is decided; then void, then answer.
-    Fence(Outcome),
-    /// The fence stands; whether the void was carried out is not known. Void (again), then answer.
-    Void(Outcome),
-    /// It is decided, and nothing is left at the provider: record this and answer it.
-    Record(Outcome),
-    /// Answer what was answered before.
-    Replay(Outcome),
+impl Charging {
+    /// What to do next, at this time in milliseconds since 1970.
+    pub fn next(&self, now_ms: i64) -> Charge {
+        let (state, recorded) = match self {
+            Self::Deciding { state, recorded } => (state, recorded),
+            Self::Leased { after_another, .. } => return Charge::Ask { find_first: *after_another },
+            Self::Answered { outcome, decision } => {
+                return Charge::Complete { outcome: outcome.clone(), decision: decision.clone() };
+            }
+            Self::Unanswered { until } => return Charge::Release { until: *until },
+            Self::Done(Some(outcome)) => return Charge::Answer(outcome.clone()),
+            Self::Done(None) => return Charge::ComeBack,
+        };
+        match (state, recorded) {
+            (_, Recorded::Completed(outcome)) => Charge::Answer(outcome.clone()),
+            (State::Aborted { .. }, _) => Charge::Void,
+            (State::Charged { amount, charge_id }, _) => {
+                Charge::Answer(Outcome::Charged { amount: *amount, charge_id: charge_id.clone() })
+            }
+            (State::Declined, _) => {
+                Charge::Answer(Outcome::Declined(Rejection::new("declined", "the payment was declined")))
+            }
+            (_, Recorded::InProgress { lease_ends }) if *lease_ends > now_ms => Charge::ComeBack,
+            (_, Recorded::InProgress { lease_ends }) => Charge::Lease { earlier: Some(*lease_ends) },
+            (State::Collecting | State::Charging, Recorded::Absent) => Charge::Lease { earlier: None },
+        }
+    }
+
+    /// The move was refused: this is the case instead.
+    pub const fn found(state: State, recorded: Recorded) -> Self {
+        Self::Deciding { state, recorded }
+    }
+
+    /// The lease was taken, and ends then.
+    pub const fn leased(until: i64, earlier: Option<i64>) -> Self {
+        Self::Leased { until, after_another: earlier.is_some() }
+    }
+
+    /// The provider answered this; nothing, or nothing that a provider answers, means that it is not known what it did.
+    pub fn answered(self, outcome: Option<Outcome>) -> Self {
+        let until = match self {
+            Self::Leased { until, .. } => until,
+            other => return other, // nobody asks without a lease
+        };
+        match outcome.and_then(|outcome| State::after(&outcome).map(|decision| (outcome, decision))) {
+            Some((outcome, decision)) => Self::Answered { outcome, decision },
+            None => Self::Unanswered { until },
+        }
+    }
+
+    /// The outcome is recorded.
+    pub fn completed(self) -> Self {
+        match self {
+            Self::Answered { outcome, .. } => Self::Done(Some(outcome)),
+            other => other, // there is nothing to complete before
+        }
+    }
+
+    /// The lease has ended.
+    pub const fn released() -> Self {
+        Self::Done(None)
+    }
+
+    /// The provider will not charge any more, and has given back what it charged.
+    pub fn voided(self) -> Self {
+        match self {
+            Self::Deciding { state: State::Aborted { reason }, .. } => Self::Done(Some(Outcome::Aborted { reason })),
+            other => other, // nothing else is voided
+        }
+    }
 }
 
-/// Decides on `abort`, given why and what the journal holds for it. The first reason stays.
-pub fn abort(state: &State, recorded: Option<&Outcome>, reason: Option<&Reason>) -> Abort {
-    match (state, recorded) {
-        (State::Collecting | State::Charging, _) => Abort::Fence(Outcome::Aborted { reason: reason.cloned() }),
-        (State::Aborted { reason }, _) => Abort::Void(Outcome::Aborted { reason: reason.clone() }),
-        (State::Charged { .. } | State::Declined, Some(outcome)) => Abort::Replay(outcome.clone()),
-        (State::Declined, None) => Abort::Record(Outcome::Aborted { reason: reason.cloned() }),
-        (State::Charged { amount, charge_id }, None) => {
-            Abort::Record(Outcome::Charged { amount: *amount, charge_id: charge_id.clone() })
+/// An abort that is being carried out, as far as its worker has come. It may die between any two moves.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Aborting {
+    /// This is the case, as far as the worker knows.
+    Deciding {
+        /// The decision, as far as it is made.
+        state: State,
+        /// What the journal holds for the abort.
+        recorded: Option<Outcome>,
+        /// Why it is to be aborted. The first reason stays.
+        reason: Option<Reason>,
+    },
+    /// No charge can be completed any more; what the provider did or may still do is another matter.
+    Fenced {
+        /// Why.
+        reason: Option<Reason>,
+    },
+    /// The worker has nothing more to do, and answers this.
+    Done(Outcome),
+}
+
+/// What a worker that aborts is to do next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Abort {
+    /// Put up the fence and record this outcome, in one, provided that nothing is decided. Then [`Aborting::fenced`], or
+    /// [`Aborting::found`].
+    Fence(Outcome),
+    /// Let the provider void. It may have been told before: that the fence stands does not say so. Then
+    /// [`Aborting::voided`].
+    Void,
+    /// It is decided, and nothing is left at the provider: record this, and answer it. Then [`Aborting::recorded`].
+    Record(Outcome),
+    /// Answer this.
+    Answer(Outcome),
+}
+
+impl Aborting {
+    /// An abort for this reason. Its worker assumes that nothing is decided, and is told otherwise by the fence.
+    pub const fn begin(reason: Option<Reason>) -> Self {
+        Self::Deciding { state: State::Collecting, recorded: None, reason }
+    }
+
+    /// What to do next.
+    pub fn next(&self) -> Abort {
+        let (state, recorded, reason) = match self {
+            Self::Deciding { state, recorded, reason } => (state, recorded, reason),
+            Self::Fenced { .. } => return Abort::Void,
+            Self::Done(outcome) => return Abort::Answer(outcome.clone()),
+        };
+        match (state, recorded) {
+            (State::Collecting | State::Charging, _) => Abort::Fence(Outcome::Aborted { reason: reason.clone() }),
+            (State::Aborted { .. }, _) => Abort::Void,
+            (State::Charged { .. } | State::Declined, Some(outcome)) => Abort::Answer(outcome.clone()),
+            (State::Declined, None) => Abort::Record(Outcome::Aborted { reason: reason.clone() }),
+            (State::Charged { amount, charge_id }, None) => {
+                Abort::Record(Outcome::Charged { amount: *amount, charge_id: charge_id.clone() })
+            }
         }
+    }
+
+    /// The fence was refused: this is the case instead.
+    pub fn found(self, state: State, recorded: &Recorded) -> Self {
+        let recorded = match recorded {
+            Recorded::Completed(outcome) => Some(outcome.clone()),
+            Recorded::Absent | Recorded::InProgress { .. } => None, // an abort has no lease
+        };
+        match self {
+            Self::Deciding { reason, .. } => Self::Deciding { state, recorded, reason },
+            other => other, // nothing else is refused
+        }
+    }
+
+    /// The fence stands.
+    pub fn fenced(self) -> Self {
+        match self {
+            Self::Deciding { reason, .. } => Self::Fenced { reason },
+            other => other, // it stood before
+        }
+    }
+
+    /// The provider will not charge any more, and has given back what it charged.
+    pub fn voided(self) -> Self {
+        match self {
+            Self::Fenced { reason } | Self::Deciding { state: State::Aborted { reason }, .. } => {
+                Self::Done(Outcome::Aborted { reason })
+            }
+            other => other, // nothing else is voided
+        }
+    }
+
+    /// This is recorded, by this worker or another.
+    pub const fn recorded(outcome: Outcome) -> Self {
+        Self::Done(outcome)
     }
 }
 
@@ -217,131 +399,56 @@ impl Prices {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn charged() -> Outcome {
         Outcome::Charged { amount: Money::eur(5), charge_id: "ch".into() }
     }
 
+    fn aborting(state: State, recorded: Option<Outcome>) -> Aborting {
+        Aborting::Deciding { state, recorded, reason: None }
+    }
+
     #[test]
     fn an_abort_that_comes_after_the_charge_answers_charged() {
         let state = State::after(&charged()).unwrap();
-        assert_eq!(abort(&state, None, None), Abort::Record(charged()));
-        assert_eq!(abort(&state, Some(&charged()), None), Abort::Replay(charged()));
+        assert_eq!(aborting(state.clone(), None).next(), Abort::Record(charged()));
+        assert_eq!(aborting(state, Some(charged())).next(), Abort::Answer(charged()));
     }
 
     #[test]
     fn a_lease_is_respected_until_it_ends() {
-        let recorded = Recorded::InProgress { lease_ends: 1000 };
-        assert_eq!(charge(&State::Charging, &recorded, 999), Charge::Wait);
-        assert_eq!(charge(&State::Charging, &recorded, 1000), Charge::TakeOver { lease_ended: 1000 });
+        let charging = Charging::found(State::Charging, Recorded::InProgress { lease_ends: 1000 });
+        assert_eq!(charging.next(999), Charge::ComeBack);
+        assert_eq!(charging.next(1000), Charge::Lease { earlier: Some(1000) });
     }
 
     #[test]
-    fn an_abort_that_was_recorded_voids_again() {
+    fn who_takes_a_lease_over_asks_what_happened_first() {
+        assert_eq!(Charging::leased(1000, None).next(0), Charge::Ask { find_first: false });
+        assert_eq!(Charging::leased(1000, Some(500)).next(0), Charge::Ask { find_first: true });
+    }
+
+    #[test]
+    fn what_is_no_answer_of_a_provider_decides_nothing() {
+        for answer in [None, Some(Outcome::Cancelled { released: true })] {
+            let charging = Charging::leased(1000, None).answered(answer);
+            assert_eq!(charging.next(0), Charge::Release { until: 1000 });
+            assert_eq!(Charging::released().next(0), Charge::ComeBack);
+        }
+    }
+
+    #[test]
+    fn an_abort_that_was_recorded_voids_again_and_keeps_its_first_reason() {
         let reason = Some(Rejection::new("sold_out", "no seat").at(Step::Reserve(Leg::Flight)));
         let state = State::Aborted { reason: reason.clone() };
         let outcome = Outcome::Aborted { reason };
-        assert_eq!(abort(&state, Some(&outcome), None), Abort::Void(outcome), "with the reason that it had first");
-    }
-
-    /// One payment and its provider: workers that may die between any two moves, and aborts between them.
-    #[derive(Debug, Default)]
-    struct Payment {
-        state: State,
-        charge: Recorded,
-        abort: Option<Outcome>,
-        provider_charged: bool,
-        provider_voided: bool,
-        workers_with_lease: Vec<bool>, // true once the provider has answered
-        answered: Vec<Outcome>,
-        now: i64,
-    }
-
-    impl Payment {
-        fn charge(&mut self) {
-            match charge(&self.state, &self.charge, self.now) {
-                Charge::Lease | Charge::TakeOver { .. } => {
-                    self.state = State::Charging;
-                    self.charge = Recorded::InProgress { lease_ends: self.now + 10 };
-                    self.workers_with_lease.push(false);
-                }
-                Charge::Wait => {}
-                Charge::Void(outcome) => self.void(outcome),
-                Charge::Answer(outcome) => self.answered.push(outcome),
-            }
-        }
-
-        fn provider(&mut self) {
-            if let Some(worker) = self.workers_with_lease.iter_mut().find(|done| !**done) {
-                *worker = true;
-                if !self.provider_voided {
-                    self.provider_charged = true;
-                }
-            }
-        }
-
-        fn complete(&mut self) {
-            if let Some(index) = self.workers_with_lease.iter().position(|done| *done) {
-                self.workers_with_lease.remove(index);
-                if self.state == State::Charging && self.provider_charged {
-                    self.state = State::after(&charged()).unwrap();
-                    self.charge = Recorded::Completed(charged());
-                    self.answered.push(charged());
-                } else {
-                    self.charge();
-                }
-            }
-        }
-
-        fn abort(&mut self, dies_before_void: bool) {
-            match abort(&self.state, self.abort.as_ref(), None) {
-                Abort::Fence(outcome) => {
-                    self.state = State::Aborted { reason: None };
-                    self.abort = Some(outcome.clone());
-                    if !dies_before_void {
-                        self.void(outcome);
-                    }
-                }
-                Abort::Void(outcome) => self.void(outcome),
-                Abort::Record(outcome) => {
-                    self.abort = Some(outcome.clone());
-                    self.answered.push(outcome);
-                }
-                Abort::Replay(outcome) => self.answered.push(outcome),
-            }
-        }
-
-        fn void(&mut self, outcome: Outcome) {
-            self.provider_voided = true;
-            self.provider_charged = false;
-            self.answered.push(outcome);
-        }
-    }
-
-    proptest! {
-        /// Whatever happens in whatever order, nobody is ever told both *charged* and *aborted*, and what is told is so.
-        #[test]
-        fn one_decision(moves in prop::collection::vec(0..6u8, 0..40)) {
-            let mut payment = Payment::default();
-            for step in moves {
-                match step {
-                    0 => payment.charge(),
-                    1 => payment.provider(),
-                    2 => payment.complete(),
-                    3 => payment.abort(false),
-                    4 => payment.abort(true),
-                    _ => payment.now += 6,
-                }
-                let told_charged = payment.answered.iter().any(|o| matches!(o, Outcome::Charged { .. }));
-                let told_aborted = payment.answered.iter().any(|o| matches!(o, Outcome::Aborted { .. }));
-                prop_assert!(!(told_charged && told_aborted), "{payment:?}");
-                prop_assert!(!told_charged || payment.provider_charged, "{payment:?}");
-                prop_assert!(!told_aborted || !payment.provider_charged, "{payment:?}");
-            }
-        }
+        let again = aborting(state.clone(), Some(outcome.clone()));
+        assert_eq!(again.next(), Abort::Void);
+        assert_eq!(again.voided().next(), Abort::Answer(outcome.clone()));
+        let late = Charging::found(state, Recorded::Absent);
+        assert_eq!(late.next(0), Charge::Void);
+        assert_eq!(late.voided().next(0), Charge::Answer(outcome));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! Booking: says how it ended.
 
 use saga::{
-    BookingId, Command, Money, Outcome, Participant, Reason, Status, Step,
+    BookingId, Command, Money, Outcome, Participant, Reason, Reply, Status, Step,
     command::Action,
     header::{self, Move, Reaction},
 };
 use serde_json::Value;
 use store::{BookingStore, Commit, End, HeaderFound};
 
-use crate::{Attempt, Clock, MOST_DECISIONS, Reply, Said, StepError, answer, command, event, told};
+use crate::{Attempt, Clock, MOST_DECISIONS, Said, StepError, answer, command, event, told};
 
 /// The participant that keeps the header.
 #[derive(Debug)]

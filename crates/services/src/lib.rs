@@ -16,7 +16,7 @@ mod sandbox;
 mod seller;
 
 use jiff::Timestamp;
-use saga::{BookingId, Command, Envelope, Outcome, Participant, Step, Violation, event::Unread};
+use saga::{BookingId, Command, Envelope, Outcome, Participant, Reply, Step, Violation, event::Unread};
 use serde::Serialize;
 use serde_json::Value;
 use store::Record;
@@ -39,18 +39,6 @@ pub type Clock = fn() -> Timestamp;
 /// How often a step decides again before it leaves the rest to its caller's retries. Each further decision means that
 /// somebody else has just carried out a step of the same booking, and there are few of those.
 const MOST_DECISIONS: u32 = 6;
-
-/// What a participant answers to a command.
-#[derive(Clone, Debug, Serialize)]
-pub struct Reply {
-    /// Which booking.
-    pub booking_id: String,
-    /// Which step.
-    pub step: Step,
-    /// What came of it.
-    #[serde(flatten)]
-    pub outcome: Outcome,
-}
 
 /// What a participant says when it is done.
 #[derive(Clone, Debug, Serialize)]
@@ -120,6 +108,11 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// The same, if something is recorded.
+    fn is_repeat_of_any(&self, validation: Option<&str>) -> Result<(), StepError> {
+        validation.map_or(Ok(()), |validation| self.is_repeat_of(validation))
+    }
+
     /// A repeat has to be a repeat: the same step of the same booking with other contents is somebody's mistake.
     fn is_repeat_of(&self, validation: &str) -> Result<(), StepError> {
         if validation == self.validation {
@@ -141,5 +134,5 @@ fn answer(command: &Command, result: Result<Outcome, StepError>) -> Result<Reply
             tracing::error!(booking_id, step = step.name(), error_type = error.error_type(), %error, "step failed")
         }
     }
-    Ok(Reply { booking_id: booking_id.to_owned(), step, outcome: result? })
+    Ok(Reply { booking_id: command.booking_id.clone(), step, outcome: result? })
 }

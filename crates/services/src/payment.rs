@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use saga::{
-    BookingId, Command, Envelope, Outcome, Participant, PaymentReference, Reason, Step,
+    BookingId, Command, Envelope, Outcome, Participant, PaymentReference, Reason, Reply, Step,
     command::Action,
     id::digest,
-    payment::{self, Abort, Charge, Prices, Reaction, Recorded, State},
+    payment::{self, Abort, Aborting, Charge, Charging, Prices, Reaction},
 };
 use serde_json::Value;
-use store::{Commit, PaymentFound, PaymentStore};
+use store::{Commit, PaymentStore};
 
 use crate::{
-    Attempt, Clock, MOST_DECISIONS, PaymentProvider, ProviderError, Reply, Said, StepError, answer, command, event,
-    told,
+    Attempt, Clock, MOST_DECISIONS, PaymentProvider, ProviderError, Said, StepError, answer, command, event, told,
 };
 
 /// How long a worker waits for the provider.
@@ -21,6 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a lease lasts: longer than a worker lives, which a function's timeout (10 s) bounds.
 const LEASE: Duration = Duration::from_secs(15);
+
+/// How many moves a decision leads to at the most: lease, provider, completion, answer.
+const MOVES: u32 = 4;
 
 /// The participant that decides.
 #[derive(Debug)]
@@ -94,52 +96,51 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
         let currency = String::from(total.currency);
         let validation = digest(&[reference.as_str().as_bytes(), &total.amount.to_be_bytes(), currency.as_bytes()]);
         let this = Attempt::begin(booking, Step::Charge, validation, self.clock);
-        let mut known = PaymentFound::default();
-        for _ in 0..MOST_DECISIONS {
+        let (mut charging, mut failure) = (Charging::default(), StepError::ChargeInProgress);
+        for _ in 0..MOST_DECISIONS * MOVES {
             let now = (self.clock)().as_millisecond();
-            let earlier = match payment::charge(&known.state, &known.recorded, now) {
+            charging = match charging.next(now) {
                 Charge::Answer(outcome) => return Ok(outcome),
-                Charge::Void(outcome) => {
-                    self.provider.void(reference).await?;
-                    return Ok(outcome);
-                }
-                Charge::Wait => return Err(StepError::ChargeInProgress),
-                Charge::Lease => None,
-                Charge::TakeOver { lease_ended } => Some(lease_ended),
-            };
-            let lease_ends = now + LEASE.as_millis() as i64; // 15,000
-            // The outcome is not known yet, and not written.
-            let found = match self
-                .store
-                .lease(&this.record(&Outcome::Aborted { reason: None }), lease_ends, earlier)
-                .await?
-            {
-                Commit::Found(found) => found,
-                Commit::Done => {
-                    let outcome = match self.ask_provider(reference, total, earlier.is_some()).await {
-                        Ok(outcome) => outcome,
-                        Err(error) => {
-                            // This worker lives: the next need not wait for its lease to end.
-                            let now = (self.clock)().as_millisecond();
-                            if let Err(error) = self.store.release(booking, lease_ends, now).await {
-                                tracing::warn!(booking_id = booking.as_str(), %error, "the lease stays until it ends");
-                            }
-                            return Err(error.into());
+                Charge::ComeBack => return Err(failure),
+                Charge::Lease { earlier } => {
+                    let until = now + LEASE.as_millis() as i64; // 15,000
+                    // The outcome is not known yet, and not written.
+                    let record = Outcome::Aborted { reason: None };
+                    match self.store.lease(&this.record(&record), until, earlier).await? {
+                        Commit::Done => Charging::leased(until, earlier),
+                        Commit::Found(found) => {
+                            this.is_repeat_of_any(found.validation.as_deref())?;
+                            Charging::found(found.state, found.recorded)
                         }
-                    };
-                    let Some(decision) = State::after(&outcome) else {
-                        return Err(ProviderError::Unavailable(format!("it answered {}", outcome.name())).into());
-                    };
-                    match self.store.complete(&this.record(&outcome), &decision).await? {
-                        Commit::Done => return Ok(outcome),
-                        Commit::Found(found) => found,
                     }
                 }
+                Charge::Ask { find_first } => match self.ask_provider(reference, total, find_first).await {
+                    Ok(outcome) => charging.answered(Some(outcome)),
+                    Err(error) => {
+                        failure = error.into();
+                        charging.answered(None)
+                    }
+                },
+                Charge::Complete { outcome, decision } => {
+                    match self.store.complete(&this.record(&outcome), &decision).await? {
+                        Commit::Done => charging.completed(),
+                        Commit::Found(found) => {
+                            this.is_repeat_of_any(found.validation.as_deref())?;
+                            Charging::found(found.state, found.recorded)
+                        }
+                    }
+                }
+                Charge::Release { until } => {
+                    if let Err(error) = self.store.release(booking, until, now).await {
+                        tracing::warn!(booking_id = booking.as_str(), %error, "the lease stays until it ends");
+                    }
+                    Charging::released()
+                }
+                Charge::Void => {
+                    self.provider.void(reference).await?;
+                    charging.voided()
+                }
             };
-            if let Some(recorded) = &found.validation {
-                this.is_repeat_of(recorded)?;
-            }
-            known = found;
         }
         Err(StepError::Undecided(Step::Charge))
     }
@@ -167,35 +168,26 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
         reason: Option<&Reason>,
     ) -> Result<Outcome, StepError> {
         let this = Attempt::begin(booking, Step::Abort, digest(&[reference.as_str().as_bytes()]), self.clock);
-        let mut known = PaymentFound::default();
-        for _ in 0..MOST_DECISIONS {
-            let recorded = match &known.recorded {
-                Recorded::Completed(outcome) => Some(outcome),
-                Recorded::Absent | Recorded::InProgress { .. } => None, // an abort has no lease
-            };
-            match payment::abort(&known.state, recorded, reason) {
-                Abort::Replay(outcome) => return Ok(outcome),
-                Abort::Void(outcome) => {
+        let mut aborting = Aborting::begin(reason.cloned());
+        for _ in 0..MOST_DECISIONS * MOVES {
+            aborting = match aborting.next() {
+                Abort::Answer(outcome) => return Ok(outcome),
+                Abort::Void => {
                     self.provider.void(reference).await?;
-                    return Ok(outcome);
+                    aborting.voided()
                 }
                 Abort::Fence(outcome) => match self.store.fence(&this.record(&outcome)).await? {
-                    Commit::Done => {
-                        self.provider.void(reference).await?;
-                        return Ok(outcome);
-                    }
+                    Commit::Done => aborting.fenced(),
                     Commit::Found(found) => {
-                        if let Some(recorded) = &found.validation {
-                            this.is_repeat_of(recorded)?;
-                        }
-                        known = found;
+                        this.is_repeat_of_any(found.validation.as_deref())?;
+                        aborting.found(found.state, &found.recorded)
                     }
                 },
                 Abort::Record(outcome) => match self.store.record(&this.record(&outcome)).await? {
-                    Commit::Done => return Ok(outcome),
-                    Commit::Found(found) => return Ok(found.outcome),
+                    Commit::Done => Aborting::recorded(outcome),
+                    Commit::Found(found) => Aborting::recorded(found.outcome),
                 },
-            }
+            };
         }
         Err(StepError::Undecided(Step::Abort))
     }

@@ -1,14 +1,14 @@
 //! Flight, hotel and car: each sells the stock of one leg.
 
 use saga::{
-    BookingId, Command, Leg, LegRequest, Outcome, Participant, Step,
+    BookingId, Command, Leg, LegRequest, Outcome, Participant, Reply, Step,
     command::Action,
     reservation::{self, Cancel, Reserve, Stock},
 };
 use serde_json::Value;
 use store::{Commit, NotTaken, StockStore};
 
-use crate::{Attempt, Catalogue, Clock, MOST_DECISIONS, Reply, Said, StepError, answer, command, event, told};
+use crate::{Attempt, Catalogue, Clock, MOST_DECISIONS, Said, StepError, answer, command, event, told};
 
 /// The participant that sells one leg.
 #[derive(Debug)]
