@@ -31,6 +31,9 @@ pub enum StepError {
         /// What is recorded.
         status: Option<Status>,
     },
+    /// A booking that was parked is under way again.
+    #[error("the booking is driven again and has not ended yet; look again")]
+    NotEnded,
     /// The state machine could not be reached.
     #[error(transparent)]
     Executions(#[from] ExecutionsError),
@@ -59,6 +62,8 @@ pub enum ErrorKind {
     ProviderUnavailable,
     /// See [`StepError::ChargeInProgress`].
     ChargeInProgress,
+    /// See [`StepError::NotEnded`].
+    NotEnded,
     /// See [`ExecutionsError`].
     ExecutionsUnavailable,
     /// See [`EventsError`].
@@ -69,7 +74,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::InvalidInput,
         Self::CorruptRecord,
         Self::Contradiction,
@@ -77,6 +82,7 @@ impl ErrorKind {
         Self::StoreUnavailable,
         Self::ProviderUnavailable,
         Self::ChargeInProgress,
+        Self::NotEnded,
         Self::ExecutionsUnavailable,
         Self::EventsUnavailable,
         Self::DeadLettersUnavailable,
@@ -92,6 +98,7 @@ impl ErrorKind {
             Self::StoreUnavailable => "StoreUnavailable",
             Self::ProviderUnavailable => "ProviderUnavailable",
             Self::ChargeInProgress => "ChargeInProgress",
+            Self::NotEnded => "NotEnded",
             Self::ExecutionsUnavailable => "ExecutionsUnavailable",
             Self::EventsUnavailable => "EventsUnavailable",
             Self::DeadLettersUnavailable => "DeadLettersUnavailable",
@@ -115,6 +122,7 @@ impl StepError {
             Self::Store(StoreError::Unavailable { .. }) => ErrorKind::StoreUnavailable,
             Self::Provider(_) => ErrorKind::ProviderUnavailable,
             Self::ChargeInProgress => ErrorKind::ChargeInProgress,
+            Self::NotEnded => ErrorKind::NotEnded,
             Self::Executions(_) => ErrorKind::ExecutionsUnavailable,
             Self::Events(_) => ErrorKind::EventsUnavailable,
             Self::DeadLetters(_) => ErrorKind::DeadLettersUnavailable,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use saga::{BookingId, Envelope, Event, Participant, Reason, Status, Step, Variant};
+use saga::{BookingId, Envelope, Event, Participant, Reason, Status, Step, Variant, id::digest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use store::{BookingStore, Header, HeaderStore};
@@ -69,6 +69,8 @@ struct Parked {
     booking_id: BookingId,
     #[serde(default)]
     stuck: Vec<Stuck>,
+    #[serde(default)]
+    execution: String,
 }
 
 #[derive(Deserialize)]
@@ -114,20 +116,28 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         failure.map_or(Ok(done), Err) // the alarm is on this function's errors
     }
 
-    /// Drives a booking again that was parked by the state machine and put back by an operator. The message names it.
+    /// Drives a booking again that was parked by the state machine and put back by an operator. The message names it, and
+    /// has to come again until the booking has ended: an execution may end before that, and nothing else would remember.
     pub async fn resume(&self, message: &Value) -> Result<(), StepError> {
         let parked = Parked::deserialize(message)
             .map_err(|error| StepError::InvalidInput(format!("the message names no booking: {error}")))?;
         let Some(header) = self.headers.get(&parked.booking_id).await? else {
             return Err(StepError::InvalidInput(format!("there is no booking {}", parked.booking_id)));
         };
+        let booking_id = header.booking_id.as_str();
         if matches!(header.status, Status::Confirmed | Status::Failed) {
+            tracing::info!(booking_id, "parked booking has ended");
             return Ok(());
         }
+        // One execution for each that has parked the booking, and if that ends without an end, one each minute.
         let now = (self.clock)();
-        self.drive(&header, now, &format!("resumed-{}", now.as_millisecond())).await?;
-        tracing::info!(booking_id = header.booking_id.as_str(), "parked booking driven again");
-        Ok(())
+        let attempt = &digest(&[parked.execution.as_bytes()])[..16];
+        if self.drive(&header, now, attempt).await? == Started::Before
+            && !self.executions.is_running(&format!("{booking_id}-{attempt}")).await?
+        {
+            self.drive(&header, now, &format!("{attempt}-{}", now.as_second() / 60)).await?;
+        }
+        Err(StepError::NotEnded)
     }
 
     async fn drive(&self, header: &Header, now: Timestamp, attempt: &str) -> Result<Started, NotDriven> {
@@ -151,7 +161,7 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
     async fn call_operator(&self, by: GivenUpBy, message: &str, parked: &mut Vec<BookingId>) -> Result<(), StepError> {
         let Some(message) = (self.read)(message) else { return Ok(()) };
         // What names no booking is garbage. Its queue's alarm has been raised.
-        let Ok(Parked { booking_id, stuck }) = Parked::deserialize(&message) else { return Ok(()) };
+        let Ok(Parked { booking_id, stuck, .. }) = Parked::deserialize(&message) else { return Ok(()) };
         let header = self.headers.get(&booking_id).await?;
         if header.is_none_or(|header| header.status != Status::Pending) {
             return Ok(());
