@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use end_to_end::{DEADLINE, House, MANY_AT_ONCE, date, start, trip_of};
+use end_to_end::{DEADLINE, House, date, start, trip_of};
 use harmony::{Booking, Client, TripRequest, client::fresh_key, scenarios};
 use jiff::{SignedDuration, civil::Date};
 use saga::{BookingId, Leg, LegRequest, PaymentReference, Status, Step, Variant, reading::read_object};
@@ -61,7 +61,6 @@ async fn book(api: &Client, request: &TripRequest) -> Booking {
 
 #[tokio::test]
 async fn every_scenario_of_the_demo_ends_as_it_must_in_both_variants_and_leaves_the_stock_as_it_must() {
-    let _alone = MANY_AT_ONCE.lock().await;
     let mut running = tokio::task::JoinSet::new();
     let all = scenarios::ALL.iter().flat_map(|scenario| Variant::ALL.map(|variant| (*scenario, variant)));
     for (scenario, variant) in all {
@@ -98,37 +97,6 @@ async fn every_scenario_of_the_demo_ends_as_it_must_in_both_variants_and_leaves_
         });
     }
     running.join_all().await;
-}
-
-#[tokio::test]
-async fn fifty_at_once_for_the_last_ten_seats() {
-    for variant in Variant::ALL {
-        let _alone = MANY_AT_ONCE.lock().await;
-        fifty_at_once(variant).await;
-    }
-}
-
-async fn fifty_at_once(variant: Variant) {
-    let (house, api, mut request) = setting(100).await;
-    (request.variant, request.flight.seats) = (variant, 1);
-    house.seed_leg(trip_of(&request).leg(Leg::Flight), 10).await;
-    let mut buyers = tokio::task::JoinSet::new();
-    for buyer in 0..50 {
-        let (api, request) = (api.clone(), request.clone());
-        buyers.spawn(async move {
-            let accepted = api.book_accepted(&request, &fresh_key(buyer)).await.unwrap();
-            api.wait_until_final(&accepted.booking_id, 2 * DEADLINE).await.unwrap()
-        });
-    }
-    let bookings = buyers.join_all().await;
-    let confirmed = bookings.iter().filter(|booking| booking.status == Status::Confirmed).count();
-    assert_eq!(confirmed, 10);
-    for failed in bookings.iter().filter(|booking| booking.status != Status::Confirmed) {
-        let reason = failed.reason.as_ref().unwrap();
-        assert_eq!(failed.status, Status::Failed);
-        assert_eq!((reason.step, reason.code.as_str()), (Some(Step::Reserve(Leg::Flight)), "sold_out"));
-    }
-    assert_eq!(house.left(&request).await, [vec![0], vec![90; 3], vec![90; 3]]);
 }
 
 #[tokio::test]

@@ -142,6 +142,7 @@ impl BookingStore for Bookings {
         };
         let items = vec![TransactWriteItem::builder().update(update).build(), journal];
         let Err(refused) = write(&self.client, END, items).await? else { return Ok(Commit::Done) };
+        refused.all_known(2)?; // an end that is not recorded for this step would be the other end
         Ok(Commit::Found(HeaderFound {
             status: refused.item(0).map(|item| status(END, item)).transpose()?,
             recorded: refused.item(1).map(recording).transpose()?.flatten(),

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 
+use aws_sdk_dynamodb::error::ProvideErrorMetadata;
+
 /// A request to the store that led to no answer. Nothing is known of its effect, and it is safe to send again.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -32,14 +34,28 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    pub(crate) fn unavailable(operation: &'static str, error: impl Error) -> Self {
-        Self::Unavailable { operation, cause: causes(&error) }
+    /// What an error that the SDK has given up on stands for, and that is no answer.
+    pub(crate) fn unavailable(operation: &'static str, error: impl Error + ProvideErrorMetadata) -> Self {
+        match error.code() {
+            Some(code) if BUSY.contains(&code) => Self::Contention { operation },
+            _ => Self::Unavailable { operation, cause: causes(&error) },
+        }
     }
 
     pub(crate) fn corrupt(operation: &'static str, cause: impl Into<String>) -> Self {
         Self::Corrupt { operation, cause: cause.into() }
     }
 }
+
+/// DynamoDB is well, but others are at work on the same item, or there is too much work altogether.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
+const BUSY: [&str; 5] = [
+    "TransactionConflictException",
+    "TransactionInProgressException",
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "ThrottlingException",
+];
 
 /// An error and what lies behind it, on one line.
 pub fn causes(error: &dyn Error) -> String {

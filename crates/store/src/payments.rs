@@ -152,6 +152,7 @@ impl PaymentStore for Payments {
 /// In each of payment's transactions the decision comes first and the journal item second.
 fn found(written: Result<(), Refused>) -> Result<Commit<PaymentFound>, StoreError> {
     let Err(refused) = written else { return Ok(Commit::Done) };
+    refused.all_known(2)?; // what a decision was and what was answered go together
     let entry = refused.item(1).map(entry).transpose()?;
     let recorded = match &entry {
         None => Recorded::Absent,

@@ -136,6 +136,7 @@ impl StockStore for StockTable {
         }
         let Err(refused) = write(&self.client, GIVE_BACK, items).await? else { return Ok(Commit::Done) };
         if !refused.failed(0) && !refused.failed(1) {
+            refused.all_known(2)?; // or else it may never have been sold
             return Err(StoreError::corrupt(GIVE_BACK, "a stock line that was sold is gone"));
         }
         Ok(Commit::Found(LegRecords {

@@ -4,7 +4,11 @@ use std::{collections::HashMap, time::Duration};
 
 use aws_config::{SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_dynamodb::{
-    Client, config,
+    Client,
+    config::{
+        self,
+        retry::{RetryPartition, TokenBucket},
+    },
     error::SdkError,
     operation::{put_item::PutItemError, transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
     types::{AttributeValue, CancellationReason, TransactWriteItem},
@@ -25,6 +29,7 @@ pub(crate) type Item = HashMap<String, AttributeValue>;
 pub fn client(sdk: &SdkConfig) -> Client {
     let config = config::Builder::from(sdk)
         .retry_classifier(Conflicts)
+        .retry_partition(RetryPartition::custom("store").token_bucket(quota()).build())
         .retry_config(
             RetryConfig::standard()
                 .with_max_attempts(8)
@@ -42,6 +47,14 @@ pub fn client(sdk: &SdkConfig) -> Client {
     Client::from_conf(config)
 }
 
+/// What an instance of a function may spend on retries, all its events taken together. Retries in vain are paid for,
+/// and when nothing is left there are no more, so as not to make an outage worse. But conflicts are no outage: DynamoDB
+/// answers. At the SDK's price for a transient error two dozen bookings of a flight that everybody wants use the quota
+/// up, and from then on the instance gives up at the first conflict. So they are free; all else has the SDK's price.
+fn quota() -> TokenBucket {
+    TokenBucket::builder().retry_cost(0).build()
+}
+
 /// A transaction that was cancelled for no better reason than that others were at work on its items, or that there
 /// was too much work altogether. The SDK leaves it to its users to tell that from a condition that failed.
 #[derive(Debug)]
@@ -55,39 +68,65 @@ impl ClassifyRetry for Conflicts {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let error = context.output_or_error().and_then(Result::err).and_then(|error| error.as_operation_error());
         let Some(error) = error else { return RetryAction::NoActionIndicated };
-        let is_contention = match error.downcast_ref::<TransactWriteItemsError>() {
+        let is_conflict = match error.downcast_ref::<TransactWriteItemsError>() {
             Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) => {
-                is_contention(cancelled.cancellation_reasons())
+                let reasons = cancelled.cancellation_reasons();
+                if !is_contention(reasons) {
+                    return RetryAction::NoActionIndicated;
+                }
+                reasons.iter().filter_map(CancellationReason::code).all(|code| matches!(code, "None" | CONFLICT))
             }
             // A single write met a transaction on its item.
-            _ => {
-                error.downcast_ref::<UpdateItemError>().is_some_and(UpdateItemError::is_transaction_conflict_exception)
-                    || error.downcast_ref::<PutItemError>().is_some_and(PutItemError::is_transaction_conflict_exception)
+            _ if error.downcast_ref().is_some_and(UpdateItemError::is_transaction_conflict_exception)
+                || error.downcast_ref().is_some_and(PutItemError::is_transaction_conflict_exception) =>
+            {
+                true
             }
+            _ => return RetryAction::NoActionIndicated,
         };
-        if is_contention { RetryAction::transient_error() } else { RetryAction::NoActionIndicated }
+        // As the error of a client it is free: see `quota`.
+        if is_conflict { RetryAction::client_error() } else { RetryAction::throttling_error() }
     }
 }
+
+const CONFLICT: &str = "TransactionConflict";
 
 /// Codes from <https://docs.aws.amazon.com/amazondynamodb/latest/APIReference/API_TransactWriteItems.html>.
 fn is_contention(reasons: &[CancellationReason]) -> bool {
     let mut codes = reasons.iter().filter_map(CancellationReason::code).filter(|code| *code != "None").peekable();
-    codes.peek().is_some()
-        && codes.all(|code| matches!(code, "TransactionConflict" | "ThrottlingError" | "ProvisionedThroughputExceeded"))
+    codes.peek().is_some() && codes.all(is_busy)
+}
+
+fn is_busy(code: &str) -> bool {
+    matches!(code, CONFLICT | "ThrottlingError" | "ProvisionedThroughputExceeded")
 }
 
 /// Why nothing was written: for each item of the transaction, whether its own condition failed, and what was there.
-pub(crate) struct Refused(Vec<CancellationReason>);
+///
+/// A condition that failed is an answer even if others were at work on another item of the transaction. Only that one
+/// item remains unknown then.
+pub(crate) struct Refused {
+    operation: &'static str,
+    reasons: Vec<CancellationReason>,
+}
 
 impl Refused {
+    /// Fails if one of the first items remains unknown, for callers who cannot decide without them.
+    pub(crate) fn all_known(&self, first: usize) -> Result<(), StoreError> {
+        if self.reasons.iter().take(first).filter_map(CancellationReason::code).any(is_busy) {
+            return Err(StoreError::Contention { operation: self.operation });
+        }
+        Ok(())
+    }
+
     /// Whether the condition on the item at this place of the transaction failed.
     pub(crate) fn failed(&self, place: usize) -> bool {
-        self.0.get(place).and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
+        self.reasons.get(place).and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
     }
 
     /// What was there instead; none if nothing was there or the condition held.
     pub(crate) fn item(&self, place: usize) -> Option<&Item> {
-        if self.failed(place) { self.0[place].item().filter(|item| !item.is_empty()) } else { None }
+        if self.failed(place) { self.reasons[place].item().filter(|item| !item.is_empty()) } else { None }
     }
 }
 
@@ -103,7 +142,7 @@ pub(crate) async fn write(
             TransactWriteItemsError::TransactionCanceledException(cancelled) => {
                 let reasons = cancelled.cancellation_reasons.unwrap_or_default();
                 if reasons.iter().any(|reason| reason.code() == Some("ConditionalCheckFailed")) {
-                    Ok(Err(Refused(reasons)))
+                    Ok(Err(Refused { operation, reasons }))
                 } else if is_contention(&reasons) {
                     Err(StoreError::Contention { operation })
                 } else {

@@ -1,0 +1,727 @@
+//! What DynamoDB and the network do to a request, and the local AWS does not: conflicting transactions, throttling,
+//! silence, answers that are lost. Whatever it is, a step has one effect.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    fmt,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_sdk_dynamodb::{
+    Client,
+    config::{Credentials, SharedCredentialsProvider, SharedHttpClient},
+};
+use aws_smithy_runtime_api::{
+    client::{
+        http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
+        orchestrator::{HttpRequest, HttpResponse},
+        result::ConnectorError,
+    },
+    shared::IntoShared,
+};
+use aws_smithy_types::body::SdkBody;
+use end_to_end::{House, date, trip, trip_of};
+use harmony::{Stack, TripRequest, client::fresh_key};
+use jiff::{SignedDuration, Timestamp};
+use saga::{
+    BookingId, Leg, LegRequest, Money, Outcome, PaymentReference, Reason, Status, Step,
+    booking::Trip,
+    payment::{Prices, State},
+};
+use serde_json::{Value, json};
+use services::{BookingDesk, Cashier, Catalogue, Clock, ErrorKind, SandboxProvider, Seller, StepError};
+use store::{Bookings, Commit, Header, HeaderStore, Journal, Ledger, PaymentStore, Payments, StockTable};
+
+// -------------------------------------------------------------------------------------------- between SDK and DynamoDB
+
+/// What becomes of a request.
+#[derive(Clone, Debug)]
+enum Fate {
+    /// DynamoDB gets it and answers.
+    Passes,
+    /// DynamoDB gets it, does not know its token any more, and answers.
+    PassesAsNew,
+    /// DynamoDB gets it and does what it says; the connection is closed before the answer is there.
+    IsAnsweredInVain,
+    /// Nothing ever comes back.
+    IsNotAnswered,
+    /// This comes back: an HTTP status and a body.
+    IsAnswered(u16, Value),
+}
+
+/// A request, as it was sent.
+#[derive(Clone, Debug, PartialEq)]
+struct Sent {
+    operation: String,
+    body: Value,
+}
+
+type Fates = dyn Fn(&[Sent]) -> Fate + Send + Sync;
+
+/// The way to DynamoDB. It decides on each request, given all that were sent so far.
+#[derive(Clone)]
+struct Wire {
+    sent: Arc<Mutex<Vec<Sent>>>,
+    fate: Arc<Fates>,
+}
+
+/// The wire, and what is at its other end.
+#[derive(Debug)]
+struct Connector(Wire, Option<SharedHttpConnector>);
+
+impl fmt::Debug for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.sent.fmt(f)
+    }
+}
+
+impl Wire {
+    fn new(fate: impl Fn(&[Sent]) -> Fate + Send + Sync + 'static) -> Self {
+        Self { sent: Arc::default(), fate: Arc::new(fate) }
+    }
+
+    fn sent(&self) -> Vec<Sent> {
+        self.sent.lock().unwrap().clone()
+    }
+
+    /// A client for the SDK, with what else there is at the other end.
+    fn http(&self, beyond: Option<SharedHttpClient>) -> SharedHttpClient {
+        let wire = self.clone();
+        http_client_fn(move |settings, components| {
+            use aws_smithy_runtime_api::client::http::HttpClient;
+            let beyond = beyond.as_ref().map(|beyond| beyond.http_connector(settings, components));
+            Connector(wire.clone(), beyond).into_shared()
+        })
+    }
+
+    /// A client of a DynamoDB that is nowhere.
+    fn client(&self) -> Client {
+        client(self.http(None))
+    }
+
+    /// The same house, reached over this wire.
+    async fn house(&self, house: &House) -> House {
+        let mut sdk = house.stack.sdk().await.unwrap().to_builder();
+        sdk.set_http_client(Some(self.http(house.stack.sdk().await.unwrap().http_client())));
+        let mut house = House::of(&house.stack).await;
+        house.client = store::client(&sdk.build());
+        house
+    }
+}
+
+impl HttpConnector for Connector {
+    fn call(&self, mut request: HttpRequest) -> HttpConnectorFuture {
+        let Self(wire, beyond) = self;
+        let target = request.headers().get("x-amz-target").unwrap();
+        let operation = target.rsplit('.').next().unwrap().to_owned();
+        let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        let fate = {
+            let mut sent = wire.sent.lock().unwrap();
+            sent.push(Sent { operation, body: body.clone() });
+            (wire.fate)(&sent)
+        };
+        let beyond = || beyond.as_ref().expect("there is nothing at the other end");
+        match fate {
+            Fate::Passes => beyond().call(request),
+            Fate::PassesAsNew => {
+                let token = body["ClientRequestToken"].as_str().unwrap();
+                let other: String = token.chars().rev().collect(); // as long: the length is in a header
+                *request.body_mut() = SdkBody::from(body.to_string().replace(token, &other));
+                beyond().call(request)
+            }
+            Fate::IsAnsweredInVain => {
+                let answer = beyond().call(request);
+                HttpConnectorFuture::new(async move {
+                    answer.await?;
+                    Err(ConnectorError::io("connection closed before message completed".into()))
+                })
+            }
+            Fate::IsNotAnswered => HttpConnectorFuture::new(std::future::pending()),
+            fate @ Fate::IsAnswered(..) => answered(fate),
+        }
+    }
+}
+
+fn answered(fate: Fate) -> HttpConnectorFuture {
+    let Fate::IsAnswered(status, body) = fate else { panic!("no answer: {fate:?}") };
+    let answer = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body.to_string()));
+    HttpConnectorFuture::ready(Ok(answer))
+}
+
+fn client(http: SharedHttpClient) -> Client {
+    let sdk = SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("eu-central-1"))
+        .endpoint_url("http://dynamodb.test")
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "test")))
+        .http_client(http);
+    store::client(&sdk.build())
+}
+
+/// An error, as DynamoDB writes it.
+fn error(status: u16, code: &str) -> Fate {
+    let body = json!({"__type": format!("com.amazonaws.dynamodb.v20120810#{code}"), "message": "in a test"});
+    Fate::IsAnswered(status, body)
+}
+
+/// A transaction that was cancelled, with these reasons.
+fn cancelled(reasons: &[Value]) -> Fate {
+    let codes: Vec<_> = reasons.iter().map(|reason| reason["Code"].as_str().unwrap()).collect();
+    let message =
+        format!("Transaction cancelled, please refer cancellation reasons for specific reasons [{}]", codes.join(", "));
+    let code = "com.amazonaws.dynamodb.v20120810#TransactionCanceledException";
+    // In this error, and in no other, the message begins with a capital.
+    Fate::IsAnswered(400, json!({"__type": code, "Message": message, "CancellationReasons": reasons}))
+}
+
+fn because(code: &str) -> Value {
+    if code == "None" { json!({"Code": code}) } else { json!({"Code": code, "Message": "in a test"}) }
+}
+
+/// The condition on an item failed; this was there, or nothing.
+fn failed(item: Option<Value>) -> Value {
+    let mut reason = json!({"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"});
+    if let Some(item) = item {
+        reason["Item"] = item;
+    }
+    reason
+}
+
+fn done() -> Fate {
+    Fate::IsAnswered(200, json!({}))
+}
+
+// ----------------------------------------------------------------------------------------------------------- the steps
+
+fn journal(client: &Client) -> Journal {
+    Journal::new(client.clone(), "journal", 730)
+}
+
+fn seller(client: &Client, leg: Leg) -> Seller<StockTable> {
+    let store = StockTable::new(client.clone(), "stock", journal(client));
+    Seller { leg, store, catalogue: Catalogue::bundled().unwrap(), clock: Timestamp::now }
+}
+
+fn payments(client: &Client) -> Payments {
+    Payments::new(client.clone(), "payments", journal(client))
+}
+
+fn cashier(client: &Client) -> Cashier<Payments, SandboxProvider> {
+    let provider = SandboxProvider { ledger: Ledger::new(client.clone(), "ledger"), clock: Timestamp::now };
+    Cashier { store: payments(client), provider, clock: Timestamp::now }
+}
+
+fn desk(client: &Client) -> BookingDesk<Bookings> {
+    BookingDesk { store: Bookings::new(client.clone(), "bookings", journal(client)), clock: Timestamp::now }
+}
+
+const PRICES: Prices = Prices::new([Money::eur(100), Money::eur(20), Money::eur(3)]);
+const TOTAL: Money = Money::eur(123);
+
+fn leg(flight_no: &str) -> LegRequest {
+    let mut trip = json!(trip("2027-03-01".parse().unwrap()));
+    trip["flight"]["flight_no"] = json!(flight_no);
+    serde_json::from_value::<Trip>(trip).unwrap().leg(Leg::Flight).clone()
+}
+
+fn flight() -> LegRequest {
+    leg("LH400")
+}
+
+fn id() -> BookingId {
+    BookingId::try_from("0123456789abcdef0123456789abcdef".to_owned()).unwrap()
+}
+
+fn reference() -> PaymentReference {
+    PaymentReference::derive(&id(), "digest")
+}
+
+/// A journal item, as the table has it.
+fn journal_item(step: Step, outcome: &Outcome, validation: &str) -> Value {
+    json!({
+        "id": {"S": id().as_str()},
+        "step": {"S": step.name()},
+        "status": {"S": "COMPLETED"},
+        "outcome": {"S": outcome.name()},
+        "data": {"S": json!(outcome).to_string()},
+        "validation": {"S": validation},
+        "started_at": {"S": "2027-01-01T10:00:00.000Z"},
+        "finished_at": {"S": "2027-01-01T10:00:00.001Z"},
+        "expiration": {"N": "1900000000"},
+    })
+}
+
+fn is_reserved(result: &Result<Outcome, StepError>) -> bool {
+    matches!(result, Ok(Outcome::Reserved { .. }))
+}
+
+/// What is worth another try at once, and what it counts as if it stays so.
+fn passing_troubles() -> Vec<(Fate, ErrorKind)> {
+    use ErrorKind::{StoreContention, StoreUnavailable};
+    let reasons = |codes: [&str; 2]| cancelled(&codes.map(because));
+    vec![
+        (reasons(["None", "TransactionConflict"]), StoreContention),
+        (reasons(["TransactionConflict", "TransactionConflict"]), StoreContention),
+        (reasons(["ThrottlingError", "None"]), StoreContention),
+        (reasons(["TransactionConflict", "ProvisionedThroughputExceeded"]), StoreContention),
+        (error(400, "ThrottlingException"), StoreContention),
+        (error(400, "ProvisionedThroughputExceededException"), StoreContention),
+        (error(400, "RequestLimitExceeded"), StoreContention),
+        (error(400, "TransactionInProgressException"), StoreContention),
+        (error(500, "InternalServerError"), StoreUnavailable),
+        (Fate::IsAnswered(503, json!("busy")), StoreUnavailable),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_passes_is_tried_again_as_the_same_transaction() {
+    for trouble in passing_troubles().into_iter().map(|(trouble, _)| trouble).chain([Fate::IsNotAnswered]) {
+        let again = trouble.clone();
+        let wire = Wire::new(move |sent| if sent.len() < 3 { again.clone() } else { done() });
+        let outcome = seller(&wire.client(), Leg::Flight).reserve(&id(), &flight()).await;
+        assert!(is_reserved(&outcome), "{trouble:?}: {outcome:?}");
+        let sent = wire.sent();
+        assert_eq!(sent.len(), 3, "{trouble:?}");
+        assert!(sent.iter().all(|request| *request == sent[0]), "{trouble:?}: {sent:#?}");
+        assert!(sent[0].body["ClientRequestToken"].as_str().is_some_and(|token| token.len() == 36));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_stays_is_an_error_for_the_callers_retry() {
+    for (trouble, kind) in passing_troubles() {
+        let again = trouble.clone();
+        let wire = Wire::new(move |_| again.clone());
+        let error = seller(&wire.client(), Leg::Flight).reserve(&id(), &flight()).await.unwrap_err();
+        assert_eq!((error.kind(), kind.is_retriable()), (kind, true), "{trouble:?}: {error}");
+        assert_eq!(wire.sent().len(), 8, "{trouble:?}");
+    }
+    let wire = Wire::new(|_| Fate::IsNotAnswered);
+    let began = tokio::time::Instant::now();
+    let error = seller(&wire.client(), Leg::Flight).reserve(&id(), &flight()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{error}");
+    assert_eq!(began.elapsed().as_secs(), 7, "a function has ten seconds");
+    assert!((3..=4).contains(&wire.sent().len()), "two seconds for each answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_write_that_meets_a_transaction_is_tried_again() {
+    let conflict = || error(400, "TransactionConflictException");
+    for stays in [false, true] {
+        let wire = Wire::new(move |sent| if stays || sent.len() < 3 { conflict() } else { done() });
+        let price = payments(&wire.client()).collect(&id(), Leg::Car, Money::eur(1)).await.map_err(StepError::from);
+        assert_eq!(wire.sent()[0].operation, "UpdateItem");
+        assert_eq!(wire.sent().len(), if stays { 8 } else { 3 });
+        assert_eq!(price.err().map(|error| error.kind()), stays.then_some(ErrorKind::StoreContention));
+
+        let wire = Wire::new(move |sent| if stays || sent.len() < 3 { conflict() } else { done() });
+        let outcome = seller(&wire.client(), Leg::Flight).reserve(&id(), &leg("XX1")).await;
+        assert_eq!(wire.sent()[0].operation, "PutItem");
+        assert_eq!(wire.sent().len(), if stays { 8 } else { 3 });
+        assert_eq!(outcome.err().map(|error| error.kind()), stays.then_some(ErrorKind::StoreContention));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_try_does_not_change_is_tried_once() {
+    let reasons = |codes: [&str; 2]| cancelled(&codes.map(because));
+    for refusal in [
+        error(400, "IdempotentParameterMismatchException"),
+        error(400, "AccessDeniedException"),
+        error(400, "ResourceNotFoundException"),
+        reasons(["None", "ValidationError"]),
+        reasons(["None", "ItemCollectionSizeLimitExceeded"]),
+    ] {
+        let again = refusal.clone();
+        let wire = Wire::new(move |_| again.clone());
+        let seller = seller(&wire.client(), Leg::Flight);
+        for _ in 0..2 {
+            let error = seller.reserve(&id(), &flight()).await.unwrap_err();
+            assert_eq!((error.kind(), error.kind().is_retriable()), (ErrorKind::StoreUnavailable, true), "{refusal:?}");
+        }
+        // What the caller tries again is another transaction: its token cannot be one that is taken.
+        let [first, second] = &wire.sent()[..] else { panic!("tried more than once: {refusal:?}") };
+        assert_ne!(first.body["ClientRequestToken"], second.body["ClientRequestToken"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn conflicts_use_up_nothing_that_an_instance_needs_for_its_next_events() {
+    // Each of many bookings that one instance of a function gets meets three conflicts.
+    let wire = Wire::new(|sent| {
+        let conflict = cancelled(&["None", "TransactionConflict"].map(because));
+        if sent.len().is_multiple_of(4) { done() } else { conflict }
+    });
+    let seller = seller(&wire.client(), Leg::Flight);
+    for number in 0..200 {
+        let outcome = seller.reserve(&id(), &flight()).await;
+        assert!(is_reserved(&outcome), "{number}: {outcome:?}");
+    }
+    assert_eq!(wire.sent().len(), 4 * 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_not_made_worse_by_retries() {
+    let wire = Wire::new(|_| error(500, "InternalServerError"));
+    let seller = seller(&wire.client(), Leg::Flight);
+    for _ in 0..20 {
+        assert_eq!(seller.reserve(&id(), &flight()).await.unwrap_err().kind(), ErrorKind::StoreUnavailable);
+    }
+    let before = wire.sent().len();
+    assert!(before < 20 * 8, "{before}");
+    seller.reserve(&id(), &flight()).await.unwrap_err();
+    assert_eq!(wire.sent().len(), before + 1);
+}
+
+// ---------------------------------------------------------------------------------------------- one item for everybody
+
+/// An item of stock as DynamoDB has it: it takes part in one transaction at a time, for a while, and all others that
+/// come meanwhile are cancelled.
+#[derive(Clone, Debug)]
+struct Shelf {
+    units: Arc<AtomicUsize>,
+    is_taken: Arc<AtomicBool>,
+    conflicts: Arc<AtomicUsize>,
+}
+
+/// How long DynamoDB takes for a transaction.
+const TRANSACTION: Duration = Duration::from_millis(10);
+
+impl HttpConnector for Shelf {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let shelf = self.clone();
+        let is_transaction = request.headers().get("x-amz-target").unwrap().ends_with("TransactWriteItems");
+        HttpConnectorFuture::new(async move {
+            let answer = if !is_transaction {
+                done()
+            } else if shelf.is_taken.swap(true, Ordering::Relaxed) {
+                shelf.conflicts.fetch_add(1, Ordering::Relaxed);
+                cancelled(&["None", "TransactionConflict"].map(because))
+            } else {
+                tokio::time::sleep(TRANSACTION).await;
+                let taken =
+                    shelf.units.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |units| units.checked_sub(1));
+                shelf.is_taken.store(false, Ordering::Relaxed);
+                let none_left = json!({"product": {"S": "LH400"}, "available": {"N": "0"}});
+                if taken.is_ok() { done() } else { cancelled(&[because("None"), failed(Some(none_left))]) }
+            };
+            answered(answer).await
+        })
+    }
+}
+
+/// So many reserve one unit of the same item at the same time, each in an instance of its own. How many called more
+/// than once, and how many conflicts there were.
+async fn crowd(buyers: usize, units: usize) -> (usize, usize) {
+    let shelf = Shelf { units: Arc::new(units.into()), is_taken: Arc::default(), conflicts: Arc::default() };
+    let mut reserving = tokio::task::JoinSet::new();
+    for _ in 0..buyers {
+        let connector = shelf.clone();
+        let seller = seller(&client(http_client_fn(move |_, _| connector.clone().into_shared())), Leg::Flight);
+        reserving.spawn(async move {
+            // As the state machine does it.
+            for (call, pause) in [1, 2, 4, 8, 0].into_iter().enumerate() {
+                match seller.reserve(&id(), &flight()).await {
+                    Ok(outcome) => return (call, outcome),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::StoreContention, "{error}"),
+                }
+                tokio::time::sleep(Duration::from_secs(pause).mul_f64(fastrand::f64())).await;
+            }
+            panic!("given up, although there may have been units");
+        });
+    }
+    let results = reserving.join_all().await;
+    let reserved = results.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Reserved { .. })).count();
+    let is_sold_out = |outcome: &Outcome| matches!(outcome, Outcome::Rejected(why) if why.code == "sold_out");
+    let rejected = results.iter().filter(|(_, outcome)| is_sold_out(outcome)).count();
+    assert_eq!((reserved, rejected), (units, buyers - units));
+    (results.iter().filter(|(calls, _)| *calls > 0).count(), shelf.conflicts.load(Ordering::Relaxed))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_at_one_item_gets_through_although_each_transaction_bars_all_others() {
+    let (buyers, units) = (200, 40);
+    let (again, conflicts) = crowd(buyers, units).await;
+    assert!(conflicts > buyers, "{conflicts}");
+    end_to_end::note_figure(&format!(
+        "{buyers} reserves of one item at once, transactions of {} ms that bar each other: {conflicts} conflicts, \
+         {again} needed the caller's retry, none was given up",
+        TRANSACTION.as_millis()
+    ));
+}
+
+// --------------------------------------------------------------- a failed condition on one item, a conflict on another
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_condition_is_an_answer_beside_a_conflict() {
+    let outcome = Outcome::Reserved { price: Money::eur(5) };
+    let item = journal_item(Step::Reserve(Leg::Flight), &outcome, &flight().digest());
+    // A duplicate of a reserve that is done, while others book the same flight.
+    let answer = cancelled(&[failed(Some(item)), because("TransactionConflict")]);
+    let wire = Wire::new(move |_| answer.clone());
+    assert_eq!(seller(&wire.client(), Leg::Flight).reserve(&id(), &flight()).await.unwrap(), outcome);
+    assert_eq!(wire.sent().len(), 1);
+
+    // No seat, while a duplicate is at it: whether it got one is found out when the rejection is recorded.
+    let item = journal_item(Step::Reserve(Leg::Flight), &outcome, &flight().digest());
+    let stock = json!({"product": {"S": "LH400"}, "date": {"S": "2027-03-01"}, "available": {"N": "1"}});
+    let wire = Wire::new(move |sent| match sent.last().unwrap().operation.as_str() {
+        "TransactWriteItems" => cancelled(&[because("TransactionConflict"), failed(Some(stock.clone()))]),
+        _ => {
+            let code = "com.amazonaws.dynamodb.v20120810#ConditionalCheckFailedException";
+            Fate::IsAnswered(400, json!({"__type": code, "message": "The conditional request failed", "Item": item}))
+        }
+    });
+    assert_eq!(seller(&wire.client(), Leg::Flight).reserve(&id(), &flight()).await.unwrap(), outcome);
+    assert_eq!(wire.sent().len(), 2);
+
+    // A cancel of what was never reserved, while a duplicate of it is at work.
+    let wire = Wire::new(move |sent| match sent.len() {
+        1 => cancelled(&[failed(None), because("TransactionConflict"), because("None")]),
+        _ => done(),
+    });
+    let outcome = seller(&wire.client(), Leg::Flight).cancel(&id(), &flight()).await.unwrap();
+    assert_eq!((outcome, wire.sent().len()), (Outcome::Cancelled { released: false }, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_concluded_from_half_an_answer() {
+    let contention = |result: Result<Outcome, StepError>| {
+        let error = result.unwrap_err();
+        assert_eq!((error.kind(), error.kind().is_retriable()), (ErrorKind::StoreContention, true), "{error}");
+    };
+    // Nothing on sale, and a reserve under way: that is no stock line that was sold and is gone.
+    let wire = Wire::new(|_| cancelled(&[because("TransactionConflict"), because("None"), failed(None)]));
+    contention(seller(&wire.client(), Leg::Flight).cancel(&id(), &flight()).await);
+
+    // Declined; with which code is in the journal.
+    let declined = json!({"booking_id": {"S": id().as_str()}, "state": {"S": "declined"}});
+    let wire = Wire::new(move |_| cancelled(&[failed(Some(declined.clone())), because("TransactionConflict")]));
+    contention(cashier(&wire.client()).charge(&id(), &reference(), &PRICES).await);
+
+    // Confirmed, and a duplicate at work: that is no booking that ended the other way.
+    let confirmed = json!({"booking_id": {"S": id().as_str()}, "status": {"S": "confirmed"}});
+    let wire = Wire::new(move |_| cancelled(&[failed(Some(confirmed.clone())), because("TransactionConflict")]));
+    let confirm = json!({"step": "booking.confirm", "booking_id": id(), "total": TOTAL});
+    contention(desk(&wire.client()).handle(&confirm).await.map(|_| Outcome::Confirmed { total: TOTAL }));
+}
+
+// ----------------------------------------------------------------------------------------------- answers that are lost
+
+/// What a step does to the tables, and how it is made to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Case {
+    Reserve,
+    ReserveSoldOut,
+    Cancel,
+    CancelNothing,
+    Charge,
+    ChargeDeclined,
+    Abort,
+    AbortCharged,
+    Confirm,
+    Fail,
+    Park,
+    CollectPrice,
+    CollectCancelled,
+}
+
+impl Case {
+    const ALL: [Self; 13] = [
+        Self::Reserve,
+        Self::ReserveSoldOut,
+        Self::Cancel,
+        Self::CancelNothing,
+        Self::Charge,
+        Self::ChargeDeclined,
+        Self::Abort,
+        Self::AbortCharged,
+        Self::Confirm,
+        Self::Fail,
+        Self::Park,
+        Self::CollectPrice,
+        Self::CollectCancelled,
+    ];
+
+    /// A booking that is as far as it has to be.
+    async fn booking(self, house: &House, request: &TripRequest) -> Header {
+        let mut request = request.clone();
+        if self == Self::ChargeDeclined {
+            request.payment.token = "tok_declined".into();
+        }
+        house.seed(&trip_of(&request), if self == Self::ReserveSoldOut { 0 } else { 5 }).await;
+        let header = house.record_only(&request, &fresh_key("lost"), SignedDuration::ZERO).await;
+        let before = match self {
+            Self::Cancel => Some(Self::Reserve),
+            Self::AbortCharged => Some(Self::Charge),
+            _ => None,
+        };
+        if let Some(before) = before {
+            before.act(house, &header, Timestamp::now).await.unwrap();
+        }
+        header
+    }
+
+    async fn act(self, house: &House, header: &Header, clock: Clock) -> Result<Value, StepError> {
+        let (id, hotel) = (&header.booking_id, header.trip.leg(Leg::Hotel));
+        let (seller, reference) = (house.seller(Leg::Hotel), header.plan().payment.reference);
+        let cashier = Cashier { clock, ..house.cashier() };
+        let reason = Reason { step: Some(Step::Charge), code: "card_declined".into(), detail: "no".into() };
+        let end = async |command: Value| Ok(json!(house.desk().handle(&command).await?));
+        let outcome = match self {
+            Self::Reserve | Self::ReserveSoldOut => seller.reserve(id, hotel).await?,
+            Self::Cancel | Self::CancelNothing => seller.cancel(id, hotel).await?,
+            Self::Charge | Self::ChargeDeclined => cashier.charge(id, &reference, &PRICES).await?,
+            Self::Abort | Self::AbortCharged => cashier.abort(id, &reference, Some(&reason)).await?,
+            Self::Confirm => return end(json!({"step": "booking.confirm", "booking_id": id, "total": TOTAL})).await,
+            Self::Fail => return end(json!({"step": "booking.fail", "booking_id": id, "reason": reason})).await,
+            Self::Park => return end(json!({"step": "booking.park", "booking_id": id, "reason": reason})).await,
+            Self::CollectPrice => {
+                let known = cashier.store.collect(id, Leg::Car, TOTAL).await?;
+                return Ok(known.iter().map(|(leg, price)| json!([leg.name(), price])).collect());
+            }
+            Self::CollectCancelled => {
+                let event = saga::Event::Cancelled { leg: Leg::Car, reason: Some(reason) };
+                let (booking_id, time) = (id.clone(), Timestamp::now());
+                let event = saga::Envelope { booking_id, event, causation_id: None, time, trace: None };
+                return Ok(json!(house.desk().hear(&json!(event)).await?));
+            }
+        };
+        Ok(json!(outcome))
+    }
+}
+
+/// What the tables hold on a booking, but for its names and times.
+async fn tables(house: &House, request: &TripRequest, header: &Header) -> Value {
+    let reference = header.plan().payment.reference;
+    let journal = house.journal().entries(header.booking_id.as_str()).await.unwrap();
+    let journal: Vec<_> = journal.into_iter().map(|entry| (entry.step, json!(entry.outcome))).collect();
+    let decision = match house.payments().state(&header.booking_id).await.unwrap() {
+        State::Aborted { reason } => json!(["aborted", reason]),
+        state => json!(state.name()),
+    };
+    let status = house.headers().get(&header.booking_id).await.unwrap().unwrap();
+    nameless(
+        header,
+        &json!({
+            "left": house.left(request).await,
+            "journal": journal,
+            "decision": decision,
+            "paid": house.ledger().paid(&reference).await.unwrap().map(|paid| paid.amount),
+            "header": [json!(status.status), json!(status.total), json!(status.reason)],
+        }),
+    )
+}
+
+fn nameless(header: &Header, value: &Value) -> Value {
+    let reference = header.plan().payment.reference;
+    let text = value.to_string().replace(header.booking_id.as_str(), "ID").replace(reference.as_str(), "REFERENCE");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// When a lease that was taken now has ended.
+fn later() -> Timestamp {
+    Timestamp::now() + SignedDuration::from_secs(20)
+}
+
+#[tokio::test]
+async fn each_step_has_one_effect_whichever_of_its_answers_is_lost() {
+    let house = House::new().await;
+    let request = TripRequest::on(date());
+    let (mut lost, mut forgotten) = (0, 0);
+    for case in Case::ALL {
+        let wire = Wire::new(|_| Fate::Passes);
+        let header = case.booking(&house, &request).await;
+        let answer = case.act(&wire.house(&house).await, &header, Timestamp::now).await.unwrap();
+        let (answer, right) = (nameless(&header, &answer), tables(&house, &request, &header).await);
+
+        let requests = wire.sent();
+        for (place, is_token_known) in (0..requests.len()).flat_map(|place| [(place, true), (place, false)]) {
+            if requests[place].operation != "TransactWriteItems" && !is_token_known {
+                continue; // it has none
+            }
+            let told = format!("{case:?}, request {place} ({}), {is_token_known}", requests[place].operation);
+            let wire = Wire::new(move |sent| match sent.len() - 1 {
+                this if this == place => Fate::IsAnsweredInVain,
+                this if this == place + 1 && !is_token_known => Fate::PassesAsNew,
+                _ => Fate::Passes,
+            });
+            let header = case.booking(&house, &request).await;
+            let over = wire.house(&house).await;
+            let again = match case.act(&over, &header, Timestamp::now).await {
+                // Its own lease looks like another worker's: that is told after the lease has ended.
+                Err(error) if place == 0 && !is_token_known && matches!(case, Case::Charge | Case::ChargeDeclined) => {
+                    assert_eq!((error.kind(), error.kind().is_retriable()), (ErrorKind::ChargeInProgress, true));
+                    case.act(&over, &header, later).await
+                }
+                result => result,
+            };
+            assert_eq!(nameless(&header, &again.unwrap_or_else(|error| panic!("{told}: {error}"))), answer, "{told}");
+            assert_eq!(tables(&house, &request, &header).await, right, "{told}");
+            let sent = wire.sent();
+            assert_eq!(sent[place], sent[place + 1], "{told}: the retry is the same request, token and all");
+            lost += 1;
+            forgotten += usize::from(!is_token_known);
+        }
+    }
+    end_to_end::note_figure(&format!("lost answers: {lost}, in {forgotten} the retry was taken for a new request"));
+    assert!(lost > 30 && forgotten > 10, "{lost}, {forgotten}");
+}
+
+#[tokio::test]
+async fn a_booking_whose_creation_was_not_answered_is_found_as_its_own() {
+    let house = House::new().await;
+    let header = Case::Confirm.booking(&house, &TripRequest::on(date())).await;
+    let wire = Wire::new(|sent| if sent.len() == 1 { Fate::IsAnsweredInVain } else { Fate::Passes });
+    let header = Header { booking_id: end_to_end::booking_id("create"), ..header };
+    let created = wire.house(&house).await.headers().create(&header).await.unwrap();
+    let Commit::Found(found) = created else { panic!("the retry must meet what the first request has put there") };
+    assert_eq!((found.request_digest, found.status), (header.request_digest, Status::Pending));
+    assert_eq!(wire.sent().len(), 2);
+}
+
+#[tokio::test]
+async fn a_connection_that_is_closed_without_an_answer_is_a_lost_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let mut tokens = Vec::new();
+        for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut line, mut length) = (String::new(), 0);
+            while reader.read_line(&mut line).unwrap() > 2 {
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            stream.write_all(answer.as_bytes()).unwrap();
+            tokens.push(serde_json::from_slice::<Value>(&body).unwrap()["ClientRequestToken"].clone());
+        }
+        tokens
+    });
+    let stack = Stack {
+        endpoint: Some(endpoint),
+        region: None,
+        api_url: String::new(),
+        outputs: Default::default(),
+        pid: None,
+    };
+    let client = store::client(&stack.sdk().await.unwrap());
+    let outcome = seller(&client, Leg::Flight).reserve(&id(), &flight()).await;
+    assert!(is_reserved(&outcome), "{outcome:?}");
+    let tokens = server.join().unwrap();
+    assert_eq!(tokens.len(), 2);
+    assert!(tokens[0].is_string() && tokens[0] == tokens[1], "{tokens:?}");
+}
