@@ -19,7 +19,14 @@ use std::{
 
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use end_to_end::{DEADLINE, House, date, note_figure, start, trip_of};
-use harmony::{Client, Stack, TripRequest, audit::Kind, client::fresh_key};
+use harmony::{
+    Client, Stack, TripRequest,
+    audit::{
+        Audit, Ends, Kind,
+        whole::{AuditError, Finding, Reading},
+    },
+    client::fresh_key,
+};
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
 use saga::{BookingId, IdempotencyKey, Leg, PaymentReference, Status, Step, Variant, booking::Trip};
 use tokio::task::JoinSet;
@@ -549,6 +556,34 @@ async fn each_kind_of_violation_is_found_by_its_name_and_nothing_else_is() {
     assert_eq!((said.code, said.violations()), (Some(1), plants.expected.clone()), "{}", said.out);
     assert_eq!(said.out.lines().count(), plants.expected.len() + 1, "{}", said.out);
     assert_eq!(said.err, "");
+
+    // The same, if not all charges can be kept in mind at once.
+    let at_rest = Ends { of_before: Timestamp::MAX, may_be_parked: true };
+    let journal_since = Timestamp::now() - SignedDuration::from_hours(24);
+    let mut reading = Reading { ends: at_rest, is_at_rest: true, journal_since, page: Some(25), charges: 40 };
+    let found = violations(local.stack(), reading).await;
+    assert_eq!(found, plants.expected);
+
+    // Of bookings that are older than their journals nothing is said but that they were not checked.
+    reading.journal_since = Timestamp::MAX;
+    let found = violations(local.stack(), reading).await;
+    let is_checked = |kind: &str| ["orphan", "below-zero", "stock", "unreadable", "not-ended"].contains(&kind);
+    assert!(found.iter().all(|(kind, _)| is_checked(kind)), "{found:?}");
+}
+
+async fn violations(stack: &Stack, reading: Reading) -> Vec<(String, String)> {
+    let mut violations = Vec::new();
+    let tell = |finding: Finding<'_>| {
+        if let Finding::Wrong(wrong, _) = finding {
+            violations.extend(wrong.iter().map(|wrong| (wrong.kind.to_string(), wrong.about.clone())));
+        }
+        Ok::<_, AuditError>(())
+    };
+    let audit = Audit::of(stack, &stack.sdk().await.unwrap()).unwrap();
+    let report = audit.whole(reading, tell, |_| ()).await.unwrap();
+    assert_eq!(report.violations, violations.len() as u64);
+    violations.sort();
+    violations
 }
 
 #[tokio::test]

@@ -271,7 +271,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             for item in page.items {
                 match (item, &mut last) {
                     (Ok((id, entry)), Some((of, entries))) if *of == id => entries.push(entry),
-                    (Ok((id, entry)), last) => bookings.extend(mem::replace(last, Some((id, vec![entry])))),
+                    (Ok((id, entry)), last) => bookings.extend(last.replace((id, vec![entry]))),
                     (Err(item), _) => self.unreadable("journal item", &item)?,
                 }
             }

@@ -23,7 +23,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// Nothing is under way: a booking that is pending is a violation, and no step is taken for one that is just done
+    /// Nothing is under way: that a booking is pending is a violation, and all stock has to add up exactly
     #[arg(long)]
     all_ended: bool,
     /// Age in seconds at which a pending booking is a violation [default: an hour more than the stack's
