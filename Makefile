@@ -1,6 +1,6 @@
 # Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
 .DEFAULT_GOAL := help
-.PHONY: help demo test local book show parked redrive down build deploy bench lint clean setup
+.PHONY: help demo test local book show parked redrive audit down build deploy bench lint clean setup
 
 FUNCTIONS := flight hotel car payment booking api reconciler
 PYTHON    ?= python3
@@ -36,6 +36,9 @@ parked: build ## list what was given up and waits for an operator
 
 redrive: build ## put it back and wait until its bookings have ended (ARGS="--queue NAME")
 	@$(HARMONY) redrive $(ARGS)
+
+audit: build ## check all that the tables hold against what must always be true (ARGS="--all-ended")
+	@$(HARMONY) audit $(ARGS)
 
 down: build ## stop the local AWS
 	@$(HARMONY) down

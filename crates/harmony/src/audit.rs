@@ -4,12 +4,21 @@
 //! |---|---|
 //! | a confirmed booking | has every leg reserved and is charged once, the sum of the legs' prices |
 //! | a failed booking | has no leg reserved, and nothing is charged |
+//! | a booking that needs an operator | says in its journal what was given up |
+//! | a booking that is pending | is not so for longer than anything takes that is still tried |
 //! | a line of stock | is never below zero, and with what is reserved of it adds up to what was put on sale |
+//! | a step, a payment, a charge | belongs to a booking |
 //!
-//! What one booking or one line must be is a pure function of what was read of it: [`check_booking`], [`check_line`].
+//! What one booking or one line must be is a pure function of what was read of it: [`check_booking`], [`check_line`]. What
+//! has to be read, and in which order so that a booking under way is not taken for a wrong one, is in [`whole`].
+
+pub mod whole;
+
+use std::fmt;
 
 use aws_config::SdkConfig;
 use futures_util::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use saga::{BookingId, Leg, Money, Outcome, PaymentReference, Status, Step, StockLine, payment::State};
 use store::{Entry, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable, StoreError};
 
@@ -17,6 +26,115 @@ use crate::{Stack, StackError};
 
 /// How many bookings, or lines of stock, are read at once.
 const AT_ONCE: usize = 8;
+
+/// Something that must never be so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Of which kind.
+    pub kind: Kind,
+    /// The booking, line of stock or payment that it is about, such as `booking 5b7c…` or `flight LH400 on 2027-03-01`.
+    pub about: String,
+    /// What is so.
+    pub says: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.about, self.says)
+    }
+}
+
+/// The kinds of violation, each with a name that stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Confirmed, and a leg is not reserved.
+    NotReserved,
+    /// Confirmed, and payment decided otherwise, or for another amount.
+    NotCharged,
+    /// Confirmed, and the provider got another amount, or nothing.
+    WrongCharge,
+    /// The total in the header is not what it has to be.
+    WrongTotal,
+    /// Failed, and a leg is reserved.
+    StillReserved,
+    /// Failed, and nobody can be sure that a late reserve of a leg is refused.
+    NotCancelled,
+    /// Failed, and payment decided otherwise, or not at all.
+    NotAborted,
+    /// Failed, and the provider was paid.
+    StillCharged,
+    /// It ended, and its journal does not say so.
+    NotRecorded,
+    /// It needs an operator, and its journal does not say why.
+    NotParked,
+    /// It has not ended, and should have.
+    NotEnded,
+    /// It belongs to no booking.
+    Orphan,
+    /// Stock is below zero.
+    BelowZero,
+    /// Stock and reservations do not add up to what was put on sale.
+    Stock,
+    /// Nobody wrote it so.
+    Unreadable,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 15] = [
+        Self::NotReserved,
+        Self::NotCharged,
+        Self::WrongCharge,
+        Self::WrongTotal,
+        Self::StillReserved,
+        Self::NotCancelled,
+        Self::NotAborted,
+        Self::StillCharged,
+        Self::NotRecorded,
+        Self::NotParked,
+        Self::NotEnded,
+        Self::Orphan,
+        Self::BelowZero,
+        Self::Stock,
+        Self::Unreadable,
+    ];
+
+    /// Its name, for programs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotReserved => "not-reserved",
+            Self::NotCharged => "not-charged",
+            Self::WrongCharge => "wrong-charge",
+            Self::WrongTotal => "wrong-total",
+            Self::StillReserved => "still-reserved",
+            Self::NotCancelled => "not-cancelled",
+            Self::NotAborted => "not-aborted",
+            Self::StillCharged => "still-charged",
+            Self::NotRecorded => "not-recorded",
+            Self::NotParked => "not-parked",
+            Self::NotEnded => "not-ended",
+            Self::Orphan => "orphan",
+            Self::BelowZero => "below-zero",
+            Self::Stock => "stock",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// When a booking has to have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// If it was accepted before this.
+    pub of_before: Timestamp,
+    /// Whether it will do that an operator was called.
+    pub may_be_parked: bool,
+}
 
 /// What the tables hold on a booking.
 #[derive(Clone, Debug)]
@@ -45,8 +163,12 @@ pub struct Shelf {
 }
 
 impl Books {
+    fn entry(&self, step: Step) -> Option<&Entry> {
+        self.journal.iter().find(|entry| entry.step == step.name())
+    }
+
     fn outcome(&self, step: Step) -> Option<&Outcome> {
-        self.journal.iter().find(|entry| entry.step == step.name())?.outcome.as_ref()
+        self.entry(step)?.outcome.as_ref()
     }
 
     fn is_cancelled(&self, leg: Leg) -> bool {
@@ -72,61 +194,104 @@ impl Books {
     }
 }
 
-/// What is wrong with a booking: nothing, if all is well. Each violation names the booking.
-pub fn check_booking(books: &Books) -> Vec<String> {
+/// What is wrong with a booking: nothing, if all is well.
+pub fn check_booking(books: &Books, ends: &Ends) -> Vec<Violation> {
     let mut wrong = Vec::new();
     match &books.header {
-        None => wrong.push("there is no such booking".into()),
+        None => wrong.push((Kind::Orphan, orphan(books))),
         Some(header) => match header.status {
             Status::Confirmed => check_confirmed(books, header, &mut wrong),
             Status::Failed => check_failed(books, header, &mut wrong),
-            status => wrong.push(format!("not ended: {status}")),
+            Status::NeedsOperator => check_parked(books, ends, &mut wrong),
+            Status::Pending | Status::Compensating if header.created_at < ends.of_before => {
+                let says = format!("not ended: {} since {:.3}", header.status, header.created_at);
+                wrong.push((Kind::NotEnded, says));
+            }
+            Status::Pending | Status::Compensating => {}
         },
     }
-    wrong.iter().map(|wrong| format!("booking {}: {wrong}", books.booking_id)).collect()
+    let about = format!("booking {}", books.booking_id);
+    wrong.into_iter().map(|(kind, says)| Violation { kind, about: about.clone(), says }).collect()
 }
 
-fn check_confirmed(books: &Books, header: &Header, wrong: &mut Vec<String>) {
+type Wrong = Vec<(Kind, String)>;
+
+fn orphan(books: &Books) -> String {
+    let steps: Vec<_> = books.journal.iter().map(|entry| entry.step.as_str()).collect();
+    let mut left = Vec::new();
+    if !steps.is_empty() {
+        left.push(format!("its journal has {}", steps.join(", ")));
+    }
+    if books.decision != State::Collecting {
+        left.push(format!("payment's decision is {}", decision(&books.decision)));
+    }
+    let but = if left.is_empty() { String::new() } else { format!(", but {}", left.join(" and ")) };
+    format!("there is no such booking{but}")
+}
+
+fn check_confirmed(books: &Books, header: &Header, wrong: &mut Wrong) {
+    check_recorded(books, Step::Confirm, Status::Confirmed, wrong);
     let prices = Leg::ALL.map(|leg| books.reserved(leg));
     for (leg, price) in Leg::ALL.into_iter().zip(prices) {
         if price.is_none() {
-            wrong.push(format!("confirmed, but {} is not reserved", leg.name()));
+            wrong.push((Kind::NotReserved, format!("confirmed, but {} is not reserved", leg.name())));
         }
     }
     let [Some(flight), Some(hotel), Some(car)] = prices else { return };
     match flight.plus(hotel).and_then(|sum| sum.plus(car)) {
-        Err(error) => wrong.push(format!("confirmed, but its prices have no sum: {error}")),
+        Err(error) => wrong.push((Kind::NotCharged, format!("confirmed, but its prices have no sum: {error}"))),
         Ok(sum) => {
             if !matches!(books.decision, State::Charged { amount, .. } if amount == sum) {
                 let decision = decision(&books.decision);
-                wrong.push(format!("confirmed at {sum}, but payment's decision is {decision}"));
+                wrong.push((Kind::NotCharged, format!("confirmed at {sum}, but payment's decision is {decision}")));
             }
             if books.paid != Some(sum) {
-                wrong.push(format!("confirmed at {sum}, but the provider was paid {}", shown(books.paid)));
+                let paid = shown(books.paid);
+                wrong.push((Kind::WrongCharge, format!("confirmed at {sum}, but the provider was paid {paid}")));
             }
             if header.total != Some(sum) {
-                wrong.push(format!("confirmed at {sum}, but its total is {}", shown(header.total)));
+                let total = shown(header.total);
+                wrong.push((Kind::WrongTotal, format!("confirmed at {sum}, but its total is {total}")));
             }
         }
     }
 }
 
-fn check_failed(books: &Books, header: &Header, wrong: &mut Vec<String>) {
+fn check_failed(books: &Books, header: &Header, wrong: &mut Wrong) {
+    check_recorded(books, Step::Fail, Status::Failed, wrong);
     for leg in Leg::ALL {
         if books.reserved(leg).is_some() {
-            wrong.push(format!("failed, but {} is still reserved", leg.name()));
+            wrong.push((Kind::StillReserved, format!("failed, but {} is still reserved", leg.name())));
         } else if !books.is_cancelled(leg) {
-            wrong.push(format!("failed, but {} is not recorded", Step::Cancel(leg)));
+            wrong.push((Kind::NotCancelled, format!("failed, but {} is not recorded", Step::Cancel(leg))));
         }
     }
     if !matches!(books.decision, State::Declined | State::Aborted { .. }) {
-        wrong.push(format!("failed, but payment's decision is {}", decision(&books.decision)));
+        let decision = decision(&books.decision);
+        wrong.push((Kind::NotAborted, format!("failed, but payment's decision is {decision}")));
     }
     if books.paid.is_some() {
-        wrong.push(format!("failed, but the provider was paid {}", shown(books.paid)));
+        wrong.push((Kind::StillCharged, format!("failed, but the provider was paid {}", shown(books.paid))));
     }
     if header.total.is_some() {
-        wrong.push(format!("failed, but its total is {}", shown(header.total)));
+        wrong.push((Kind::WrongTotal, format!("failed, but its total is {}", shown(header.total))));
+    }
+}
+
+fn check_parked(books: &Books, ends: &Ends, wrong: &mut Wrong) {
+    if !ends.may_be_parked {
+        wrong.push((Kind::NotEnded, format!("not ended: {}", Status::NeedsOperator)));
+    }
+    if !matches!(books.outcome(Step::Park), Some(Outcome::Parked { .. })) {
+        let status = Status::NeedsOperator;
+        wrong.push((Kind::NotParked, format!("{status}, but {} is not recorded", Step::Park)));
+    }
+}
+
+/// Header and journal item are one transaction. The outcome is called as the status is.
+fn check_recorded(books: &Books, step: Step, status: Status, wrong: &mut Wrong) {
+    if books.outcome(step).map(Outcome::name) != Some(status.name()) {
+        wrong.push((Kind::NotRecorded, format!("{status}, but {step} is not recorded")));
     }
 }
 
@@ -141,24 +306,59 @@ fn decision(state: &State) -> String {
     }
 }
 
-/// What is wrong with a line of stock, given all bookings that may have reserved some of it.
-pub fn check_line(shelf: &Shelf, bookings: &[Books]) -> Option<String> {
+/// How many units of a line were reserved when the line was read, as the journal tells later on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reserved {
+    /// By the reservations that stand.
+    pub stands: i64,
+    /// Of those: by steps so late that the line may have been read before them.
+    pub lately: i64,
+    /// And by reservations that were taken back so late that the line may have been read before that.
+    pub given_back_lately: i64,
+}
+
+/// What is to be said of a line of stock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is well.
+    Right,
+    /// It may well be, but units of it were sold or given back just when it was read.
+    InMotion(String),
+    /// This is wrong.
+    Wrong(Violation),
+}
+
+/// What is to be said of a line of stock. Where the journal of old bookings is gone, lines may have been sold of which it
+/// knows nothing: it `is_whole` where that cannot be.
+pub fn check_line(shelf: &Shelf, reserved: Reserved, is_whole: bool) -> Verdict {
     let Shelf { leg, line, units } = shelf;
-    let name = format!("{} {} on {}", leg.name(), line.product, line.date);
-    let Some((available, seeded)) = units else { return Some(format!("{name}: not on sale")) };
-    let reserved: i64 = bookings.iter().map(|books| books.units(*leg, line)).sum();
-    if *available < 0 {
-        Some(format!("{name}: {available} available"))
-    } else if available + reserved != *seeded {
-        Some(format!("{name}: {available} available and {reserved} reserved, but {seeded} put on sale"))
+    let about = format!("{} {} on {}", leg.name(), line.product, line.date);
+    let Reserved { stands, lately, given_back_lately } = reserved;
+    let wrong = |kind, says| Verdict::Wrong(Violation { kind, about: about.clone(), says });
+    let (available, seeded) = units.unwrap_or((0, 0));
+    if available < 0 {
+        return wrong(Kind::BelowZero, format!("{available} available"));
+    }
+    let (taken, least, most) = (seeded - available, stands - lately, stands + given_back_lately);
+    if taken == stands || (!is_whole && taken >= stands) {
+        return Verdict::Right;
+    }
+    let says = match units {
+        None => format!("not on sale, but {stands} reserved"),
+        Some(_) => format!("{available} available and {stands} reserved, but {seeded} put on sale"),
+    };
+    if (least..=most).contains(&taken) {
+        Verdict::InMotion(format!("{about}: {says}"))
     } else {
-        None
+        wrong(Kind::Stock, says)
     }
 }
 
 /// Reads what has to be checked.
 #[derive(Clone, Debug)]
 pub struct Audit {
+    tables: Vec<String>,
+    client: aws_sdk_dynamodb::Client,
     headers: Headers,
     journal: Journal,
     payments: Payments,
@@ -169,23 +369,28 @@ pub struct Audit {
 impl Audit {
     /// An audit of this stack, reached with this configuration.
     pub fn of(stack: &Stack, sdk: &SdkConfig) -> Result<Self, StackError> {
-        let client = store::client(sdk);
-        let journal = Journal::new(client.clone(), stack.journal_table()?, 1); // not written to here
-        let stock = |leg| {
-            let name = stack.stock_table(leg)?;
-            Ok::<_, StackError>((leg, StockTable::new(client.clone(), name, journal.clone())))
-        };
+        let client = store::patient_client(sdk);
+        let (bookings, journal_table) = (stack.bookings_table()?, stack.journal_table()?);
+        let (payments, ledger) = (stack.payments_table()?, stack.provider_ledger_table()?);
+        let sold = [Leg::Flight, Leg::Hotel, Leg::Car].map(|leg| stack.stock_table(leg));
+        let [flights, hotels, cars] = sold;
+        let (flights, hotels, cars) = (flights?, hotels?, cars?);
+        let journal = Journal::new(client.clone(), journal_table, 1); // not written to here
+        let stock = |leg, name: &str| (leg, StockTable::new(client.clone(), name, journal.clone()));
+        let tables = [flights, hotels, cars, ledger, journal_table, bookings, payments];
         Ok(Self {
-            headers: Headers::new(client.clone(), stack.bookings_table()?),
-            payments: Payments::new(client.clone(), stack.payments_table()?, journal.clone()),
-            ledger: Ledger::new(client.clone(), stack.provider_ledger_table()?),
-            stock: [stock(Leg::Flight)?, stock(Leg::Hotel)?, stock(Leg::Car)?],
+            tables: tables.map(str::to_owned).to_vec(),
+            headers: Headers::new(client.clone(), bookings),
+            payments: Payments::new(client.clone(), payments, journal.clone()),
+            ledger: Ledger::new(client.clone(), ledger),
+            stock: [stock(Leg::Flight, flights), stock(Leg::Hotel, hotels), stock(Leg::Car, cars)],
+            client,
             journal,
         })
     }
 
     /// All violations, of these bookings and then of these lines of stock; none if all is well. The bookings have to be
-    /// all those that may have reserved some of the lines, and none of them may be under way.
+    /// all those that may have reserved some of the lines, and none of them may be under way or need an operator.
     pub async fn run(
         &self,
         bookings: impl IntoIterator<Item = &BookingId>,
@@ -194,11 +399,18 @@ impl Audit {
         let books = stream::iter(bookings).map(|id| self.books(id)).buffered(AT_ONCE).try_collect::<Vec<_>>().await?;
         let shelves = stream::iter(lines).map(|(leg, line)| self.shelf(leg, line)).buffered(AT_ONCE);
         let shelves = shelves.try_collect::<Vec<_>>().await?;
-        let mut wrong: Vec<_> = books.iter().flat_map(check_booking).collect();
-        wrong.extend(shelves.iter().filter_map(|shelf| check_line(shelf, &books)));
-        Ok(wrong)
+        let ends = Ends { of_before: Timestamp::MAX, may_be_parked: false };
+        let mut wrong: Vec<_> = books.iter().flat_map(|books| check_booking(books, &ends)).collect();
+        for shelf in &shelves {
+            let stands = books.iter().map(|books| books.units(shelf.leg, &shelf.line)).sum();
+            if let Verdict::Wrong(violation) = check_line(shelf, Reserved { stands, ..Reserved::default() }, true) {
+                wrong.push(violation);
+            }
+        }
+        Ok(wrong.iter().map(Violation::to_string).collect())
     }
 
+    /// What the tables hold on a booking. The header comes first: what follows from it is already there then, and is read.
     async fn books(&self, booking_id: &BookingId) -> Result<Books, StoreError> {
         let header = self.headers.get(booking_id).await?;
         let paid = match &header {
@@ -275,7 +487,9 @@ mod tests {
     fn confirmed() -> Books {
         let reserved = PRICES.map(|(leg, price)| entry(Step::Reserve(leg), Outcome::Reserved { price }));
         let decision = State::Charged { amount: SUM, charge_id: "ch".into() };
-        books(Status::Confirmed, Some(SUM), decision, reserved.to_vec())
+        let mut confirmed = books(Status::Confirmed, Some(SUM), decision, reserved.to_vec());
+        confirmed.journal.push(entry(Step::Confirm, Outcome::Confirmed { total: SUM }));
+        confirmed
     }
 
     /// The flight was given back, the hotel was sold out, the car's cancel came first.
@@ -288,13 +502,22 @@ mod tests {
             cancelled(Leg::Flight, true),
             cancelled(Leg::Hotel, false),
             cancelled(Leg::Car, false),
+            entry(Step::Fail, Outcome::Failed { reason: None }),
         ];
         books(Status::Failed, None, State::Aborted { reason: None }, journal)
     }
 
+    const AT_REST: Ends = Ends { of_before: Timestamp::MAX, may_be_parked: false };
+
     fn wrong(books: &Books) -> Vec<String> {
-        let name = format!("booking {ID}: ");
-        check_booking(books).iter().map(|wrong| wrong.strip_prefix(&name).unwrap().to_owned()).collect()
+        wrong_if(books, &AT_REST)
+    }
+
+    fn wrong_if(books: &Books, ends: &Ends) -> Vec<String> {
+        let about = format!("booking {ID}");
+        let violations = check_booking(books, ends);
+        assert!(violations.iter().all(|violation| violation.about == about), "{violations:?}");
+        violations.into_iter().map(|violation| violation.says).collect()
     }
 
     fn without(mut books: Books, step: Step) -> Books {
@@ -337,6 +560,9 @@ mod tests {
         let mut priceless = confirmed();
         priceless.journal[0].outcome = Some(Outcome::Reserved { price: Money::eur(u64::MAX) });
         assert!(wrong(&priceless)[0].starts_with("confirmed, but its prices have no sum"));
+
+        let unrecorded = without(confirmed(), Step::Confirm);
+        assert_eq!(wrong(&unrecorded), ["confirmed, but booking.confirm is not recorded"]);
     }
 
     #[test]
@@ -356,42 +582,108 @@ mod tests {
         let mut said = failed();
         said.header.as_mut().unwrap().total = Some(SUM);
         assert_eq!(wrong(&said), ["failed, but its total is 1.23 EUR"]);
+
+        let unrecorded = without(failed(), Step::Fail);
+        assert_eq!(wrong(&unrecorded), ["failed, but booking.fail is not recorded"]);
     }
 
     #[test]
-    fn what_has_not_ended_is_told() {
-        for status in [Status::Pending, Status::NeedsOperator] {
-            let mut open = confirmed();
-            open.header.as_mut().unwrap().status = status;
-            assert_eq!(wrong(&open), [format!("not ended: {status}")]);
+    fn what_has_not_ended_is_told_once_it_should_have() {
+        let mut open = confirmed();
+        let header = open.header.as_mut().unwrap();
+        header.status = Status::Pending;
+        assert_eq!(wrong(&open), ["not ended: pending since 1970-01-01T00:00:00.000Z"]);
+        assert_eq!(wrong_if(&open, &Ends { of_before: Timestamp::UNIX_EPOCH, may_be_parked: true }), [""; 0]);
+    }
+
+    #[test]
+    fn a_booking_needs_an_operator_only_if_one_was_called() {
+        let mut parked = confirmed();
+        parked.header.as_mut().unwrap().status = Status::NeedsOperator;
+        let not_parked = "needs_operator, but booking.park is not recorded";
+        assert_eq!(wrong(&parked), ["not ended: needs_operator", not_parked]);
+        let ends = Ends { may_be_parked: true, ..AT_REST };
+        assert_eq!(wrong_if(&parked, &ends), [not_parked]);
+        let reason = saga::Reason { step: None, code: "parked".into(), detail: String::new() };
+        parked.journal.push(entry(Step::Park, Outcome::Parked { reason }));
+        assert_eq!(wrong_if(&parked, &ends), [""; 0]);
+        assert_eq!(wrong(&parked), ["not ended: needs_operator"]);
+    }
+
+    #[test]
+    fn what_is_left_of_no_booking_is_told() {
+        let nothing = Books { header: None, journal: Vec::new(), decision: State::Collecting, ..failed() };
+        assert_eq!(wrong(&nothing), ["there is no such booking"]);
+        let mut left = Books { header: None, ..confirmed() };
+        left.journal.truncate(2);
+        let said = "there is no such booking, but its journal has flight.reserve, hotel.reserve and payment's decision is \
+                    charged 1.23 EUR";
+        assert_eq!(wrong(&left), [said]);
+    }
+
+    fn shelf(leg: Leg, product: &str, date: &str, units: Option<(i64, i64)>) -> Shelf {
+        Shelf { leg, line: StockLine { product: product.into(), date: date.parse().unwrap(), units: 0 }, units }
+    }
+
+    fn said(verdict: Verdict) -> String {
+        match verdict {
+            Verdict::Wrong(violation) => violation.to_string(),
+            other => panic!("not wrong: {other:?}"),
         }
-        assert_eq!(wrong(&Books { header: None, ..failed() }), ["there is no such booking"]);
+    }
+
+    #[test]
+    fn a_booking_reserves_what_it_asks_for_on_each_line() {
+        let units = |leg, product, date| confirmed().units(leg, &shelf(leg, product, date, None).line);
+        assert_eq!(units(Leg::Flight, "LH400", "2027-03-01"), 2);
+        assert_eq!(units(Leg::Hotel, "nyc-plaza", "2027-03-02"), 1);
+        assert_eq!(units(Leg::Hotel, "nyc-plaza", "2027-03-03"), 0, "the day of departure");
+        assert_eq!(units(Leg::Car, "jfk#compact", "2027-03-02"), 1);
+        assert_eq!(failed().units(Leg::Flight, &shelf(Leg::Flight, "LH400", "2027-03-01", None).line), 0);
     }
 
     #[test]
     fn stock_that_does_not_add_up_is_told() {
-        let bookings = [confirmed(), failed(), confirmed()];
-        let line =
-            |product: &str, date: &str| StockLine { product: product.into(), date: date.parse().unwrap(), units: 0 };
-        let wrong = |leg, line, units| check_line(&Shelf { leg, line, units }, &bookings);
-
-        let flight = || line("LH400", "2027-03-01");
+        let stands = |stands| Reserved { stands, ..Reserved::default() };
+        let check = |units, reserved| check_line(&shelf(Leg::Flight, "LH400", "2027-03-01", units), reserved, true);
+        assert_eq!(check(Some((6, 10)), stands(4)), Verdict::Right);
+        assert_eq!(check(None, stands(0)), Verdict::Right);
         assert_eq!(
-            wrong(Leg::Flight, flight(), Some((6, 10))),
-            None,
-            "two seats for each of the two that are confirmed"
-        );
-        assert_eq!(
-            wrong(Leg::Flight, flight(), Some((5, 10))).unwrap(),
+            said(check(Some((5, 10)), stands(4))),
             "flight LH400 on 2027-03-01: 5 available and 4 reserved, but 10 put on sale"
         );
-        assert_eq!(wrong(Leg::Hotel, line("nyc-plaza", "2027-03-02"), Some((8, 10))), None);
-        assert_eq!(wrong(Leg::Hotel, line("nyc-plaza", "2027-03-03"), Some((10, 10))), None, "the day of departure");
-        assert_eq!(wrong(Leg::Car, line("jfk#compact", "2027-03-02"), Some((8, 10))), None);
-        assert_eq!(wrong(Leg::Flight, flight(), Some((-1, 3))).unwrap(), "flight LH400 on 2027-03-01: -1 available");
-        assert_eq!(
-            wrong(Leg::Car, line("jfk#suv", "2027-03-02"), None).unwrap(),
-            "car jfk#suv on 2027-03-02: not on sale"
-        );
+        assert_eq!(said(check(Some((-1, 3)), stands(4))), "flight LH400 on 2027-03-01: -1 available");
+        assert_eq!(said(check(None, stands(2))), "flight LH400 on 2027-03-01: not on sale, but 2 reserved");
+    }
+
+    #[test]
+    fn a_line_is_in_motion_only_between_the_bounds_of_what_was_done_lately() {
+        // Ten were put on sale. Four are reserved: one of them lately; and two more were given back lately.
+        let reserved = Reserved { stands: 4, lately: 1, given_back_lately: 2 };
+        let check =
+            |available| check_line(&shelf(Leg::Flight, "LH400", "2027-03-01", Some((available, 10))), reserved, true);
+        assert_eq!(check(6), Verdict::Right);
+        for available in [4, 5, 7] {
+            assert!(matches!(check(available), Verdict::InMotion(_)), "{available}");
+        }
+        for available in [3, 8] {
+            assert!(matches!(check(available), Verdict::Wrong(_)), "{available}");
+        }
+    }
+
+    #[test]
+    fn where_journals_are_gone_more_may_be_taken_than_they_say() {
+        let reserved = Reserved { stands: 4, ..Reserved::default() };
+        let check =
+            |available| check_line(&shelf(Leg::Flight, "LH400", "2027-03-01", Some((available, 10))), reserved, false);
+        assert_eq!(check(2), Verdict::Right);
+        assert_eq!(said(check(7)), "flight LH400 on 2027-03-01: 7 available and 4 reserved, but 10 put on sale");
+        assert_eq!(said(check(-1)), "flight LH400 on 2027-03-01: -1 available");
+    }
+
+    #[test]
+    fn kinds_have_names_of_their_own() {
+        let names: std::collections::HashSet<_> = Kind::ALL.map(Kind::name).into_iter().collect();
+        assert_eq!(names.len(), Kind::ALL.len());
     }
 }

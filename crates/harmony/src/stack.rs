@@ -15,6 +15,7 @@ use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
 };
+use jiff::SignedDuration;
 use saga::Leg;
 use serde::{Deserialize, Serialize};
 
@@ -126,6 +127,20 @@ impl Stack {
     /// The value of an output.
     pub fn output(&self, name: &str) -> Result<&str, StackError> {
         self.outputs.get(name).map(String::as_str).ok_or_else(|| StackError::NoOutput(name.to_owned()))
+    }
+
+    /// How old a booking may be before the reconciler drives it again.
+    pub fn pending_max_age(&self) -> Result<SignedDuration, StackError> {
+        Ok(SignedDuration::from_secs(self.number("PendingMaxAgeSeconds")?.into()))
+    }
+
+    /// How long journal items are kept.
+    pub fn journal_retention(&self) -> Result<SignedDuration, StackError> {
+        Ok(SignedDuration::from_hours(24 * i64::from(self.number("JournalRetentionDays")?)))
+    }
+
+    fn number(&self, output: &str) -> Result<u32, StackError> {
+        self.output(output)?.parse().map_err(|_| StackError::NoOutput(format!("{output} that is a number")))
     }
 
     /// The table of a seller's stock.

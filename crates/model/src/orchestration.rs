@@ -430,11 +430,13 @@ impl Model for Orchestration {
             Property::<Self>::sometimes("an operator is called", |_, state| {
                 state.books.status == Status::NeedsOperator
             }),
-            Property::<Self>::sometimes(
+        ];
+        if self.executions > 1 {
+            properties.push(Property::<Self>::sometimes(
                 "two executions of one booking",
                 |_, state| matches!(state.executions.as_slice(), [first, second] if first != second),
-            ),
-        ];
+            ));
+        }
         if self.faults.is_bounded() {
             properties.push(Property::<Self>::eventually("ends", |_, state| state.books.has_ended()));
         }

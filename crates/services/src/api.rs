@@ -155,7 +155,7 @@ pub fn execution_input(header: &Header) -> String {
 }
 
 /// A booking as its user sees it.
-fn view(header: &Header, entries: &[Entry]) -> Value {
+pub fn view(header: &Header, entries: &[Entry]) -> Value {
     let timeline: Vec<_> = entries.iter().map(timeline_entry).collect();
     let payment =
         entries.iter().filter(|entry| [Step::Abort, Step::Charge].iter().any(|step| step.name() == entry.step));

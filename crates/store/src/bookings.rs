@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use saga::{BookingId, Leg, Money, PaymentReference, Plan, Reason, Status, Step, Traveller, Variant, booking::Trip};
 
 use crate::{
-    BookingStore, Commit, End, HeaderFound, HeaderStore, Journal, Record, StoreError,
+    BookingStore, Commit, Cursor, End, HeaderFound, HeaderStore, Journal, Page, Record, StoreError, Unreadable,
     journal::{built, recording, time},
+    tables,
     transaction::{Item, from_json, json, string, text, write},
 };
 
@@ -67,8 +68,20 @@ impl Headers {
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         Self { client, table: table.into() }
     }
+
+    /// A page of all headers, of at most so many if that is said.
+    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<Header>, StoreError> {
+        tables::page(&self.client, &self.table, &KEY, from, limit, header).await
+    }
+
+    /// The headers of these bookings, each named once, in any order. Bookings that have none are left out.
+    pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<Header, Unreadable>>, StoreError> {
+        let keys = bookings.iter().map(|id| Item::from([("booking_id".into(), string(id.as_str()))])).collect();
+        tables::each(&self.client, &self.table, &KEY, keys, header).await
+    }
 }
 
+const KEY: [&str; 1] = ["booking_id"];
 const INDEX: &str = "open-bookings";
 /// How many stuck bookings one look at a shard brings; the others come with the next.
 const MOST_PER_SHARD: i32 = 64;

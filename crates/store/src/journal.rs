@@ -5,6 +5,8 @@
 //! query; `outcome`, `started_at` and `finished_at` are added for conditions and for people.
 //! <https://docs.aws.amazon.com/powertools/python/latest/utilities/idempotency/>
 
+use std::collections::HashSet;
+
 use aws_sdk_dynamodb::{
     Client,
     types::{
@@ -15,8 +17,9 @@ use jiff::{SignedDuration, Timestamp};
 use saga::Outcome;
 
 use crate::{
-    Commit, Recording, StoreError,
+    Commit, Cursor, Page, Recording, StoreError,
     error::StoreError::Unavailable,
+    tables,
     transaction::{Item, integer, number, string, text},
 };
 
@@ -96,6 +99,20 @@ impl Journal {
         }
         entries.sort_by(|a, b| a.started_at.cmp(&b.started_at));
         Ok(entries)
+    }
+
+    /// A page of all items, of at most so many if that is said: of which saga, and which step. The steps of a saga come one
+    /// after the other, because a table keeps together what has the same partition key.
+    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<(String, Entry)>, StoreError> {
+        let read = |item: &Item| Ok((text("reading the journal", item, "id")?.to_owned(), entry(item)?));
+        tables::page(&self.client, &self.table, &["id", "step"], from, limit, read).await
+    }
+
+    /// Those of these sagas, each named once with a step, whose step is recorded.
+    pub async fn recorded(&self, steps: &[(&str, &str)]) -> Result<HashSet<String>, StoreError> {
+        let keys = steps.iter().map(|(id, step)| key(id, step)).collect();
+        let items = tables::items(&self.client, &self.table, keys).await?;
+        items.iter().map(|item| text("reading the journal", item, "id").map(str::to_owned)).collect()
     }
 
     /// Writes an outcome and nothing else, if none is recorded.

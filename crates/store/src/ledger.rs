@@ -10,9 +10,10 @@ use jiff::Timestamp;
 use saga::{Money, PaymentReference};
 
 use crate::{
-    StoreError,
+    Cursor, Page, StoreError, Unreadable,
     journal::time,
     payments::money,
+    tables,
     transaction::{Item, integer, number, string, text},
 };
 
@@ -51,6 +52,15 @@ pub struct Paid {
     pub amount: Money,
     /// The provider's name for it.
     pub charge_id: String,
+}
+
+/// An entry of the books, as who looks through all of them sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entered {
+    /// Which payment.
+    pub reference: String,
+    /// What the traveller has paid with it, after all charges and refunds; none if nothing.
+    pub paid: Option<Money>,
 }
 
 /// The provider's table.
@@ -155,14 +165,37 @@ impl Ledger {
         let request = self.client.get_item().table_name(&self.table).key("reference", string(reference.as_str()));
         let answer = request.consistent_read(true).send().await;
         match answer.map_err(|error| StoreError::unavailable(ASK, error))?.item {
-            Some(item) if !item.contains_key("voided_at") => paid(reference, &item),
-            _ => Ok(None),
+            Some(item) => Ok(entered(&item)?.paid.map(|amount| Paid { amount, charge_id: charge_id(reference) })),
+            None => Ok(None),
         }
+    }
+
+    /// A page of all entries, of at most so many if that is said.
+    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<Entered>, StoreError> {
+        tables::page(&self.client, &self.table, &["reference"], from, limit, entered).await
+    }
+
+    /// The entries of these payments, each named once, in any order. Payments that have none are left out.
+    pub async fn of_all(
+        &self,
+        references: &[PaymentReference],
+    ) -> Result<Vec<Result<Entered, Unreadable>>, StoreError> {
+        let key = |reference: &PaymentReference| Item::from([("reference".into(), string(reference.as_str()))]);
+        let keys = references.iter().map(key).collect();
+        tables::each(&self.client, &self.table, &["reference"], keys, entered).await
     }
 
     fn update(&self, reference: &PaymentReference) -> UpdateItemFluentBuilder {
         self.client.update_item().table_name(&self.table).key("reference", string(reference.as_str()))
     }
+}
+
+fn entered(item: &Item) -> Result<Entered, StoreError> {
+    let is_paid = item.contains_key("charged_at") && !item.contains_key("voided_at");
+    Ok(Entered {
+        reference: text(CHARGE, item, "reference")?.to_owned(),
+        paid: if is_paid { Some(money(CHARGE, item)?) } else { None },
+    })
 }
 
 fn paid(reference: &PaymentReference, item: &Item) -> Result<Option<Paid>, StoreError> {

@@ -12,15 +12,17 @@ mod journal;
 mod ledger;
 mod payments;
 mod stock;
+mod tables;
 mod transaction;
 
 pub use bookings::{Bookings, Header, Headers};
 pub use error::{StoreError, causes};
 pub use journal::{Entry, Journal, Record};
-pub use ledger::{Card, Charging, Ledger, Paid};
+pub use ledger::{Card, Charging, Entered, Ledger, Paid};
 pub use payments::Payments;
-pub use stock::StockTable;
-pub use transaction::client;
+pub use stock::{OnSale, StockTable};
+pub use tables::{Cursor, Page, Unreadable, count};
+pub use transaction::{client, patient_client};
 
 use jiff::Timestamp;
 use saga::{

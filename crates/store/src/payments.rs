@@ -11,8 +11,9 @@ use saga::{
 };
 
 use crate::{
-    Commit, Journal, PaymentFound, PaymentStore, Record, Recording, StoreError,
+    Commit, Cursor, Journal, Page, PaymentFound, PaymentStore, Record, Recording, StoreError, Unreadable,
     journal::{built, entry},
+    tables,
     transaction::{Item, Refused, from_json, integer, json, number, string, text, write},
 };
 
@@ -36,6 +37,17 @@ impl Payments {
         let answer = request.consistent_read(true).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable("reading a payment", error))?;
         state(answer.item.as_ref())
+    }
+
+    /// A page of all records, of at most so many if that is said: of which booking, and how far its payment is.
+    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<(String, State)>, StoreError> {
+        tables::page(&self.client, &self.table, &["booking_id"], from, limit, record).await
+    }
+
+    /// The records of these bookings, each named once, in any order. Bookings that have none are left out.
+    pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<(String, State), Unreadable>>, StoreError> {
+        let keys = bookings.iter().map(|id| Item::from([("booking_id".into(), string(id.as_str()))])).collect();
+        tables::each(&self.client, &self.table, &["booking_id"], keys, record).await
     }
 
     fn move_to(&self, booking: &str, state: &State, allowed: &str) -> Result<TransactWriteItem, StoreError> {
@@ -172,6 +184,10 @@ const fn price_of(leg: Leg) -> &'static str {
         Leg::Hotel => "hotel_price",
         Leg::Car => "car_price",
     }
+}
+
+fn record(item: &Item) -> Result<(String, State), StoreError> {
+    Ok((text("reading a payment", item, "booking_id")?.to_owned(), state(Some(item))?))
 }
 
 fn state(item: Option<&Item>) -> Result<State, StoreError> {

@@ -6,12 +6,14 @@ use aws_sdk_dynamodb::{
     Client,
     types::{AttributeValue, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
 };
+use jiff::civil::Date;
 use saga::{Outcome, Step, StockLine, reservation::Stock};
 
 use crate::{
-    Commit, Journal, LegRecords, NotTaken, Record, Recording, StockStore, StoreError,
+    Commit, Cursor, Journal, LegRecords, NotTaken, Page, Record, Recording, StockStore, StoreError,
     journal::{built, recording},
-    transaction::{Item, number, string, write},
+    tables,
+    transaction::{Item, number, string, text, write},
 };
 
 /// A table of stock, with the journal that belongs to it.
@@ -76,7 +78,6 @@ impl StockTable {
 
     /// How many units of a line are available, and how many there are; none if it is not on sale.
     pub async fn available(&self, line: &StockLine) -> Result<Option<(i64, i64)>, StoreError> {
-        const READ: &str = "reading stock";
         let answer = self
             .client
             .get_item()
@@ -87,15 +88,46 @@ impl StockTable {
             .send()
             .await
             .map_err(|error| StoreError::unavailable(READ, error))?;
-        let Some(item) = answer.item else { return Ok(None) };
-        let count = |name: &str| match item.get(name) {
-            Some(AttributeValue::N(digits)) => digits.parse().ok(),
-            _ => None,
-        };
-        match (count("available"), count("seeded")) {
-            (Some(available), Some(seeded)) => Ok(Some((available, seeded))),
-            _ => Err(StoreError::corrupt(READ, "available or seeded is no whole number")),
-        }
+        answer.item.as_ref().map(units).transpose()
+    }
+
+    /// A page of all lines, of at most so many if that is said.
+    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<OnSale>, StoreError> {
+        tables::page(&self.client, &self.table, &["product", "date"], from, limit, on_sale).await
+    }
+}
+
+/// A line of stock, as who looks through all of them sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnSale {
+    /// What is sold.
+    pub product: String,
+    /// For which date.
+    pub date: Date,
+    /// How many units are available.
+    pub available: i64,
+    /// How many were put on sale.
+    pub seeded: i64,
+}
+
+const READ: &str = "reading stock";
+
+fn on_sale(item: &Item) -> Result<OnSale, StoreError> {
+    let (available, seeded) = units(item)?;
+    let date =
+        text(READ, item, "date")?.parse().map_err(|error| StoreError::corrupt(READ, format!("date: {error}")))?;
+    Ok(OnSale { product: text(READ, item, "product")?.to_owned(), date, available, seeded })
+}
+
+/// How many units are available, and how many there are.
+fn units(item: &Item) -> Result<(i64, i64), StoreError> {
+    let count = |name: &str| match item.get(name) {
+        Some(AttributeValue::N(digits)) => digits.parse().ok(),
+        _ => None,
+    };
+    match (count("available"), count("seeded")) {
+        (Some(available), Some(seeded)) => Ok((available, seeded)),
+        _ => Err(StoreError::corrupt(READ, "available or seeded is no whole number")),
     }
 }
 

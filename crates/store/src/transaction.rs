@@ -55,6 +55,16 @@ fn quota() -> TokenBucket {
     TokenBucket::builder().retry_cost(0).build()
 }
 
+/// The same for who reads whole tables and has the time: a page may take a while.
+pub fn patient_client(sdk: &SdkConfig) -> Client {
+    let patience = TimeoutConfig::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .operation_attempt_timeout(Duration::from_secs(60))
+        .operation_timeout(Duration::from_secs(300))
+        .build();
+    Client::from_conf(client(sdk).config().to_builder().timeout_config(patience).build())
+}
+
 /// A transaction that was cancelled for no better reason than that others were at work on its items, or that there
 /// was too much work altogether. The SDK leaves it to its users to tell that from a condition that failed.
 #[derive(Debug)]

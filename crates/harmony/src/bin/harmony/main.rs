@@ -1,5 +1,6 @@
 //! `harmony`: the command-line program of this project. `harmony help` lists what it can do.
 
+mod audit;
 mod booking;
 mod dead_letters;
 mod demo;
@@ -45,6 +46,8 @@ enum Command {
     Parked,
     /// Put those messages back, and wait until their bookings have ended
     Redrive(dead_letters::Options),
+    /// Check all that the tables hold against what must always be true
+    Audit(audit::Options),
     /// Put stock on sale, replacing what there was
     Load(stock::Options),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Command::Show { id, wait } => wait_for(booking::show(&cli.target, &id, wait)),
         Command::Parked => wait_for(dead_letters::parked(&cli.target)),
         Command::Redrive(options) => wait_for(dead_letters::redrive(&cli.target, options)),
+        Command::Audit(options) => wait_for(audit::audit(&cli.target, options)),
         Command::Load(options) => wait_for(stock::load(&cli.target, options)),
     };
     result.unwrap_or_else(|error| {

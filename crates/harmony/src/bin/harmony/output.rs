@@ -50,6 +50,11 @@ impl Progress {
         self.0.inc(things as u64);
     }
 
+    /// Says something in between.
+    pub fn aside<T>(&self, say: impl FnOnce() -> T) -> T {
+        self.0.suspend(say)
+    }
+
     /// Something new is known.
     pub fn now(&self, what: impl Display) {
         self.0.set_message(what.to_string());

@@ -1,0 +1,554 @@
+//! The audit of a whole stack, while others work on it.
+//!
+//! Nothing holds the tables still while they are read, so the order matters. What each read may rely on is that headers
+//! are written first and never go, that a step once recorded stays recorded, and that an end is final:
+//!
+//! ```text
+//!   1. stock       a page at a time ──▶ available and seeded of each line
+//!   2. ledger      the payments that were charged: all have headers by now
+//!   3. journal     booking by booking, with header, decision and charge ──▶ check_booking, reservations of each line
+//!   4. headers     those that the journal knows nothing of, those that are open ──▶ check_booking
+//!   5. payments    those without a header
+//!   6. each line   available + reservations = seeded?
+//! ```
+//!
+//! *A booking* may move on between two reads of it. If something seems wrong it is read once more, header first: whatever
+//! its status promises was there before the status was, so it is found if it is there at all. *A line* is read before the
+//! journal. So whatever it was taken for is in the journal, and what was recorded since says so by its time: between
+//! bounds the sum is *in motion*, and only outside of them it is wrong.
+//!
+//! Memory is for a page of each table, for the lines of stock, and for so many charges at once ([`Reading::charges`]).
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    mem,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::try_join;
+use jiff::{SignedDuration, Timestamp, civil::Date};
+use saga::{BookingId, Leg, PaymentReference, Status, Step, StockLine, payment::State};
+use store::{Cursor, Entered, Entry, Header, StoreError, Unreadable};
+
+use super::{Audit, Books, Ends, Kind, Reserved, Shelf, Verdict, Violation, check_booking, check_line};
+
+/// How long before a line was read a step may say that it finished and yet have been written after: a function lives
+/// for ten seconds at the most, and clocks differ.
+const LATE: SignedDuration = SignedDuration::from_secs(30);
+
+/// How long a booking may be pending beyond the age at which it is driven again: a step that must succeed is tried for a
+/// quarter of an hour before it is given up, and three of them may come one after the other.
+pub const SLACK: SignedDuration = SignedDuration::from_hours(1);
+
+/// How to read a stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// When bookings have to have ended.
+    pub ends: Ends,
+    /// Whether nothing is under way. Then nothing can be in motion either.
+    pub is_at_rest: bool,
+    /// Bookings that were accepted before this may have no journal any more, and are not checked.
+    pub journal_since: Timestamp,
+    /// How many items to read at once; none if as many as fit into a megabyte, which is the most.
+    pub page: Option<i32>,
+    /// How many charges to keep in mind at once. If there are more, headers are read once more for each such number.
+    pub charges: usize,
+}
+
+impl Reading {
+    /// How many charges are kept in mind if nothing else is said: some 8 MB.
+    pub const CHARGES: usize = 1 << 18;
+}
+
+/// Something that was found.
+#[derive(Debug)]
+pub enum Finding<'f> {
+    /// Violations that belong together: those of a booking with what the tables hold on it, if it is one.
+    Wrong(&'f [Violation], Option<&'f Books>),
+    /// A line of stock that is in motion.
+    InMotion(&'f str),
+}
+
+/// What was looked at, and what was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// How many bookings there are of each status.
+    pub bookings: [(Status, u64); 4],
+    /// How many of those were not checked, because their journal may be gone.
+    pub expired: u64,
+    /// How many lines of stock there are.
+    pub lines: u64,
+    /// How many of those were in motion.
+    pub in_motion: u64,
+    /// How many items the journal has.
+    pub journal_items: u64,
+    /// How many violations there are.
+    pub violations: u64,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Why a stack cannot be audited.
+#[derive(Debug, thiserror::Error)]
+pub enum AuditError {
+    /// There is no such table.
+    #[error("there is no table {0}: deploy template.yaml again, or check that region and account are the stack's")]
+    NoTable(String),
+    /// DynamoDB did not answer, or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// A line of stock, and what is reserved of it.
+#[derive(Debug, Default)]
+struct Line {
+    units: Option<(i64, i64)>,
+    reserved: Reserved,
+}
+
+/// One audit, as far as it is.
+struct Run<'a, T, P> {
+    audit: &'a Audit,
+    reading: Reading,
+    /// When the first line was read, and some time before.
+    late: Timestamp,
+    lines: HashMap<(Leg, String, Date), Line>,
+    report: Report,
+    tell: T,
+    progress: P,
+}
+
+const STATUSES: [Status; 4] = [Status::Confirmed, Status::Failed, Status::Pending, Status::NeedsOperator];
+
+impl Audit {
+    /// How many items the tables have, about.
+    pub async fn size(&self) -> Result<u64, AuditError> {
+        let mut size = 0;
+        for table in &self.tables {
+            let count = store::count(&self.client, table).await?;
+            size += count.ok_or_else(|| AuditError::NoTable(table.clone()))?;
+        }
+        Ok(size)
+    }
+
+    /// Audits everything. `tell` gets to know each finding at once, `progress` how many more items were read.
+    pub async fn whole<E: From<AuditError>>(
+        &self,
+        reading: Reading,
+        tell: impl FnMut(Finding<'_>) -> Result<(), E>,
+        progress: impl Fn(u64),
+    ) -> Result<Report, E> {
+        let started = Instant::now();
+        let late = Timestamp::now().saturating_sub(LATE).unwrap_or(Timestamp::MIN);
+        let report = Report {
+            bookings: STATUSES.map(|status| (status, 0)),
+            expired: 0,
+            lines: 0,
+            in_motion: 0,
+            journal_items: 0,
+            violations: 0,
+            took: Duration::ZERO,
+        };
+        let mut run = Run { audit: self, reading, late, lines: HashMap::new(), report, tell, progress };
+        run.read_stock().await?;
+        let mut charges = run.read_charges(None).await?;
+        run.read_journal().await?;
+        run.read_headers(&mut charges.references).await?;
+        loop {
+            run.check_charges(&charges.references).await?;
+            let Some(next) = charges.next else { break };
+            charges = run.read_charges(Some(next)).await?;
+            run.read_headers_for(&mut charges.references).await?;
+        }
+        run.read_payments().await?;
+        run.check_lines()?;
+        run.report.took = started.elapsed();
+        Ok(run.report)
+    }
+}
+
+/// Payment references as the numbers that their 32 digits are: a fifth of what their texts would take.
+type References = HashSet<u128>;
+
+/// Some of the payments that were charged.
+struct Charges {
+    references: References,
+    /// Where the others begin.
+    next: Option<Cursor>,
+}
+
+impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Run<'_, T, P> {
+    fn found(&mut self, violations: &[Violation], books: Option<&Books>) -> Result<(), E> {
+        if violations.is_empty() {
+            return Ok(());
+        }
+        self.report.violations += violations.len() as u64;
+        (self.tell)(Finding::Wrong(violations, books))
+    }
+
+    fn one(&mut self, kind: Kind, about: String, says: impl Into<String>) -> Result<(), E> {
+        self.found(&[Violation { kind, about, says: says.into() }], None)
+    }
+
+    fn unreadable(&mut self, of: &str, item: &Unreadable) -> Result<(), E> {
+        self.one(Kind::Unreadable, format!("{of} {}", item.key), format!("cannot be read: {}", item.cause))
+    }
+
+    async fn read_stock(&mut self) -> Result<(), E> {
+        for (leg, table) in &self.audit.stock {
+            let mut next = None;
+            loop {
+                let page = table.page(next, self.reading.page).await.map_err(AuditError::from)?;
+                (self.progress)(page.items.len() as u64);
+                for item in page.items {
+                    self.report.lines += 1;
+                    match item {
+                        Ok(line) => {
+                            let units = Some((line.available, line.seeded));
+                            let key = (*leg, line.product, line.date);
+                            self.lines.insert(key, Line { units, ..Line::default() });
+                        }
+                        Err(item) => self.unreadable(leg.name(), &item)?,
+                    }
+                }
+                next = page.next;
+                if next.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The payments that were charged, from there on, as far as they can be kept in mind.
+    async fn read_charges(&mut self, from: Option<Cursor>) -> Result<Charges, E> {
+        let mut charges = Charges { references: References::new(), next: from };
+        loop {
+            let page = self.audit.ledger.page(charges.next, self.reading.page).await.map_err(AuditError::from)?;
+            (self.progress)(page.items.len() as u64);
+            for item in page.items {
+                match item {
+                    Ok(Entered { paid: None, .. }) => {} // a card is attached before there is a header
+                    Ok(Entered { reference, paid: Some(paid) }) => {
+                        match PaymentReference::try_from(reference.clone()) {
+                            Ok(reference) => charges.references.extend(number(&reference)),
+                            Err(error) => {
+                                let says =
+                                    format!("the provider was paid {paid}, but this names no payment: it {error}");
+                                self.one(Kind::Orphan, format!("payment {reference}"), says)?;
+                            }
+                        }
+                    }
+                    Err(item) => self.unreadable("payment", &item)?,
+                }
+            }
+            charges.next = page.next;
+            if charges.next.is_none() || charges.references.len() >= self.reading.charges {
+                return Ok(charges);
+            }
+        }
+    }
+
+    async fn check_charges(&mut self, without_header: &References) -> Result<(), E> {
+        for number in without_header {
+            let about = format!("payment {number:032x}");
+            let Ok(reference) = PaymentReference::try_from(format!("{number:032x}")) else { continue }; // it was one
+            if let Some(paid) = self.audit.ledger.paid(&reference).await.map_err(AuditError::from)? {
+                let says = format!("the provider was paid {}, but no booking has this payment", paid.amount);
+                self.one(Kind::Orphan, about, says)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn read_journal(&mut self) -> Result<(), E> {
+        let (mut next, mut last) = (None, None::<(String, Vec<Entry>)>);
+        loop {
+            let page = self.audit.journal.page(next, self.reading.page).await.map_err(AuditError::from)?;
+            self.report.journal_items += page.items.len() as u64;
+            (self.progress)(page.items.len() as u64);
+            let mut bookings = Vec::new();
+            for item in page.items {
+                match (item, &mut last) {
+                    (Ok((id, entry)), Some((of, entries))) if *of == id => entries.push(entry),
+                    (Ok((id, entry)), last) => bookings.extend(last.replace((id, vec![entry]))),
+                    (Err(item), _) => self.unreadable("journal item", &item)?,
+                }
+            }
+            next = page.next;
+            // The last one may go on in the next page.
+            bookings.extend(if next.is_none() { last.take() } else { None });
+            self.check_journals(bookings).await?;
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Checks the bookings that these are the steps of, and notes what they have reserved.
+    async fn check_journals(&mut self, journals: Vec<(String, Vec<Entry>)>) -> Result<(), E> {
+        let mut of = BTreeMap::<String, Vec<Entry>>::new();
+        for (id, entries) in journals {
+            of.entry(id).or_default().extend(entries);
+        }
+        let mut ids = Vec::with_capacity(of.len());
+        for id in of.keys() {
+            match BookingId::try_from(id.clone()) {
+                Ok(id) => ids.push(id),
+                Err(error) => {
+                    self.one(Kind::Orphan, format!("journal item {id}"), format!("is of no booking: it {error}"))?
+                }
+            }
+        }
+        let headers = self.audit.headers.of_all(&ids).await.map_err(AuditError::from)?;
+        let mut headers = Read::of(headers, |header| header.booking_id.as_str().to_owned());
+        let references: Vec<_> = headers.items.values().map(reference).collect();
+        let reading = try_join(self.audit.payments.of_all(&ids), self.audit.ledger.of_all(&references));
+        let (payments, charges) = reading.await.map_err(AuditError::from)?;
+        let mut payments = Read::of(payments, |(id, _)| id.clone());
+        let mut charges = Read::of(charges, |entry| entry.reference.clone());
+        for booking_id in ids {
+            let id = booking_id.as_str();
+            let journal = of.remove(id).unwrap_or_default();
+            let header = headers.items.remove(id);
+            let reference = header.as_ref().map(reference);
+            let reference = reference.as_ref().map(PaymentReference::as_str).unwrap_or_default();
+            let is_unreadable =
+                [(&headers.unreadable, id), (&payments.unreadable, id), (&charges.unreadable, reference)];
+            let is_unreadable = is_unreadable.iter().any(|(unreadable, key)| unreadable.contains(*key));
+            let decision = payments.items.remove(id).map_or(State::Collecting, |(_, state)| state);
+            let paid = charges.items.remove(reference).and_then(|entry| entry.paid);
+            let books = Books { booking_id, header, journal, decision, paid };
+            if is_unreadable {
+                self.note(&books); // whoever reads the table where it is tells of it
+            } else {
+                self.check(books).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks a booking, and notes what it has reserved. It may have moved on while it was read: if it seems wrong it is
+    /// read once more.
+    async fn check(&mut self, books: Books) -> Result<(), E> {
+        let books = if self.violations(&books).is_empty() { books } else { self.read_again(books).await? };
+        self.note(&books);
+        let mut violations = self.violations(&books);
+        // Those are told of where all headers are read, as most of them have no journal.
+        violations.retain(|violation| violation.kind != Kind::NotEnded);
+        self.found(&violations, Some(&books))
+    }
+
+    async fn read_again(&self, books: Books) -> Result<Books, E> {
+        match self.audit.books(&books.booking_id).await {
+            Ok(again) => Ok(again),
+            Err(StoreError::Corrupt { .. }) => Ok(books), // whoever reads the table where it is tells of it
+            Err(error) => Err(AuditError::from(error).into()),
+        }
+    }
+
+    fn violations(&self, books: &Books) -> Vec<Violation> {
+        let is_expired = books.header.as_ref().is_some_and(|header| self.is_expired(header));
+        if is_expired { Vec::new() } else { check_booking(books, &self.reading.ends) }
+    }
+
+    fn is_expired(&self, header: &Header) -> bool {
+        header.created_at < self.reading.journal_since && header.status.is_final()
+    }
+
+    fn is_late(&self, books: &Books, step: Step) -> bool {
+        let finished_at = books.entry(step).and_then(|entry| entry.finished_at.as_deref());
+        let finished_at = finished_at.and_then(|time| time.parse::<Timestamp>().ok());
+        !self.reading.is_at_rest && finished_at.is_some_and(|finished_at| finished_at >= self.late)
+    }
+
+    /// Adds what a booking has reserved, or had just before, to the lines.
+    fn note(&mut self, books: &Books) {
+        let Some(header) = &books.header else { return };
+        for leg in Leg::ALL {
+            let (reserve, cancel) = (Step::Reserve(leg), Step::Cancel(leg));
+            let stands = books.reserved(leg).is_some();
+            let was_reserved = matches!(books.outcome(reserve), Some(saga::Outcome::Reserved { .. }));
+            if !was_reserved || (!stands && !self.is_late(books, cancel)) {
+                continue;
+            }
+            let is_late = stands && self.is_late(books, reserve);
+            for StockLine { product, date, units } in header.trip.leg(leg).lines() {
+                let reserved = &mut self.lines.entry((leg, product, date)).or_default().reserved;
+                let units = i64::from(units);
+                if stands {
+                    reserved.stands += units;
+                } else {
+                    reserved.given_back_lately += units;
+                }
+                if is_late {
+                    reserved.lately += units;
+                }
+            }
+        }
+    }
+
+    /// Counts all bookings, and checks those that are open or that the journal knows nothing of. Takes their payments out
+    /// of those that were charged.
+    async fn read_headers(&mut self, charges: &mut References) -> Result<(), E> {
+        let mut next = None;
+        loop {
+            let page = self.audit.headers.page(next, self.reading.page).await.map_err(AuditError::from)?;
+            (self.progress)(page.items.len() as u64);
+            let mut ended = Vec::new();
+            for item in page.items {
+                let header = match item {
+                    Ok(header) => header,
+                    Err(item) => {
+                        self.unreadable("booking", &item)?;
+                        continue;
+                    }
+                };
+                number(&reference(&header)).map(|number| charges.remove(&number));
+                let counts = self.report.bookings.iter_mut().filter(|(status, _)| *status == header.status);
+                counts.for_each(|(_, count)| *count += 1);
+                if self.is_expired(&header) {
+                    self.report.expired += 1;
+                } else if let Some(step) = end_of(header.status) {
+                    ended.push((header, step));
+                } else if header.created_at < self.reading.ends.of_before {
+                    self.check_without_journal(header, |kind, _| kind == Kind::NotEnded).await?;
+                }
+            }
+            let steps: Vec<_> = ended.iter().map(|(header, step)| (header.booking_id.as_str(), step.name())).collect();
+            let recorded = self.audit.journal.recorded(&steps).await.map_err(AuditError::from)?;
+            ended.retain(|(header, _)| !recorded.contains(header.booking_id.as_str()));
+            for (header, _) in ended {
+                // If there is a journal, the booking is checked already.
+                self.check_without_journal(header, |_, books| books.journal.is_empty()).await?;
+            }
+            next = page.next;
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads a booking and tells of those violations that this is true of.
+    async fn check_without_journal(&mut self, header: Header, is_told: fn(Kind, &Books) -> bool) -> Result<(), E> {
+        let unread = Books {
+            booking_id: header.booking_id.clone(),
+            header: Some(header),
+            journal: Vec::new(),
+            decision: State::Collecting,
+            paid: None,
+        };
+        let books = self.read_again(unread).await?;
+        let mut violations = self.violations(&books);
+        violations.retain(|violation| is_told(violation.kind, &books));
+        self.found(&violations, Some(&books))
+    }
+
+    /// Takes the payments of all bookings out of those that were charged.
+    async fn read_headers_for(&self, charges: &mut References) -> Result<(), E> {
+        let mut next = None;
+        loop {
+            let page = self.audit.headers.page(next, self.reading.page).await.map_err(AuditError::from)?;
+            for header in page.items.into_iter().flatten() {
+                number(&reference(&header)).map(|number| charges.remove(&number));
+            }
+            next = page.next;
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn read_payments(&mut self) -> Result<(), E> {
+        let mut next = None;
+        loop {
+            let page = self.audit.payments.page(next, self.reading.page).await.map_err(AuditError::from)?;
+            (self.progress)(page.items.len() as u64);
+            let mut ids = Vec::new();
+            for item in page.items {
+                match item.map(|(id, _)| BookingId::try_from(id)) {
+                    Ok(Ok(id)) => ids.push(id),
+                    Ok(Err(error)) => {
+                        self.one(Kind::Orphan, "payment record".into(), format!("is of no booking: its id {error}"))?;
+                    }
+                    Err(item) => self.unreadable("payment record", &item)?,
+                }
+            }
+            let headers = self.audit.headers.of_all(&ids).await.map_err(AuditError::from)?;
+            let headers = Read::of(headers, |header| header.booking_id.as_str().to_owned());
+            for id in ids {
+                if headers.items.contains_key(id.as_str()) || headers.unreadable.contains(id.as_str()) {
+                    continue;
+                }
+                // If there is a journal, it was told of there.
+                let journal = self.audit.journal.entries(id.as_str()).await;
+                if matches!(journal, Ok(entries) if entries.is_empty()) {
+                    let says = "there is no such booking, but a payment record";
+                    self.one(Kind::Orphan, format!("booking {id}"), says)?;
+                }
+            }
+            next = page.next;
+            if next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn check_lines(&mut self) -> Result<(), E> {
+        let today = crate::trip::today();
+        let mut lines: Vec<_> = mem::take(&mut self.lines).into_iter().collect();
+        lines.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        for ((leg, product, date), Line { units, reserved }) in lines {
+            // Only journals of trips that are over can be gone.
+            let is_whole = self.report.expired == 0 || date >= today;
+            let shelf = Shelf { leg, line: StockLine { product, date, units: 0 }, units };
+            match check_line(&shelf, reserved, is_whole) {
+                Verdict::Right => {}
+                Verdict::InMotion(says) => {
+                    self.report.in_motion += 1;
+                    (self.tell)(Finding::InMotion(&says))?;
+                }
+                Verdict::Wrong(violation) => self.found(&[violation], None)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Items that were asked for by their keys.
+struct Read<T> {
+    items: HashMap<String, T>,
+    unreadable: HashSet<String>,
+}
+
+impl<T> Read<T> {
+    fn of(items: Vec<Result<T, Unreadable>>, key: impl Fn(&T) -> String) -> Self {
+        let mut read = Self { items: HashMap::with_capacity(items.len()), unreadable: HashSet::new() };
+        for item in items {
+            match item {
+                Ok(item) => _ = read.items.insert(key(&item), item),
+                Err(item) => _ = read.unreadable.insert(item.key),
+            }
+        }
+        read
+    }
+}
+
+/// What a payment reference is as a number.
+fn number(reference: &PaymentReference) -> Option<u128> {
+    u128::from_str_radix(reference.as_str(), 16).ok()
+}
+
+fn reference(header: &Header) -> PaymentReference {
+    PaymentReference::derive(&header.booking_id, &header.request_digest)
+}
+
+/// The step that is recorded with this status, in one transaction.
+fn end_of(status: Status) -> Option<Step> {
+    match status {
+        Status::Confirmed => Some(Step::Confirm),
+        Status::Failed => Some(Step::Fail),
+        Status::NeedsOperator => Some(Step::Park),
+        Status::Pending | Status::Compensating => None,
+    }
+}

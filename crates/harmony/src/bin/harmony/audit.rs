@@ -1,0 +1,123 @@
+//! `harmony audit`: holds everything that the tables of a stack hold against what must always be true.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use console::Style;
+use harmony::{
+    Booking,
+    audit::{
+        Audit, Books, Ends,
+        whole::{AuditError, Finding, Reading, Report, SLACK},
+    },
+    show::{Look, count, render},
+};
+use jiff::{SignedDuration, Timestamp};
+use store::Entry;
+
+use crate::{
+    Result,
+    output::{Progress, say},
+    target,
+};
+
+#[derive(Args)]
+pub struct Options {
+    /// Nothing is under way: that a booking is pending is a violation, and all stock has to add up exactly
+    #[arg(long)]
+    all_ended: bool,
+    /// Age in seconds at which a pending booking is a violation [default: an hour more than the stack's
+    /// PendingMaxAgeSeconds]
+    #[arg(long, value_name = "SECONDS", conflicts_with = "all_ended")]
+    stuck_after: Option<u32>,
+    /// A line for each violation and nothing else of it, no timelines
+    #[arg(long)]
+    brief: bool,
+    /// How many items to read at once [default: as many as fit into a megabyte]
+    #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(i32).range(1..))]
+    page: Option<i32>,
+}
+
+pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCode> {
+    let (stack, _) = target.stack()?;
+    let audit = Audit::of(&stack, &stack.sdk().await?)?;
+    let now = Timestamp::now();
+    let before = |age: SignedDuration| now.saturating_sub(age).unwrap_or(Timestamp::MIN);
+    let stuck_after = match options.stuck_after {
+        Some(seconds) => SignedDuration::from_secs(seconds.into()),
+        None => stack.pending_max_age()? + SLACK,
+    };
+    let of_before = if options.all_ended { Timestamp::MAX } else { before(stuck_after) };
+    let reading = Reading {
+        ends: Ends { of_before, may_be_parked: true },
+        is_at_rest: options.all_ended,
+        journal_since: before(stack.journal_retention()?),
+        page: options.page,
+        charges: Reading::CHARGES,
+    };
+    let size = match audit.size().await {
+        Err(AuditError::Store(error)) if stack.is_local() => {
+            let at = stack.endpoint.as_deref().unwrap_or_default();
+            return Err(format!("the local AWS at {at} does not answer: see whether it still runs ({error})").into());
+        }
+        size => size?,
+    };
+    let progress = Progress::counting("auditing", usize::try_from(size)?);
+    let look = Look::of_stdout();
+    let tell = |finding: Finding<'_>| progress.aside(|| tell(&finding, look, options.brief));
+    let report = audit.whole(reading, tell, |items| progress.done(items as usize)).await?;
+    drop(progress);
+    say(closing(&report))?;
+    Ok(if report.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says what was found: `violation KIND ABOUT: WHAT`, a line each, then the timeline.
+fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
+    match finding {
+        Finding::InMotion(line) => say(format!("in motion {line}"))?,
+        Finding::Wrong(violations, books) => {
+            for violation in *violations {
+                say(format!("{} {} {violation}", look.style(Style::new().red(), "violation"), violation.kind))?;
+            }
+            if let Some(books) = books.filter(|_| !brief) {
+                say(timeline(books, look))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The booking as `harmony show` would show it, or the steps of what is none.
+fn timeline(books: &Books, look: Look) -> String {
+    let booking = books.header.as_ref().map(|header| services::api::view(header, &books.journal));
+    match booking.and_then(|booking| serde_json::from_value::<Booking>(booking).ok()) {
+        Some(booking) => render(&booking, look),
+        None => books.journal.iter().map(step).collect::<Vec<_>>().join("\n"),
+    }
+}
+
+fn step(entry: &Entry) -> String {
+    let outcome = entry.outcome.as_ref().map_or("in progress", saga::Outcome::name);
+    format!("{} {}: {outcome}", entry.started_at, entry.step)
+}
+
+fn closing(report: &Report) -> String {
+    let statuses: Vec<_> = report.bookings.iter().map(|(status, count)| format!("{count} {status}")).collect();
+    let mut closing = format!(
+        "audited {} ({}), {}, {} in {:.1} s: {}",
+        count(report.bookings.iter().map(|(_, count)| count).sum::<u64>(), "booking"),
+        statuses.join(", "),
+        count(report.lines, "stock line"),
+        count(report.journal_items, "journal item"),
+        report.took.as_secs_f64(),
+        count(report.violations, "violation"),
+    );
+    if report.in_motion > 0 {
+        let lines = count(report.in_motion, "stock line");
+        closing.push_str(&format!("; {lines} in motion: audit again when less is under way"));
+    }
+    if report.expired > 0 {
+        closing.push_str(&format!("; {} too old to be checked: journal expired", count(report.expired, "booking")));
+    }
+    closing
+}
