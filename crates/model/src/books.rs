@@ -459,6 +459,30 @@ impl Books {
     }
 }
 
+/// What a worker is about to do, in words.
+pub(crate) const fn words(charge: &Charge) -> &'static str {
+    match charge {
+        Charge::Lease { earlier: None } => "asks for the lease to charge",
+        Charge::Lease { earlier: Some(_) } => "takes the lease over",
+        Charge::Ask { .. } => "lets the provider charge",
+        Charge::Complete { .. } => "completes the charge",
+        Charge::Release { .. } => "releases the lease",
+        Charge::Void => "voids at the provider, and answers",
+        Charge::Answer(_) => "answers",
+        Charge::ComeBack => "has to come back later",
+    }
+}
+
+/// The same for a worker that aborts.
+pub(crate) const fn words_of_abort(abort: &Abort) -> &'static str {
+    match abort {
+        Abort::Fence(_) => "puts up the fence against a charge",
+        Abort::Void => "voids at the provider, and answers",
+        Abort::Record(_) => "records what is decided, and answers",
+        Abort::Answer(_) => "answers",
+    }
+}
+
 /// The prices of all legs.
 pub(crate) fn prices() -> Prices {
     Prices::new(WORLD.prices())

@@ -151,8 +151,8 @@ pub enum Action {
     CallOperator,
     /// The reconciler says once more that the booking was requested.
     Drive,
-    /// A worker makes its next move.
-    Move(usize, Provider),
+    /// A worker makes its next move, in words.
+    Move(usize, Provider, &'static str),
     /// A worker takes over the lease of another.
     TakeOver(usize),
     /// A worker dies.
@@ -178,12 +178,12 @@ impl fmt::Debug for Action {
             Self::Redrive(id) => write!(f, "{} is put back by the operator", on(*id)),
             Self::CallOperator => write!(f, "the reconciler calls the operator"),
             Self::Drive => write!(f, "the reconciler publishes booking.requested again"),
-            Self::Move(worker, Provider::Answers) => write!(f, "payment's worker {worker} goes on"),
-            Self::Move(worker, Provider::ChargesSilently) => {
-                write!(f, "payment's worker {worker} asks the provider, which charges and does not answer")
+            Self::Move(worker, Provider::Answers, what) => write!(f, "payment's worker {worker} {what}"),
+            Self::Move(worker, Provider::ChargesSilently, what) => {
+                write!(f, "payment's worker {worker} {what}, which it does, but it does not answer")
             }
-            Self::Move(worker, Provider::IsSilent) => {
-                write!(f, "payment's worker {worker} asks the provider, which does nothing and does not answer")
+            Self::Move(worker, Provider::IsSilent, what) => {
+                write!(f, "payment's worker {worker} {what}, which it does not, nor does it answer")
             }
             Self::TakeOver(worker) => write!(f, "payment's worker {worker} finds that the lease has ended"),
             Self::Die(worker) => write!(f, "payment's worker {worker} dies"),
@@ -358,7 +358,7 @@ impl Choreography {
                 }
                 publish(state, EventType::Requested);
             }
-            Action::Move(index, provider) => {
+            Action::Move(index, provider, _) => {
                 if provider != Provider::Answers {
                     state.faults.spend(|left| &mut left.silences);
                 }
@@ -525,9 +525,10 @@ impl Model for Choreography {
             actions.push(Action::Drive);
         }
         for (index, worker) in state.workers.iter().enumerate() {
-            let next = match &worker.work {
-                Work::Charge(charging) => charging.next(0),
-                Work::Abort(_) => Charge::Void, // or whatever: it is one move
+            let (next, what) = match &worker.work {
+                Work::Charge(charging) => (charging.next(0), books::words(&charging.next(0))),
+                // Which move it is does not matter here.
+                Work::Abort(aborting) => (Charge::Void, books::words_of_abort(&aborting.next())),
             };
             if next == Charge::ComeBack {
                 // It would come back until the lease has ended, at the latest when its holder is dead.
@@ -536,11 +537,11 @@ impl Model for Choreography {
                     actions.push(Action::TakeOver(index));
                 }
             } else {
-                actions.push(Action::Move(index, Provider::Answers));
+                actions.push(Action::Move(index, Provider::Answers, what));
             }
             if matches!(next, Charge::Ask { .. }) && faults.allow(|left| left.silences) {
-                actions.push(Action::Move(index, Provider::ChargesSilently));
-                actions.push(Action::Move(index, Provider::IsSilent));
+                actions.push(Action::Move(index, Provider::ChargesSilently, what));
+                actions.push(Action::Move(index, Provider::IsSilent, what));
             }
             if faults.allow(|left| left.deaths) {
                 actions.push(Action::Die(index));

@@ -16,7 +16,7 @@ use stateright::{Model, Property};
 
 use crate::{
     Faults, Twin,
-    books::{Books, Provider},
+    books::{self, Books, Provider},
     state_machine::{Automaton, Place, Task, moved},
 };
 
@@ -70,8 +70,8 @@ pub enum Action {
     GiveUp(At, Option<Step>),
     /// A step that was asked for is carried out (once more) for nobody.
     Late(Step),
-    /// A worker makes its next move.
-    Move(usize, Provider),
+    /// A worker makes its next move, in words.
+    Move(usize, Provider, &'static str),
     /// A worker takes over the lease of another.
     TakeOver(usize),
     /// A worker dies.
@@ -93,12 +93,12 @@ impl fmt::Debug for Action {
             Self::RunUnheard(at, step) => write!(f, "{} is begun or done, and its reply gets lost", of(*at, *step)),
             Self::GiveUp(at, step) => write!(f, "{} is given up", of(*at, *step)),
             Self::Late(step) => write!(f, "{step}, asked for before, is carried out late or again"),
-            Self::Move(worker, Provider::Answers) => write!(f, "payment's worker {worker} goes on"),
-            Self::Move(worker, Provider::ChargesSilently) => {
-                write!(f, "payment's worker {worker} asks the provider, which charges and does not answer")
+            Self::Move(worker, Provider::Answers, what) => write!(f, "payment's worker {worker} {what}"),
+            Self::Move(worker, Provider::ChargesSilently, what) => {
+                write!(f, "payment's worker {worker} {what}, which it does, but it does not answer")
             }
-            Self::Move(worker, Provider::IsSilent) => {
-                write!(f, "payment's worker {worker} asks the provider, which does nothing and does not answer")
+            Self::Move(worker, Provider::IsSilent, what) => {
+                write!(f, "payment's worker {worker} {what}, which it does not, nor does it answer")
             }
             Self::TakeOver(worker) => write!(f, "payment's worker {worker} finds that the lease has ended"),
             Self::Die(worker) => write!(f, "payment's worker {worker} dies"),
@@ -220,7 +220,7 @@ impl Orchestration {
                     step => drop(self.carry_out(&mut state.books, *step)),
                 }
             }
-            Action::Move(index, provider) => {
+            Action::Move(index, provider, _) => {
                 if *provider != Provider::Answers {
                     state.faults.spend(|left| &mut left.silences);
                 }
@@ -361,9 +361,10 @@ impl Model for Orchestration {
             }
         }
         for (index, worker) in state.workers.iter().enumerate() {
-            let next = match &worker.work {
-                Work::Charge(charging) => charging.next(0),
-                Work::Abort(_) => Charge::Void, // or whatever: it is one move
+            let (next, what) = match &worker.work {
+                Work::Charge(charging) => (charging.next(0), books::words(&charging.next(0))),
+                // Which move it is does not matter here.
+                Work::Abort(aborting) => (Charge::Void, books::words_of_abort(&aborting.next())),
             };
             if next == Charge::ComeBack {
                 let has_ended = if faults.is_bounded() { !is_leased(state) } else { state.books.leases() < LEASES };
@@ -371,11 +372,11 @@ impl Model for Orchestration {
                     actions.push(Action::TakeOver(index));
                 }
             } else {
-                actions.push(Action::Move(index, Provider::Answers));
+                actions.push(Action::Move(index, Provider::Answers, what));
             }
             if matches!(next, Charge::Ask { .. }) && faults.allow(|left| left.silences) {
-                actions.push(Action::Move(index, Provider::ChargesSilently));
-                actions.push(Action::Move(index, Provider::IsSilent));
+                actions.push(Action::Move(index, Provider::ChargesSilently, what));
+                actions.push(Action::Move(index, Provider::IsSilent, what));
             }
             if faults.allow(|left| left.deaths) {
                 actions.push(Action::Die(index));
