@@ -263,26 +263,29 @@ impl Books {
         };
         match charging.next(if lease_has_ended { i64::MAX } else { 0 }) {
             Charge::Lease { earlier: None } => {
-                if (&self.payment, &self.charge) != (&State::Collecting, &Recorded::Absent) {
-                    return Charging::found(self.payment.clone(), self.charge.clone());
+                let (is_collecting, is_absent) = (self.payment == State::Collecting, self.charge == Recorded::Absent);
+                if !is_collecting || !is_absent {
+                    return self.charge_found(is_collecting, is_absent);
                 }
                 self.payment = State::Charging;
                 self.charge = Recorded::InProgress { lease_ends: 1 };
                 Charging::leased(1, None)
             }
             Charge::Lease { earlier: Some(ended) } => {
-                if self.payment != State::Charging || self.charge != (Recorded::InProgress { lease_ends: ended }) {
-                    return Charging::found(self.payment.clone(), self.charge.clone());
+                let is_charging = self.payment == State::Charging;
+                let is_the_last = self.charge == (Recorded::InProgress { lease_ends: ended });
+                if !is_charging || !is_the_last {
+                    return self.charge_found(is_charging, is_the_last);
                 }
                 self.charge = Recorded::InProgress { lease_ends: last + 1 };
                 Charging::leased(last + 1, Some(ended))
             }
             Charge::Ask { find_first } => charging.answered(self.provider(find_first, provider, twin)),
             Charge::Complete { outcome, decision } => {
-                let is_undecided =
-                    self.payment == State::Charging && matches!(self.charge, Recorded::InProgress { .. });
-                if !is_undecided && twin != Some(Twin::ChargeWithoutGuard) {
-                    return Charging::found(self.payment.clone(), self.charge.clone());
+                let is_charging = self.payment == State::Charging;
+                let is_in_progress = matches!(self.charge, Recorded::InProgress { .. });
+                if (!is_charging || !is_in_progress) && twin != Some(Twin::ChargeWithoutGuard) {
+                    return self.charge_found(is_charging, is_in_progress);
                 }
                 self.payment = decision;
                 self.charge = Recorded::Completed(plain(outcome));
@@ -297,6 +300,15 @@ impl Books {
             Charge::Answer(outcome) => Charging::Done(Some(outcome)),
             Charge::ComeBack => Charging::Done(None),
         }
+    }
+
+    /// What a refused transaction tells: of each item whose own condition did not hold what is there, of the other
+    /// nothing.
+    fn charge_found(&self, state_is_as_known: bool, record_is_as_known: bool) -> Charging {
+        Charging::found(
+            if state_is_as_known { State::Collecting } else { self.payment.clone() },
+            if record_is_as_known { Recorded::Absent } else { self.charge.clone() },
+        )
     }
 
     fn provider(&mut self, find_first: bool, provider: Provider, twin: Option<Twin>) -> Option<Outcome> {
@@ -322,10 +334,11 @@ impl Books {
     pub fn abort(&mut self, aborting: Aborting, twin: Option<Twin>) -> Aborting {
         match aborting.next() {
             Abort::Fence(outcome) => {
-                let is_undecided = matches!(self.payment, State::Collecting | State::Charging) && self.abort.is_none();
-                if !is_undecided && (twin != Some(Twin::AbortWithoutGuard) || self.abort.is_some()) {
-                    let recorded = self.abort.clone().map_or(Recorded::Absent, Recorded::Completed);
-                    return aborting.found(self.payment.clone(), &recorded);
+                let is_undecided = matches!(self.payment, State::Collecting | State::Charging)
+                    || twin == Some(Twin::AbortWithoutGuard);
+                if !is_undecided || self.abort.is_some() {
+                    let state = if is_undecided { State::Collecting } else { self.payment.clone() };
+                    return aborting.found(state, &self.abort.clone().map_or(Recorded::Absent, Recorded::Completed));
                 }
                 self.payment = State::Aborted { reason: None };
                 self.abort = Some(plain(outcome));

@@ -122,8 +122,8 @@ pub struct Orchestration {
 impl Orchestration {
     /// The state machine that is deployed, in such a world, without the safeguard that a twin lacks. There are at most
     /// so many executions of the booking at a time.
-    pub fn new(faults: Faults, twin: Option<Twin>, executions: usize) -> Self {
-        Self { faults, twin, executions, legs_are_alike: twin.is_none(), automaton: Automaton::of(twin) }
+    pub fn new(faults: Faults, twin: Option<Twin>, executions: usize, legs_are_alike: bool) -> Self {
+        Self { faults, twin, executions, legs_are_alike, automaton: Automaton::of(twin) }
     }
 
     fn orders(&self) -> &[([usize; 3], Vec<Place>)] {

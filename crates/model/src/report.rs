@@ -29,6 +29,8 @@ pub struct Run {
     pub faults: Faults,
     /// What is missing.
     pub twin: Option<Twin>,
+    /// Whether states that differ only in which leg is which are one. What happens cannot be read then.
+    pub legs_are_alike: bool,
 }
 
 impl Run {
@@ -64,9 +66,15 @@ impl Run {
     }
 
     /// Each safeguard taken out, in a world that is bad enough.
-    pub fn twins() -> Vec<Self> {
+    pub fn twins(legs_are_alike: bool) -> Vec<Self> {
         let of = |variant| {
-            move |twin: Twin| Self { variant, name: format!("{twin:?}"), faults: twin.world(), twin: Some(twin) }
+            move |twin: Twin| Self {
+                variant,
+                name: format!("{twin:?}"),
+                faults: twin.world(),
+                twin: Some(twin),
+                legs_are_alike,
+            }
         };
         let orchestrated = Twin::ALL.into_iter().filter(|twin| twin.is_of_orchestration());
         Twin::ALL
@@ -77,18 +85,18 @@ impl Run {
     }
 
     fn new(variant: Variant, name: &str, faults: Faults) -> Self {
-        Self { variant, name: name.to_owned(), faults, twin: None }
+        Self { variant, name: name.to_owned(), faults, twin: None, legs_are_alike: true }
     }
 
     /// Explores it.
     pub fn check(&self) -> Checked {
         match self.variant {
             Variant::Choreographed => {
-                let legs_are_alike = self.twin.is_none();
-                self.check_model(&Choreography { faults: self.faults, twin: self.twin, legs_are_alike })
+                let (faults, twin, legs_are_alike) = (self.faults, self.twin, self.legs_are_alike);
+                self.check_model(&Choreography { faults, twin, legs_are_alike })
             }
             Variant::Orchestrated(executions) => {
-                self.check_model(&Orchestration::new(self.faults, self.twin, executions))
+                self.check_model(&Orchestration::new(self.faults, self.twin, executions, self.legs_are_alike))
             }
         }
     }
