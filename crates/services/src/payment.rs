@@ -20,7 +20,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a lease lasts: longer than a worker lives, which a function's timeout (10 s) bounds.
-const LEASE: Duration = Duration::from_secs(15);
+pub const LEASE: Duration = Duration::from_secs(15);
 
 /// The participant that decides.
 #[derive(Debug)]
