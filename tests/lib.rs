@@ -5,7 +5,7 @@
 use std::{
     fs::OpenOptions,
     io::Write,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{
         Arc, LazyLock,
         atomic::{AtomicI32, AtomicUsize, Ordering},
@@ -49,12 +49,22 @@ pub fn start(stack: &str, parameters: &[(&str, &str)]) -> LocalAws {
 
 /// The same, with settings of the emulator. `HARMONY_TEST_LOGS` names a folder for its logs.
 pub fn start_with(stack: &str, parameters: &[(&str, &str)], env: &[(&str, &str)]) -> LocalAws {
+    start_of(stack, parameters, env, None)
+}
+
+/// The same, of the functions in this folder.
+pub fn start_of(
+    stack: &str,
+    parameters: &[(&str, &str)],
+    env: &[(&str, &str)],
+    functions: Option<PathBuf>,
+) -> LocalAws {
     let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     // AWS waits for a minute, then for two, before it invokes a function again that failed asynchronously.
     let env = [&[("LAMBDA_ASYNC_RETRY_BASE_SECONDS", "0.2")], env].concat().iter().map(owned).collect();
     let log = std::env::var_os("HARMONY_TEST_LOGS").map(|folder| Path::new(&folder).join(format!("{stack}.log")));
     let parameters = parameters.iter().map(owned).collect();
-    let options = Options { stack_name: stack.into(), parameters, env, log, ..Options::default() };
+    let options = Options { stack_name: stack.into(), parameters, env, log, functions, ..Options::default() };
     LocalAws::start(options).unwrap_or_else(|error| panic!("no local AWS: {error}"))
 }
 

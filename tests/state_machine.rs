@@ -153,6 +153,23 @@ fn every_task_has_a_timeout_a_retry_with_full_jitter_and_a_catch_all() {
     }
 }
 
+/// Whose worker dies while it charges must not lose the trip by that alone.
+#[test]
+fn a_charge_is_tried_again_for_longer_than_a_dead_workers_lease_lasts() {
+    let charge = &tasks()[&Step::Charge].2;
+    let retries = charge["Retry"].as_array().expect("Retry");
+    let waits = retries.iter().find(|retry| retry["ErrorEquals"] == json!([ErrorKind::ChargeInProgress.name()]));
+    let waits = waits.expect("a retry of its own for a charge that is in progress");
+    assert_eq!(
+        (&waits["BackoffRate"], waits.get("JitterStrategy")),
+        (&json!(1), None),
+        "it is known how long it takes"
+    );
+    let number = |name: &str| waits[name].as_u64().expect("a number");
+    let seconds = number("IntervalSeconds") * number("MaxAttempts");
+    assert!(seconds > services::LEASE.as_secs(), "{seconds} s");
+}
+
 #[test]
 fn every_error_that_is_named_is_one_that_is_emitted() {
     for (name, (_, state)) in states(&definition()) {

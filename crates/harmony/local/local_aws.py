@@ -41,6 +41,7 @@ REGION = "eu-central-1"
 # to the real AWS, and MiniStack has switches of its own.
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "RUST_BACKTRACE", "LOG_LEVEL")
 KEPT_ENVIRONMENT += ("SFN_WAIT_SCALE", "LAMBDA_WARM_TTL_SECONDS", "LAMBDA_ASYNC_RETRY_BASE_SECONDS")
+KEPT_ENVIRONMENT += ("HARMONY_FAULTS",)  # only functions that are built with fault points read it
 
 
 class Failure(Exception):
@@ -486,22 +487,24 @@ def zipped(folder):
     return buffer.getvalue()
 
 
-def package(template, root, put):
+def package(template, root, functions, put):
     uris = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::StateMachine": "DefinitionUri"}
     for definition in template.get("Resources", {}).values():
         properties, name = definition.get("Properties", {}), uris.get(definition.get("Type"))
         uri = properties.get(name)
         if not isinstance(uri, str) or uri.startswith("s3://"):
             continue
-        file = root / uri / "bootstrap" if name == "CodeUri" else root / uri
+        folder = functions / Path(uri).name if functions and name == "CodeUri" else root / uri
+        file = folder / "bootstrap" if name == "CodeUri" else folder
         if not file.is_file():
-            raise Failure(f"{file} is missing" + (": run `make build`" if name == "CodeUri" else ""))
+            way_out = f": run `make {'faults' if functions else 'build'}`" if name == "CodeUri" else ""
+            raise Failure(f"{file} is missing{way_out}")
         # A new object, since through a YAML anchor several resources may share one.
-        body = zipped(root / uri) if name == "CodeUri" else file.read_bytes()
+        body = zipped(folder) if name == "CodeUri" else file.read_bytes()
         definition["Properties"] = {**properties, name: put(body)}
 
 
-def deploy(endpoint, path, stack, parameters):
+def deploy(endpoint, path, stack, parameters, functions=None):
     import boto3
     from ministack.services.cloudformation.engine import _parse_template
 
@@ -515,7 +518,7 @@ def deploy(endpoint, path, stack, parameters):
         return {"Bucket": bucket, "Key": key}
 
     template = _parse_template(path.read_text())
-    package(template, path.parent, put)
+    package(template, path.parent, functions, put)
     if unknown := parameters.keys() - template.get("Parameters", {}).keys():  # MiniStack would take them.
         raise Failure(f"{path} has no parameter {', '.join(sorted(unknown))}")
     cloudformation.create_stack(
@@ -554,6 +557,7 @@ def arguments():
     parser.add_argument("--stack", required=True)
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--log", default=os.devnull, metavar="FILE", help="for MiniStack's log; default: nowhere")
+    parser.add_argument("--functions", type=Path, metavar="DIR", help="with a folder for each; default: CodeUri")
     parser.add_argument("--parameter", type=key_and_value, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-stdin-watch", action="store_true", help="do not end when stdin does")
     return parser.parse_args()
@@ -619,7 +623,7 @@ def main():
 
     def bring_up():
         try:
-            outputs = deploy(endpoint, args.template, args.stack, dict(args.parameter))
+            outputs = deploy(endpoint, args.template, args.stack, dict(args.parameter), args.functions)
             api_url = f"{endpoint}/_aws/execute-api/{outputs.get('ApiId')}/live"
             ready = {"endpoint": endpoint, "region": REGION, "api_url": api_url, "outputs": outputs, "pid": os.getpid()}
             print(json.dumps(ready), file=said, flush=True)

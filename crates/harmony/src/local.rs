@@ -85,11 +85,20 @@ pub struct Options {
     pub log: Option<PathBuf>,
     /// The port to listen on; without it, a free one.
     pub port: Option<u16>,
+    /// A folder with the functions to deploy, seen from the project's; without it, those that the template names.
+    pub functions: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { stack_name: "harmony".into(), parameters: Vec::new(), env: Vec::new(), log: None, port: None }
+        Self {
+            stack_name: "harmony".into(),
+            parameters: Vec::new(),
+            env: Vec::new(),
+            log: None,
+            port: None,
+            functions: None,
+        }
     }
 }
 
@@ -142,6 +151,9 @@ impl LocalAws {
         }
         if let Some(port) = options.port {
             command.args(["--port", &port.to_string()]);
+        }
+        if let Some(functions) = &options.functions {
+            command.arg("--functions").arg(functions);
         }
         command.envs(options.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A group of its own: Ctrl-C in a terminal then reaches this process only, which ends the launcher in order.

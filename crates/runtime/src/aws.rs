@@ -54,6 +54,8 @@ pub fn aws() -> Result<SdkConfig, Error> {
     let trust = TrustStore::empty().with_native_roots(false).with_pem_certificate(roots);
     let tls = TlsContext::builder().with_trust_store(trust).build()?;
     let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls).build_https();
+    #[cfg(feature = "fault-points")]
+    let http = crate::faults::watched(http);
     Ok(SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(setting("AWS_REGION")?))

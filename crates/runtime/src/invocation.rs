@@ -7,6 +7,8 @@ use lambda_runtime::{Diagnostic, Error, LambdaEvent, run, service_fn};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 
+#[cfg(feature = "fault-points")]
+use crate::faults::Task;
 use crate::{Input, Queue, Unreadable, message};
 
 /// What kind of error a handler's error is.
@@ -52,7 +54,17 @@ impl<H, P, E> Participant<H, P, E> {
         F: std::error::Error,
     {
         let this = &self;
-        run(service_fn(move |event: LambdaEvent<Value>| Box::pin(this.invoked(event.payload)))).await
+        run(service_fn(move |event: LambdaEvent<Value>| {
+            Box::pin(async move {
+                #[cfg(feature = "fault-points")]
+                let task = Task::of(&event.payload);
+                let answer = this.invoked(event.payload).await;
+                #[cfg(feature = "fault-points")]
+                let answer = task.end(answer, Option::is_some);
+                answer
+            })
+        }))
+        .await
     }
 
     async fn invoked<R, F>(&self, payload: Value) -> Result<Option<Box<RawValue>>, Diagnostic>
@@ -90,7 +102,15 @@ impl<H, P, E> Participant<H, P, E> {
         E: std::error::Error,
         F: std::error::Error,
     {
-        let done = join_all(batch.records.iter().map(|message| self.message(message))).await;
+        let done = batch.records.iter().map(async |message| {
+            #[cfg(feature = "fault-points")]
+            let task = Task::message("Message", &message.body);
+            let done = self.message(message).await;
+            #[cfg(feature = "fault-points")]
+            let done = task.end(Ok(done), |done| *done).unwrap_or(false);
+            done
+        });
+        let done = join_all(done).await;
         let failed: Vec<_> = batch
             .records
             .iter()
@@ -187,6 +207,8 @@ pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response
     let handle = &handle;
     run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
         Box::pin(async move {
+            #[cfg(feature = "fault-points")]
+            let task = Task::begin("Request", event.payload.get().to_owned());
             let event: ApiGatewayProxyRequest =
                 serde_json::from_str(event.payload.get()).map_err(|error| Diagnostic {
                     error_type: UNREADABLE.into(),
@@ -194,11 +216,15 @@ pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response
                 })?;
             let caller = caller(&event);
             let answer = handle(&caller, request(event)).await;
-            Ok::<_, Diagnostic>(response(answer))
+            let answer = Ok::<_, Diagnostic>(response(answer));
+            #[cfg(feature = "fault-points")]
+            let answer = task.end(answer, |answer| answer.status_code < 500);
+            answer
         })
     }))
     .await
 }
+
 fn caller(event: &ApiGatewayProxyRequest) -> String {
     let authorizer = event.request_context.authorizer.fields.get("principalId").and_then(Value::as_str);
     let iam = event.request_context.identity.user_arn.as_deref();

@@ -6,6 +6,8 @@
 //! | API Gateway (REST) | an `http::Request` ([`serve_http`]) | an `http::Response` |
 
 mod aws;
+#[cfg(feature = "fault-points")]
+mod faults;
 mod invocation;
 mod message;
 mod queue;

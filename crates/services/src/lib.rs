@@ -27,7 +27,7 @@ pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError, GivenUpB
 pub use error::{ErrorKind, StepError};
 pub use events::{Events, EventsError, Topic};
 pub use executions::{Executions, ExecutionsError, Started, StateMachine};
-pub use payment::Cashier;
+pub use payment::{Cashier, LEASE};
 pub use provider::{PaymentProvider, ProviderError};
 pub use reconciler::{Reconciled, Reconciler};
 pub use sandbox::SandboxProvider;

@@ -19,7 +19,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a lease lasts: longer than a worker lives, which a function's timeout (10 s) bounds.
-const LEASE: Duration = Duration::from_secs(15);
+pub const LEASE: Duration = Duration::from_secs(15);
 
 /// How many moves a decision leads to at the most: lease, provider, completion, answer.
 const MOVES: u32 = 4;
