@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, run, service_fn};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 use crate::{Input, Queue, Unreadable, message};
 
@@ -55,7 +55,8 @@ impl<H, P, E> Participant<H, P, E> {
         run(service_fn(move |event: LambdaEvent<Value>| Box::pin(this.invoked(event.payload)))).await
     }
 
-    async fn invoked<R, F>(&self, payload: Value) -> Result<Option<Box<RawValue>>, Diagnostic>
+    /// Carries out one invocation, whoever it comes from, and answers: see the table above.
+    pub async fn invoked<R, F>(&self, payload: Value) -> Result<Option<Value>, Diagnostic>
     where
         H: AsyncFn(Input) -> Result<Option<R>, E>,
         P: AsyncFn(String) -> Result<(), F>,
@@ -67,13 +68,15 @@ impl<H, P, E> Participant<H, P, E> {
         let input = match source.and_then(Value::as_str) {
             Some("aws:sqs") => {
                 let batch = Batch::deserialize(payload).map_err(|error| Unreadable(error.to_string()))?;
-                return Ok(Some(raw(&self.batch(batch).await)?));
+                return Ok(Some(self.batch(batch).await));
             }
             Some("aws:sns") => message::read(message::notified(&payload)?)?,
             _ => Input::Command(payload),
         };
         match (self.handle)(input).await {
-            Ok(answer) => answer.as_ref().map(raw).transpose(),
+            Ok(answer) => {
+                answer.map(serde_json::to_value).transpose().map_err(|error| Unreadable(error.to_string()).into())
+            }
             Err(error) => Err(Diagnostic {
                 error_type: (self.fault)(&error).error_type.to_owned(),
                 error_message: error.to_string(),
@@ -177,28 +180,26 @@ impl From<Unreadable> for Diagnostic {
     }
 }
 
-fn raw(answer: &impl Serialize) -> Result<Box<RawValue>, Diagnostic> {
-    serde_json::value::to_raw_value(answer).map_err(|error| Unreadable(error.to_string()).into())
-}
-
 /// Serves requests to a REST API of API Gateway (Lambda proxy integration). The handler is told who asks: the IAM
 /// user or role, the authorizer's principal, or `anonymous`.
 pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response<String>) -> Result<(), Error> {
     let handle = &handle;
-    run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
-        Box::pin(async move {
-            let event: ApiGatewayProxyRequest =
-                serde_json::from_str(event.payload.get()).map_err(|error| Diagnostic {
-                    error_type: UNREADABLE.into(),
-                    error_message: format!("the payload is no request of a REST API: {error}"),
-                })?;
-            let caller = caller(&event);
-            let answer = handle(&caller, request(event)).await;
-            Ok::<_, Diagnostic>(response(answer))
-        })
-    }))
-    .await
+    run(service_fn(move |event: LambdaEvent<Value>| Box::pin(answer_http(event.payload, handle)))).await
 }
+
+/// Answers one such request. That it is none is the only error.
+pub async fn answer_http(
+    payload: Value,
+    handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response<String>,
+) -> Result<ApiGatewayProxyResponse, Diagnostic> {
+    let event = ApiGatewayProxyRequest::deserialize(payload).map_err(|error| Diagnostic {
+        error_type: UNREADABLE.into(),
+        error_message: format!("the payload is no request of a REST API: {error}"),
+    })?;
+    let caller = caller(&event);
+    Ok(response(handle(&caller, request(event)).await))
+}
+
 fn caller(event: &ApiGatewayProxyRequest) -> String {
     let authorizer = event.request_context.authorizer.fields.get("principalId").and_then(Value::as_str);
     let iam = event.request_context.identity.user_arn.as_deref();
