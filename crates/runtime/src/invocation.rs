@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, run, service_fn};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{Value, json};
 
 #[cfg(feature = "fault-points")]
 use crate::faults::Task;
@@ -67,7 +67,8 @@ impl<H, P, E> Participant<H, P, E> {
         .await
     }
 
-    async fn invoked<R, F>(&self, payload: Value) -> Result<Option<Box<RawValue>>, Diagnostic>
+    /// Carries out one invocation, whoever it comes from, and answers: see the table above.
+    pub async fn invoked<R, F>(&self, payload: Value) -> Result<Option<Value>, Diagnostic>
     where
         H: AsyncFn(Input) -> Result<Option<R>, E>,
         P: AsyncFn(String) -> Result<(), F>,
@@ -79,13 +80,15 @@ impl<H, P, E> Participant<H, P, E> {
         let input = match source.and_then(Value::as_str) {
             Some("aws:sqs") => {
                 let batch = Batch::deserialize(payload).map_err(|error| Unreadable(error.to_string()))?;
-                return Ok(Some(raw(&self.batch(batch).await)?));
+                return Ok(Some(self.batch(batch).await));
             }
             Some("aws:sns") => message::read(message::notified(&payload)?)?,
             _ => Input::Command(payload),
         };
         match (self.handle)(input).await {
-            Ok(answer) => answer.as_ref().map(raw).transpose(),
+            Ok(answer) => {
+                answer.map(serde_json::to_value).transpose().map_err(|error| Unreadable(error.to_string()).into())
+            }
             Err(error) => Err(Diagnostic {
                 error_type: (self.fault)(&error).error_type.to_owned(),
                 error_message: error.to_string(),
@@ -197,32 +200,34 @@ impl From<Unreadable> for Diagnostic {
     }
 }
 
-fn raw(answer: &impl Serialize) -> Result<Box<RawValue>, Diagnostic> {
-    serde_json::value::to_raw_value(answer).map_err(|error| Unreadable(error.to_string()).into())
-}
-
 /// Serves requests to a REST API of API Gateway (Lambda proxy integration). The handler is told who asks: the IAM
 /// user or role, the authorizer's principal, or `anonymous`.
 pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response<String>) -> Result<(), Error> {
     let handle = &handle;
-    run(service_fn(move |event: LambdaEvent<Box<RawValue>>| {
+    run(service_fn(move |event: LambdaEvent<Value>| {
         Box::pin(async move {
             #[cfg(feature = "fault-points")]
-            let task = Task::begin("Request", event.payload.get().to_owned());
-            let event: ApiGatewayProxyRequest =
-                serde_json::from_str(event.payload.get()).map_err(|error| Diagnostic {
-                    error_type: UNREADABLE.into(),
-                    error_message: format!("the payload is no request of a REST API: {error}"),
-                })?;
-            let caller = caller(&event);
-            let answer = handle(&caller, request(event)).await;
-            let answer = Ok::<_, Diagnostic>(response(answer));
+            let task = Task::begin("Request", event.payload.to_string());
+            let answer = answer_http(event.payload, handle).await;
             #[cfg(feature = "fault-points")]
             let answer = task.end(answer, |answer| answer.status_code < 500);
             answer
         })
     }))
     .await
+}
+
+/// Answers one such request. That it is none is the only error.
+pub async fn answer_http(
+    payload: Value,
+    handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response<String>,
+) -> Result<ApiGatewayProxyResponse, Diagnostic> {
+    let event = ApiGatewayProxyRequest::deserialize(payload).map_err(|error| Diagnostic {
+        error_type: UNREADABLE.into(),
+        error_message: format!("the payload is no request of a REST API: {error}"),
+    })?;
+    let caller = caller(&event);
+    Ok(response(handle(&caller, request(event)).await))
 }
 
 fn caller(event: &ApiGatewayProxyRequest) -> String {

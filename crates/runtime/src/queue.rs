@@ -26,13 +26,17 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_se
 impl Queue {
     /// The queue of this function, which `QUEUE_URL` and `DEAD_LETTER_QUEUE_URL` name.
     pub fn of_function(aws: &SdkConfig) -> Result<Self, Error> {
-        let (url, dead_letters_url) = (setting("QUEUE_URL")?, setting("DEAD_LETTER_QUEUE_URL")?);
-        Ok(Self { client: Client::new(aws), url, dead_letters_url })
+        Ok(Self::new(aws, setting("QUEUE_URL")?, setting("DEAD_LETTER_QUEUE_URL")?))
+    }
+
+    /// The queue with this URL, whose dead-letter queue has that one.
+    pub fn new(aws: &SdkConfig, url: impl Into<String>, dead_letters_url: impl Into<String>) -> Self {
+        Self { client: Client::new(aws), url: url.into(), dead_letters_url: dead_letters_url.into() }
     }
 
     /// Puts a message aside that can never be done, with the reason, instead of trying it again and again.
     pub(crate) async fn park(&self, body: &str, reason: &str) -> Result<(), aws_sdk_sqs::Error> {
-        let reason: String = reason.chars().filter(|c| !c.is_control()).take(1_000).collect();
+        let reason: String = reason.chars().filter(|c| is_taken(*c)).take(1_000).collect();
         let reason = MessageAttributeValue::builder().data_type("String").string_value(reason).build()?;
         let message = self.client.send_message().queue_url(&self.dead_letters_url).message_body(body);
         message.message_attributes(REASON, reason).send().await?;
@@ -47,6 +51,12 @@ impl Queue {
         request.visibility_timeout(seconds.round() as i32).send().await?; // at most 300
         Ok(())
     }
+}
+
+/// A message with a character that SQS does not take would not be parked, and the reason may name a field by a name that
+/// has one: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>.
+fn is_taken(c: char) -> bool {
+    !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
 fn backoff(received: u32) -> Duration {

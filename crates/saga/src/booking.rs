@@ -443,34 +443,238 @@ mod tests {
         }
     }
 
-    fn dates(most_days: i32, least: i32) -> impl Strategy<Value = (Date, Date)> {
-        (0..600i32, least..=most_days).prop_map(|(start, days)| {
-            let first = TODAY.saturating_add(start.days());
-            (first, first.saturating_add(days.days()))
-        })
+    /// Characters that names and addresses may have.
+    fn visible() -> impl Strategy<Value = char> {
+        any::<char>().prop_filter("an odd character", |c| !c.is_control() && *c != char::REPLACEMENT_CHARACTER)
+    }
+
+    fn text(of: impl Strategy<Value = char>, length: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = String> {
+        prop::collection::vec(of, length).prop_map(|chars| chars.into_iter().collect())
+    }
+
+    fn person() -> impl Strategy<Value = String> {
+        text(visible(), 1..=100).prop_filter("nothing to see", |name| !name.trim().is_empty())
+    }
+
+    fn address() -> impl Strategy<Value = String> {
+        let seen = || visible().prop_filter("white space", |c| !c.is_whitespace());
+        let international = (text(seen(), 1..=30), text(seen().prop_filter("an @", |c| *c != '@'), 1..=30));
+        prop_oneof![international, ("[!-~]{1,200}", "[a-z.]{1,53}")]
+            .prop_map(|(local, domain)| format!("{local}@{domain}"))
+    }
+
+    /// Any first day of a trip, those at the ends of months, years and times more often.
+    fn day() -> impl Strategy<Value = Date> {
+        let ends = [date(2028, 2, 29), date(2027, 2, 28), date(2100, 2, 28), date(2027, 12, 31), date(10, 1, 1)];
+        let any_day = (0..3_640_000i32).prop_map(|days| date(10, 1, 1).saturating_add(days.days()));
+        prop_oneof![prop::sample::select(ends.to_vec()), any_day]
+    }
+
+    fn dates(least: i32) -> impl Strategy<Value = (Date, Date)> {
+        (day(), prop_oneof![Just(least), Just(MOST_DAYS), least..=MOST_DAYS])
+            .prop_map(|(first, days)| (first, first.saturating_add(days.days())))
+    }
+
+    /// Any request that keeps every rule, and a day on which it does.
+    fn valid() -> impl Strategy<Value = (Value, Date)> {
+        let variant = prop::sample::select(Variant::ALL.to_vec());
+        let flight = ("[A-Z0-9]{2}[0-9]{1,4}", day(), 1..=MOST_UNITS);
+        let hotel = ("[a-z0-9-]{1,64}", dates(1), 1..=MOST_UNITS);
+        let car = ("[a-z0-9-]{1,64}", "[a-z0-9-]{1,64}", dates(0));
+        let ahead = prop_oneof![Just(0), 0..3_000i32];
+        (variant, (person(), address()), flight, hotel, car, "[!-~]{1,255}", ahead).prop_map(
+            |(variant, (name, email), (flight_no, date, seats), hotel, (station_id, category, car), token, ahead)| {
+                let (hotel_id, (check_in, check_out), rooms) = hotel;
+                let (pick_up, drop_off) = car;
+                let body = json!({
+                    "variant": variant,
+                    "traveller": {"name": name, "email": email},
+                    "flight": {"flight_no": flight_no, "date": date, "seats": seats},
+                    "hotel": {"hotel_id": hotel_id, "check_in": check_in, "check_out": check_out, "rooms": rooms},
+                    "car": {"station_id": station_id, "category": category, "pick_up": pick_up, "drop_off": drop_off},
+                    "payment": {"token": token}
+                });
+                (body, date.min(check_in).min(pick_up).saturating_sub(ahead.days()))
+            },
+        )
+    }
+
+    /// For each field: everything that breaks a rule of its own, and no rule of another field.
+    fn wrong() -> Vec<(&'static str, BoxedStrategy<Value>)> {
+        let no_text = || {
+            let others = vec![json!(null), json!(true), json!(0), json!(-1.5), json!([]), json!(["a"]), json!({})];
+            prop::sample::select(others).boxed()
+        };
+        let pattern = |regex: &'static str| regex.prop_map(Value::from).boxed();
+        let any_of = |all: Vec<BoxedStrategy<Value>>| prop::strategy::Union::new(all).boxed();
+        let no_count = || {
+            let odd = vec![json!(0), json!(-1), json!(1.0), json!(1e300), json!("1"), json!(null), json!([1])];
+            let large = u64::from(MOST_UNITS) + 1..=u64::MAX;
+            any_of(vec![prop::sample::select(odd).boxed(), large.prop_map(Value::from).boxed()])
+        };
+        let no_date = || {
+            let odd = "2027-02-29 2100-02-29 2027-13-01 2027-00-10 2027-03-32 2027-3-1 20270301 27-03-01 +002027-03-01 \
+                       -002027-03-01 10000-01-01 2027-03-01T00:00 2027-03-01Z 2027-W09-1";
+            let odd: Vec<_> = odd.split(' ').filter(|odd| !odd.is_empty()).map(Value::from).collect();
+            any_of(vec![no_text(), prop::sample::select(odd).boxed(), pattern("[0-9-]{0,9}"), pattern("\\PC{11,20}")])
+        };
+        // One character that is not allowed among those that are; nothing; one too many.
+        let no_name = || {
+            any_of(vec![no_text(), pattern("[a-z0-9-]{0,31}[^a-z0-9-][a-z0-9-]{0,31}"), pattern("[a-z0-9-]{65,80}|")])
+        };
+        let odd = "[\u{0}-\u{1f}\u{7f}-\u{9f}\u{fffd}]";
+        vec![
+            ("/variant", any_of(vec![no_text(), pattern("[a-z]{0,11}"), pattern(" ?Orchestrated|choreographed ")])),
+            (
+                "/traveller/name",
+                any_of(vec![
+                    no_text(),
+                    pattern("\\s{0,100}"),
+                    pattern("[a-zé]{101,120}"),
+                    (person(), odd, person()).prop_map(|(a, odd, b)| Value::from(a + &odd + &b)).boxed(),
+                ]),
+            ),
+            (
+                "/traveller/email",
+                any_of(vec![
+                    no_text(),
+                    pattern("[a-zé.]{0,20}"),
+                    pattern("@[a-z]{0,9}"),
+                    pattern("[a-z]{0,9}@"),
+                    pattern("[a-z@]{127}@[a-z]{127,150}"),
+                    pattern("[a-z]{1,9}[\\s\u{85}\u{a0}\u{3000}]@[a-z]{1,9}"),
+                    ("[a-z]{1,9}", odd).prop_map(|(a, odd)| Value::from(format!("{a}@{odd}{a}"))).boxed(),
+                ]),
+            ),
+            (
+                "/flight/flight_no",
+                any_of(vec![
+                    no_text(),
+                    pattern("[A-Z0-9]{0,2}"),
+                    pattern("[A-Z0-9]{2}[0-9]{5,9}"),
+                    pattern("[A-Z]{3}[0-9]{1,3}"),
+                    pattern("[a-z][A-Z][0-9]{1,4}"),
+                    pattern("[A-Z]{2} [0-9]{1,3}"),
+                    pattern("[A-Z]{2}[٠-٩]"),
+                    pattern("[A-Z]{2}[0-9]{1,3}[\n A-Z]"),
+                ]),
+            ),
+            ("/flight/date", no_date()),
+            ("/flight/seats", no_count()),
+            ("/hotel/hotel_id", no_name()),
+            ("/hotel/check_in", no_date()),
+            ("/hotel/check_out", no_date()),
+            ("/hotel/rooms", no_count()),
+            ("/car/station_id", no_name()),
+            ("/car/category", no_name()),
+            ("/car/pick_up", no_date()),
+            ("/car/drop_off", no_date()),
+            (
+                "/payment/token",
+                any_of(vec![no_text(), pattern("[!-~]{256,300}|"), pattern("[!-~]{0,100}[^!-~][!-~]{0,100}")]),
+            ),
+        ]
+    }
+
+    /// The rules on how dates follow each other and today, each with a way to break it by so many days.
+    type Late = fn(&mut Value, Date, i32);
+    const MISPLACED: [(&str, Late); 7] = [
+        ("/flight/date", |body, today, n| body["flight"]["date"] = after(today, -1 - n)),
+        ("/hotel/check_in", |body, today, n| {
+            (body["hotel"]["check_in"], body["hotel"]["check_out"]) = (after(today, -1 - n), after(today, -n));
+        }),
+        ("/hotel/check_out", |body, _, n| body["hotel"]["check_out"] = after(date_in(&body["hotel"]["check_in"]), -n)),
+        ("/hotel/check_out", |body, _, n| {
+            body["hotel"]["check_out"] = after(date_in(&body["hotel"]["check_in"]), MOST_DAYS + 1 + n);
+        }),
+        ("/car/pick_up", |body, today, n| {
+            (body["car"]["pick_up"], body["car"]["drop_off"]) = (after(today, -1 - n), after(today, -1 - n));
+        }),
+        ("/car/drop_off", |body, _, n| body["car"]["drop_off"] = after(date_in(&body["car"]["pick_up"]), -1 - n)),
+        ("/car/drop_off", |body, _, n| {
+            body["car"]["drop_off"] = after(date_in(&body["car"]["pick_up"]), MOST_DAYS + 1 + n);
+        }),
+    ];
+
+    fn after(date: Date, days: i32) -> Value {
+        json!(date.saturating_add(days.days()))
+    }
+
+    fn date_in(value: &Value) -> Date {
+        value.as_str().unwrap().parse().unwrap()
+    }
+
+    fn violated(body: &Value, today: Date) -> Vec<String> {
+        let violations = BookingRequest::read(body, today).err().unwrap_or_default();
+        violations.into_iter().map(|violation| violation.pointer).collect()
+    }
+
+    /// Holds a rule against many requests that keep all the others.
+    fn holds<T: std::fmt::Debug>(wrong: impl Strategy<Value = T>, pointer: &str, breaks: impl Fn(&mut Value, Date, T)) {
+        let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(100));
+        let held = runner.run(&(valid(), wrong), |((mut body, today), wrong)| {
+            breaks(&mut body, today, wrong);
+            prop_assert_eq!(violated(&body, today), [pointer], "{}", body);
+            Ok(())
+        });
+        held.unwrap_or_else(|error| panic!("{pointer}: {error}"));
+    }
+
+    #[test]
+    fn none_that_breaks_a_rule_is_accepted_and_that_rule_alone_is_pointed_at() {
+        for (pointer, wrong) in wrong() {
+            holds(wrong, pointer, |body, _, wrong| *body.pointer_mut(pointer).unwrap() = wrong);
+        }
+        for (pointer, misplace) in MISPLACED {
+            holds(0..400i32, pointer, misplace);
+        }
+        let body = body();
+        let objects = body.as_object().unwrap().iter().filter(|(_, value)| value.is_object());
+        let objects: Vec<_> = objects.map(|(name, _)| format!("/{name}")).chain([String::new()]).collect();
+        for object in objects {
+            let no_object = vec![json!(null), json!([]), json!("{}"), json!(1), json!(false), json!([{}])];
+            holds(prop::sample::select(no_object), &object, |body, _, other| {
+                *body.pointer_mut(&object).unwrap() = other
+            });
+            holds(Just(()), &format!("{object}/more"), |body, _, ()| {
+                body.pointer_mut(&object).unwrap()["more"] = json!(1)
+            });
+            for name in body.pointer(&object).unwrap().as_object().unwrap().keys() {
+                holds(Just(()), &format!("{object}/{name}"), |body, _, ()| {
+                    drop(body.pointer_mut(&object).unwrap().as_object_mut().unwrap().remove(name));
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_has_rules_that_can_be_broken() {
+        let body = body();
+        let fields = body.as_object().unwrap().iter().flat_map(|(name, value)| match value {
+            Value::Object(fields) => fields.keys().map(|field| format!("/{name}/{field}")).collect(),
+            _ => vec![format!("/{name}")],
+        });
+        let broken: std::collections::BTreeSet<_> =
+            wrong().into_iter().map(|(pointer, _)| pointer.to_owned()).collect();
+        assert_eq!(fields.collect::<std::collections::BTreeSet<_>>(), broken);
     }
 
     proptest! {
-        /// No valid request is refused, and its legs need one line for each date that they span.
+        /// No valid request is refused on a day on which it is valid, and its legs need one line for each date that they span.
         #[test]
-        fn valid_requests_are_read(
-            flight_no in "[A-Z0-9]{2}[0-9]{1,4}", seats in 1..=9u32, day in 0..600i32,
-            (check_in, check_out) in dates(MOST_DAYS, 1), rooms in 1..=9u32, hotel in "[a-z0-9-]{1,64}",
-            (pick_up, drop_off) in dates(MOST_DAYS, 0), station in "[a-z0-9-]{1,64}",
-            name in "[^\\p{C}\\s\u{fffd}][^\\p{C}\u{fffd}]{0,99}", token in "[!-~]{1,255}",
-        ) {
-            let request = BookingRequest::read(&json!({
-                "variant": "choreographed",
-                "traveller": {"name": name, "email": "a@b"},
-                "flight": {"flight_no": flight_no, "date": TODAY.saturating_add(day.days()), "seats": seats},
-                "hotel": {"hotel_id": hotel, "check_in": check_in, "check_out": check_out, "rooms": rooms},
-                "car": {"station_id": station, "category": "suv", "pick_up": pick_up, "drop_off": drop_off},
-                "payment": {"token": token}
-            }), TODAY);
-            prop_assert!(request.is_ok(), "{:?}", request);
-            let trip = request.unwrap().trip;
-            prop_assert_eq!(trip.leg(Leg::Hotel).lines().len() as i32, days(check_in, check_out));
-            prop_assert_eq!(trip.leg(Leg::Car).lines().len() as i32, days(pick_up, drop_off).max(1));
+        fn valid_requests_are_read((body, today) in valid()) {
+            let request = BookingRequest::read(&body, today);
+            prop_assert!(request.is_ok(), "{:?} {}", request, body);
+            let request = request.unwrap();
+            let trip = request.trip;
+            let span = |leg: &str, from, to| days(date_in(&body[leg][from]), date_in(&body[leg][to]));
+            prop_assert_eq!(trip.leg(Leg::Hotel).lines().len() as i32, span("hotel", "check_in", "check_out"));
+            prop_assert_eq!(trip.leg(Leg::Car).lines().len() as i32, span("car", "pick_up", "drop_off").max(1));
+            for leg in Leg::ALL {
+                prop_assert_eq!(json!(trip.leg(leg)), body[leg.name()].clone());
+            }
+            prop_assert_eq!(json!(request.traveller), body["traveller"].clone());
+            prop_assert_eq!(request.token.reveal(), body["payment"]["token"].as_str().unwrap());
             let json = serde_json::to_value(&trip).unwrap();
             prop_assert_eq!(serde_json::from_value::<Trip>(json).unwrap(), trip);
         }

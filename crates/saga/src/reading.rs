@@ -102,7 +102,8 @@ impl Fields<'_, '_> {
     /// A civil date, `YYYY-MM-DD`.
     pub fn date(&mut self, name: &'static str) -> Option<Date> {
         self.text(name, |text| match text.parse::<Date>() {
-            Ok(date) if date.to_string() == text => Ok(date),
+            // Years before 0 are written with a sign and six digits.
+            Ok(date) if text.len() == "YYYY-MM-DD".len() && date.to_string() == text => Ok(date),
             _ => Err("must be a date of the form YYYY-MM-DD".into()),
         })
     }
@@ -158,7 +159,9 @@ mod tests {
 
     #[test]
     fn a_date_has_one_form() {
-        for bad in ["2027-3-1", "20270301", "2027-03-01T00:00", "+002027-03-01", " 2027-03-01", "2027-13-01"] {
+        for bad in
+            ["2027-3-1", "20270301", "2027-03-01T00:00", "+002027-03-01", "-002027-03-01", " 2027-03-01", "2027-13-01"]
+        {
             let read = read_object(&json!({ "d": bad }), |fields| fields.date("d"));
             assert!(read.is_err(), "{bad}");
         }

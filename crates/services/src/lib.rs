@@ -28,7 +28,7 @@ pub use error::{ErrorKind, StepError};
 pub use events::{Events, EventsError, Topic};
 pub use executions::{Executions, ExecutionsError, Started, StateMachine};
 pub use payment::{Cashier, LEASE};
-pub use provider::{PaymentProvider, ProviderError};
+pub use provider::{PaymentProvider, ProviderError, UnknownToken};
 pub use reconciler::{Reconciled, Reconciler};
 pub use sandbox::SandboxProvider;
 pub use seller::Seller;
