@@ -8,7 +8,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output, Stdio},
     sync::{
         Arc,
@@ -29,7 +29,7 @@ use harmony::{
 };
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
 use saga::{BookingId, IdempotencyKey, Leg, PaymentReference, Status, Step, Variant, booking::Trip};
-use tokio::task::JoinSet;
+use tokio::{sync::OnceCell, task::JoinSet};
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -71,7 +71,8 @@ async fn make_build() {
         let kept = ["PATH", "HOME", "RUSTUP_HOME", "CARGO_HOME"];
         make.envs(std::env::vars_os().filter(|(name, _)| kept.iter().any(|kept| name == kept))).status().unwrap()
     };
-    assert!(tokio::task::spawn_blocking(build).await.unwrap().success());
+    static ONCE: OnceCell<()> = OnceCell::const_new();
+    ONCE.get_or_init(async || assert!(tokio::task::spawn_blocking(build).await.unwrap().success())).await;
 }
 
 /// What an audit said.
@@ -654,19 +655,18 @@ async fn a_stack_that_cannot_be_audited_is_told_in_one_line() {
     let gone = Command::new(PROGRAM).args(["audit", "--stack-file", "/there/is/none"]).output().unwrap();
     let error = String::from_utf8_lossy(&gone.stderr).into_owned();
     assert!(!gone.status.success() && error.lines().count() == 1, "{error}");
-    assert!(Path::new(PROGRAM).exists());
 }
 
 /// Takes a quarter of an hour: the local AWS goes through a whole table for each page.
 #[tokio::test]
 #[ignore = "takes a quarter of an hour; `make prove` runs it"]
-async fn a_hundred_thousand_bookings_take_no_more_memory_than_a_thousand() {
+async fn a_hundred_thousand_bookings_take_hardly_more_memory_than_ten_thousand() {
     make_build().await;
     let local = start("audit-many", &[]);
     let tables = Tables::of(House::of(local.stack()).await).await;
     let file = StackFile::of(local.stack(), "audit-many");
     let (mut taken, mut written, mut memory) = (Taken::new(), 0, Vec::new());
-    for bookings in [1_000, 100_000] {
+    for bookings in [1_000, 10_000, 100_000] {
         let started = Instant::now();
         let copies = (written..bookings).map(|number| tables.copy("many", number, first_of(number % 50)));
         let copies = copies.inspect(|booking| booking.take(&mut taken));
@@ -682,6 +682,6 @@ async fn a_hundred_thousand_bookings_take_no_more_memory_than_a_thousand() {
         eprintln!("{figure}; written in {wrote} s");
         memory.push(most);
     }
-    // The charges are kept in mind, with some 20 bytes each.
-    assert!(memory[1] < memory[0] + 32 * 1024, "{memory:?} KiB");
+    // From ten thousand on all pages are full. Only the charges are kept in mind, with some 20 bytes each.
+    assert!(memory[2] < memory[1] + 8 * 1024, "{memory:?} KiB");
 }
