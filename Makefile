@@ -1,6 +1,6 @@
 # Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
 .DEFAULT_GOAL := help
-.PHONY: help demo test local book show parked redrive audit down build faults deploy bench lint fuzz clean setup
+.PHONY: help demo test local book show parked redrive audit down build faults prove deploy bench lint fuzz clean setup
 .NOTPARALLEL:
 
 FUNCTIONS := flight hotel car payment booking api reconciler
@@ -21,8 +21,18 @@ demo: build .venv/local ## book every scenario on a local AWS in both variants a
 	@$(HARMONY) demo $(ARGS)
 
 test: faults build .venv/local ## run all tests
-	cargo test --release
+	cargo test --release --workspace --exclude usual
 	.venv/bin/python -B -m unittest discover -s crates/harmony/local
+
+# What has a bounded part in `make test`, as a whole; each notes its figures in this file.
+PROOF  := $(CURDIR)/target/proof
+PROOFS := tables crashes contention conflicts audit hostile
+prove: faults build .venv/local ## prove the guarantees, and print the figures (fuzzing needs a C++ compiler)
+	@rm -f $(PROOF)
+	HARMONY_PROOF=$(PROOF) cargo run --release -p model -- --whole
+	HARMONY_PROOF=$(PROOF) cargo test --release --workspace --exclude usual $(PROOFS:%=--test %) -- --include-ignored
+	HARMONY_PROOF=$(PROOF) tests/fuzz/run $(SECONDS)
+	@echo; cat $(PROOF)
 
 local: build .venv/local ## start a local AWS with everything deployed, and keep it running
 	@$(HARMONY) local $(ARGS)
