@@ -528,7 +528,7 @@ impl Lab {
         let violations: Vec<_> =
             said.lines().filter(|line| line.starts_with("violation ")).map(str::to_owned).collect();
         assert_eq!(output.status.success(), violations.is_empty(), "{said}\n{complaints}");
-        assert!(said.contains(&format!(": {} violations", violations.len())), "{said}\n{complaints}");
+        assert!(said.contains(&format!(": {} violation", violations.len())), "{said}\n{complaints}");
         violations
     }
 
