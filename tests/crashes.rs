@@ -684,10 +684,16 @@ async fn whatever_crashes_or_gets_lost_every_booking_ends_as_it_must() {
     lab.all_struck(&sent).await;
     lab.all_heard().await;
     let open = lab.open().await;
-    let stuck: Vec<_> = sent.iter().map(|(case, _)| case).filter(|case| case.needs_the_reconciler()).collect();
-    for case in &stuck {
-        assert!(open.contains(case.id.as_str()), "{case}: it did not need that event");
+    // Unless a neighbour's crash made the message come again, and so the event.
+    let (stuck, told_again): (Vec<_>, Vec<_>) = sent
+        .iter()
+        .filter(|(case, _)| case.needs_the_reconciler())
+        .partition(|(case, _)| open.contains(case.id.as_str()));
+    for (case, fired) in told_again {
+        let struck = Passed::read(&fs::read_to_string(fired).unwrap());
+        assert!(lab.was_repeated(case, &struck), "{case}: it did not need that event");
     }
+    assert!(!stuck.is_empty());
     lab.house.reconfigure("reconciler", "PENDING_MAX_AGE_SECONDS", "1").await;
     lab.house.invoke("reconciler", &json!({})).await;
     lab.all_end(sent.iter().map(|(case, _)| case)).await;
