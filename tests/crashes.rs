@@ -16,7 +16,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     fmt, fs,
     io::{Read, Seek, SeekFrom},
     path::{Path, PathBuf},
@@ -25,7 +25,6 @@ use std::{
     time::Duration,
 };
 
-use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_sqs::types::QueueAttributeName;
 use end_to_end::{DEADLINE, House, date, is_whole_proof, note_figure, start_of, trip_of};
 use harmony::{
@@ -295,8 +294,6 @@ struct Lab {
     house: House,
     api: Client,
     date: Date,
-    /// A trip to the hotel that has no room.
-    sold_out: TripRequest,
     folder: PathBuf,
     trace: Vec<Passed>,
     read: u64,
@@ -327,7 +324,7 @@ impl Lab {
         house.seed(&trip_of(&trip), UNITS).await;
         let sold_out = scenario("hotel sold out").request(trip, Variant::Orchestrated);
         house.seed_leg(trip_of(&sold_out).leg(Leg::Hotel), 0).await;
-        Self { stack, _local: local, house, api, date, sold_out, folder, trace: Vec::new(), read: 0, armed: 0 }
+        Self { stack, _local: local, house, api, date, folder, trace: Vec::new(), read: 0, armed: 0 }
     }
 
     /// Reads what was added to the trace.
