@@ -38,7 +38,7 @@ use saga::{
 };
 use serde_json::{Value, json};
 use services::{BookingDesk, Cashier, Catalogue, Clock, ErrorKind, SandboxProvider, Seller, StepError};
-use store::{Bookings, Commit, Header, HeaderStore, Journal, Ledger, PaymentStore, Payments, StockTable};
+use store::{Bookings, Commit, Header, HeaderStore, IntakeStore, Journal, Ledger, PaymentStore, Payments, StockTable};
 
 // -------------------------------------------------------------------------------------------- between SDK and DynamoDB
 
@@ -682,7 +682,8 @@ async fn a_booking_whose_creation_was_not_answered_is_found_as_its_own() {
     let header = Case::Confirm.booking(&house, &TripRequest::on(date())).await;
     let wire = Wire::new(|sent| if sent.len() == 1 { Fate::IsAnsweredInVain } else { Fate::Passes });
     let header = Header { booking_id: end_to_end::booking_id("create"), ..header };
-    let created = wire.house(&house).await.headers().create(&header).await.unwrap();
+    let traveller = saga::Traveller { name: "Ada".into(), email: "a@b".into() };
+    let created = wire.house(&house).await.intake().accept(&header, &traveller).await.unwrap();
     let Commit::Found(found) = created else { panic!("the retry must meet what the first request has put there") };
     assert_eq!((found.request_digest, found.status), (header.request_digest, Status::Pending));
     assert_eq!(wire.sent().len(), 2);

@@ -22,12 +22,12 @@ use aws_sdk_sqs::types::{Message, QueueAttributeName};
 use harmony::{Client as Http, LocalAws, Options, Stack};
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
 use saga::{
-    BookingId, BookingRequest, IdempotencyKey, Leg, LegRequest, PaymentReference, PaymentToken, Status, StockLine,
-    booking::Trip,
+    BookingId, BookingRequest, IdempotencyKey, Leg, LegRequest, Owner, PaymentReference, PaymentToken, Status,
+    StockLine, booking::Trip,
 };
 use serde_json::{Value, json};
 use services::{BookingDesk, Cashier, Catalogue, PaymentProvider, SandboxProvider, Seller};
-use store::{Bookings, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable};
+use store::{Bookings, Header, Headers, Intake, IntakeStore, Journal, Ledger, Payments, StockTable};
 
 /// Whether `make prove` asks for the whole proof. What `make test` runs is a bounded part of it.
 pub fn is_whole_proof() -> bool {
@@ -155,6 +155,11 @@ impl House {
     /// The headers.
     pub fn headers(&self) -> Headers {
         Headers::new(self.client.clone(), self.stack.bookings_table().unwrap())
+    }
+
+    /// What accepts bookings.
+    pub fn intake(&self) -> Intake {
+        Intake::new(self.headers(), self.stack.output("TravellersTableName").unwrap(), 30)
     }
 
     /// The participant that ends bookings.
@@ -292,7 +297,7 @@ impl House {
             request_digest: read.digest(),
             variant: read.variant,
             status: Status::Pending,
-            traveller: read.traveller.clone(),
+            owner: Owner::of("anonymous"),
             trip: read.trip.clone(),
             total: None,
             reason: None,
@@ -302,7 +307,7 @@ impl House {
         let reference = PaymentReference::derive(&booking_id, &header.request_digest);
         let token = PaymentToken::try_from(request.payment.token.as_str()).unwrap();
         self.cashier().provider.attach(&reference, &token).await.unwrap().unwrap();
-        self.headers().create(&header).await.unwrap();
+        self.intake().accept(&header, &read.traveller).await.unwrap();
         header
     }
 }

@@ -12,7 +12,7 @@ use saga::{
 };
 use serde_json::json;
 use services::{Cashier, ErrorKind, PaymentProvider, Said, SandboxProvider, StepError};
-use store::{Commit, Header, HeaderStore, PaymentStore, Payments, Record};
+use store::{Commit, Header, HeaderStore, IntakeStore, PaymentStore, Payments, Record};
 
 const PRICES: Prices = Prices::new([Money::eur(100), Money::eur(20), Money::eur(3)]);
 const TOTAL: Money = Money::eur(123);
@@ -445,14 +445,15 @@ async fn header(house: &House) -> Header {
         request_digest: "digest".into(),
         variant: saga::Variant::Orchestrated,
         status: Status::Pending,
-        traveller: saga::Traveller { name: "Ada".into(), email: "a@b".into() },
+        owner: saga::Owner::of("tests"),
         trip: trip(date()),
         total: None,
         reason: None,
         created_at: now,
         updated_at: now,
     };
-    let (calls, created) = house.counted(house.headers().create(&header)).await;
+    let traveller = saga::Traveller { name: "Ada".into(), email: "a@b".into() };
+    let (calls, created) = house.counted(house.intake().accept(&header, &traveller)).await;
     assert_eq!((calls, created.unwrap()), (1, Commit::Done));
     header
 }

@@ -28,7 +28,7 @@ fn reference(value: &Value) -> &str {
 #[test]
 fn every_table_is_billed_per_request_backed_up_and_encrypted() {
     let tables = resources("AWS::DynamoDB::Table");
-    assert_eq!(tables.len(), 7);
+    assert_eq!(tables.len(), 8);
     for (name, table) in tables {
         assert_eq!(table["BillingMode"], "PAY_PER_REQUEST", "{name}");
         assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"], true, "{name}");

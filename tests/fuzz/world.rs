@@ -15,15 +15,15 @@ use aws_smithy_runtime_api::client::{
 };
 use jiff::Timestamp;
 use runtime::{Diagnostic, Failure, Fault, Input, Queue};
-use saga::{BookingId, Envelope, Leg, Money, Outcome, Participant, PaymentReference, PaymentToken, Status};
+use saga::{BookingId, Envelope, Leg, Money, Outcome, Participant, PaymentReference, PaymentToken, Status, Traveller};
 use serde_json::{Value, json};
 use services::{
     BookingDesk, Cashier, Catalogue, DeadLetters, DeadLettersError, Events, EventsError, Executions, ExecutionsError,
     GivenUpBy, PaymentProvider, ProviderError, Reconciler, Seller, Started, StepError, UnknownToken, api::Api,
 };
 use store::{
-    BookingStore, Commit, End, Header, HeaderFound, HeaderStore, Journal, LegRecords, NotTaken, PaymentFound,
-    PaymentStore, Record, Recording, StockStore, StoreError,
+    BookingStore, Commit, End, Header, HeaderFound, HeaderStore, IntakeStore, Journal, LegRecords, NotTaken,
+    PaymentFound, PaymentStore, Record, Recording, StockStore, StoreError,
 };
 
 /// It is always the same time here.
@@ -51,6 +51,7 @@ pub struct World {
 #[derive(Debug, Default)]
 struct State {
     headers: HashMap<BookingId, Header>,
+    travellers: HashMap<BookingId, Traveller>,
     executions: HashMap<String, String>,
     events: Vec<String>,
 }
@@ -73,6 +74,11 @@ impl World {
         self.state().headers.values().cloned().collect()
     }
 
+    /// Who travels with a booking.
+    pub fn traveller_of(&self, booking: &BookingId) -> Option<Traveller> {
+        self.state().travellers.get(booking).cloned()
+    }
+
     /// With what executions were started, and the events that were published: as JSON.
     pub fn said(&self) -> Vec<String> {
         let state = self.state();
@@ -82,11 +88,12 @@ impl World {
     /// Answers an invocation of the function `api`.
     pub async fn http(&self, payload: Value) -> Result<Value, Diagnostic> {
         let api = Api {
-            headers: self,
+            intake: self,
             journal: Journal::new(DYNAMODB.clone(), "journal", 730),
             executions: self,
             events: self,
             provider: self,
+            cors_origin: None,
             clock,
         };
         let answer = runtime::answer_http(payload, async |caller, request| api.handle(caller, request).await).await?;
@@ -161,17 +168,29 @@ impl World {
     }
 }
 
-impl HeaderStore for &World {
-    async fn create(&self, header: &Header) -> Result<Commit<Box<Header>>, StoreError> {
+impl IntakeStore for &World {
+    async fn accept(&self, header: &Header, traveller: &Traveller) -> Result<Commit<Box<Header>>, StoreError> {
         self.refuse()?;
         let mut state = self.state();
         if let Some(found) = state.headers.get(&header.booking_id) {
             return Ok(Commit::Found(Box::new(found.clone())));
         }
         state.headers.insert(header.booking_id.clone(), header.clone());
+        state.travellers.insert(header.booking_id.clone(), traveller.clone());
         Ok(Commit::Done)
     }
 
+    async fn header(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
+        HeaderStore::get(self, booking).await
+    }
+
+    async fn traveller(&self, booking: &BookingId) -> Result<Option<Traveller>, StoreError> {
+        self.refuse()?;
+        Ok(self.traveller_of(booking))
+    }
+}
+
+impl HeaderStore for &World {
     async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
         self.refuse()?;
         Ok(self.state().headers.get(booking).cloned())

@@ -17,6 +17,7 @@ import importlib
 import importlib.metadata
 import io
 import json
+import logging
 import math
 import os
 import random
@@ -41,6 +42,7 @@ REGION = "eu-central-1"
 # to the real AWS, and MiniStack has switches of its own.
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "RUST_BACKTRACE", "LOG_LEVEL")
 KEPT_ENVIRONMENT += ("SFN_WAIT_SCALE", "LAMBDA_WARM_TTL_SECONDS", "LAMBDA_ASYNC_RETRY_BASE_SECONDS")
+KEPT_ENVIRONMENT += ("AUTH", "TRANSPORT")  # AUTH=true: permissions are checked; TRANSPORT=http: and HTTP is not TLS
 KEPT_ENVIRONMENT += ("HARMONY_FAULTS",)  # only functions that are built with fault points read it
 
 
@@ -138,6 +140,58 @@ def read_logs_at_once(worker):
     return worker
 
 
+# ---------------------------------------------------------------- patches: permissions, which AUTH=true has checked
+def role_may(role, action, resource):
+    """Whether a role may do what a service does in its name; MiniStack asks only about what functions do themselves."""
+    app, iam = importlib.import_module("ministack.app"), importlib.import_module("ministack.core.iam_evaluator")
+    account, name = role.split(":")[4], role.split("/")[-1]
+    session = f"arn:aws:sts::{account}:assumed-role/{name}/service"
+    context = iam.EvalContext(session, "AssumedRole", account, action, resource, REGION, secure_transport=True)
+    return not app.AUTH or iam.evaluate(context, iam._gather_role_policies(name, account)).decision == "Allow"
+
+
+@around
+def note_decision(original, context, *policies):
+    """Every decision about a role stands in the log."""
+    result = original(context, *policies)
+    if context.principal_type == "AssumedRole":
+        role = context.principal_arn.split("/")[1]
+        logger = logging.getLogger("permissions")
+        logger.info("%s: %s may do %s on %s", result.decision, role, context.action, context.resource_arn)
+    return result
+
+
+@around
+def as_over_tls(original, source, is_tls):
+    """MiniStack speaks HTTP, where AWS is reached through TLS."""
+    original(source, is_tls or os.environ.get("TRANSPORT") != "http")
+
+
+EXECUTION_ROLE = contextvars.ContextVar("the role of the state machine that executes")
+
+
+@around
+def task(original, state, state_input, execution, context):
+    EXECUTION_ROLE.set(service("stepfunctions")._state_machines[execution["stateMachineArn"]]["roleArn"])
+    return original(state, state_input, execution, context)
+
+
+@around
+def integration(original, resource, arguments):
+    """What a task does, the state machine's role has to allow."""
+    kind = resource.split(":::")[-1].split(".")[0]
+    if kind == "lambda:invoke":
+        asked = "lambda:InvokeFunction", arguments["FunctionName"]
+    elif kind == "sqs:sendMessage":
+        asked = "sqs:SendMessage", service("sqs")._get_q(arguments["QueueUrl"])["attributes"]["QueueArn"]
+    else:
+        return original(resource, arguments)
+    if not role_may(EXECUTION_ROLE.get(), *asked):
+        error = f"{kind.split(':')[0].capitalize()}.AccessDeniedException"
+        raise service("stepfunctions")._ExecutionError(error, f"{EXECUTION_ROLE.get()} may not do {' on '.join(asked)}")
+    return original(resource, arguments)
+
+
 # ---------------------------------------------------------------- patches: asynchronous invocation
 class Invocation:
     """An event that nobody waits for. AWS queues it, tries it again after an error or a throttle, and sends a record of
@@ -208,10 +262,10 @@ class Invocation:
         outcome = "Success" if condition == "Success" else "Failure"
         if destination := destinations.get(f"On{outcome}", {}).get("Destination"):
             title = f"Lambda Function Invocation Result - {outcome}"
-            deliver(destination, self.record(condition, config["Version"]), title)
+            deliver(config["Role"], destination, self.record(condition, config["Version"]), title)
         dead_letters = (config.get("DeadLetterConfig") or {}).get("TargetArn")
         if dead_letters and outcome == "Failure":
-            deliver(dead_letters, self.event, attributes=self.reason())
+            deliver(config["Role"], dead_letters, self.event, attributes=self.reason())
 
     def record(self, condition, version):
         """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html"""
@@ -246,11 +300,16 @@ def invoke(arn, event):
     lambdas.invoke_async_with_retry(lambdas._execution_record_for_config(func, config), event)
 
 
-def deliver(arn, document, title=None, attributes=None):
+DELIVERY = {"sqs": "sqs:SendMessage", "sns": "sns:Publish", "lambda": "lambda:InvokeFunction", "events": "events:PutEvents"}
+
+
+def deliver(role, arn, document, title=None, attributes=None):
     """Sends a record to a destination or an event to a dead-letter queue. What cannot be sent is lost, as on AWS."""
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
     kind = arn.split(":")[2]
     try:
+        if not role_may(role, DELIVERY[kind], arn):
+            raise PermissionError(f"{role} may not do {DELIVERY[kind]}")
         if kind == "sqs":
             queue = service("sqs")._queue_by_arn(arn)
             service("sqs")._act_send_message({"MessageBody": text, "MessageAttributes": attributes}, queue["url"])
@@ -287,7 +346,7 @@ def permits(policy, action, resource, topic):
     from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 
     source = {"aws:sourcearn": topic, "aws:sourceaccount": topic.split(":")[4]}
-    context = EvalContext("*", "Service", "", action, resource, REGION, service_context=source)
+    context = EvalContext("*", "Service", "", action, resource, REGION, service_context=source, secure_transport=True)
     return evaluate_resource_policy(policy, context, service="sns.amazonaws.com").decision == "Allow"
 
 
@@ -336,6 +395,10 @@ def look_often(wake):
 def run_batch(mapping, func, event, messages, queue_url, _):
     """An answer that is not valid fails the whole batch; MiniStack takes it for success, and leaves the queue alone for
     a second after an error."""
+    polling = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
+    if not all(role_may(func["config"]["Role"], action, mapping["EventSourceArn"]) for action in polling):
+        mapping["LastProcessingResult"] = "PROBLEM: The function's role may not receive from the queue"
+        return
     handles = {message["id"]: message["receipt_handle"] for message in messages}
     result = service("lambda_svc")._execute_function(func, event)
     show_log(mapping["FunctionName"], result)
@@ -429,6 +492,8 @@ def queue_actions(actions):
 
 PATCHES = (
     ("socketserver", "StreamRequestHandler", answer_at_once),
+    ("ministack.app", "pin_request_origin", as_over_tls),
+    ("ministack.core.iam_evaluator", "evaluate", note_decision),
     ("ministack.core.lambda_runtime", "Worker", read_logs_at_once),
     ("ministack.services.apigateway_v1", "_media_type_matches", binary_bodies),
     ("ministack.services.cloudformation.provisioners", "_RESOURCE_HANDLERS", resource_types),
@@ -448,7 +513,9 @@ PATCHES = (
     ("ministack.services.sqs", "_dlq_sweep", one_at_a_time),
     ("ministack.services.sqs", "_expire_retained", one_at_a_time),
     ("ministack.services.sqs", "_queues_lock", instead(threading.RLock())),
+    ("ministack.services.stepfunctions", "_execute_task", task),
     ("ministack.services.stepfunctions", "_find_matching_retrier", retry_delay),
+    ("ministack.services.stepfunctions", "_invoke_resource", integration),
     ("ministack.services.stepfunctions", "_run_parallel_branches", parallel),
     ("ministack.services.stepfunctions", "time", start_at_once),
 )

@@ -441,7 +441,7 @@ impl Audit {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use saga::{Rejection, Traveller, Variant, reservation::tombstone};
+    use saga::{Owner, Rejection, Variant, reservation::tombstone};
     use serde_json::json;
 
     use super::*;
@@ -474,7 +474,7 @@ mod tests {
             request_digest: "d".into(),
             variant: Variant::Choreographed,
             status,
-            traveller: Traveller { name: "Ada".into(), email: "ada@example.com".into() },
+            owner: Owner::of("anonymous"),
             trip: serde_json::from_value(trip).unwrap(),
             total,
             reason: None,

@@ -161,8 +161,8 @@ pub struct Booking {
     pub created_at: Timestamp,
     /// When its status changed last.
     pub updated_at: Timestamp,
-    /// Who travels.
-    pub traveller: Traveller,
+    /// Who travels; none if that is not kept any more.
+    pub traveller: Option<Traveller>,
     /// Which flight.
     pub flight: Flight,
     /// Which hotel.

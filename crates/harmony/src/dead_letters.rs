@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use runtime::{Failure, Input, REASON};
 use saga::{BookingId, Envelope};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     Stack, StackError,
@@ -49,6 +49,22 @@ const HIDDEN: i32 = 20;
 const MOST: usize = 2_000;
 /// How many characters of a message are shown that cannot be read, and how many of a reason.
 const SHOWN: (usize, usize) = (60, 300);
+
+/// Why a booking cannot be driven again.
+#[derive(Debug, thiserror::Error)]
+pub enum DriveError {
+    /// It is not known where to ask for it.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// SQS did not answer, or refused.
+    #[error("asking the reconciler for booking {booking} failed: {cause}; check your permissions, then repeat it")]
+    Refused {
+        /// Which booking.
+        booking: BookingId,
+        /// What SQS says.
+        cause: String,
+    },
+}
 
 /// Why a dead-letter queue cannot be looked into, or its messages not be put back.
 #[derive(Debug, thiserror::Error)]
@@ -141,6 +157,18 @@ pub struct PutBack {
     pub moved: i64,
     /// How many messages have come into the dead-letter queue since: they may be the same ones, given up again.
     pub came: usize,
+}
+
+/// Has the reconciler drive bookings again until they have ended, whether a message of theirs is parked or not.
+pub async fn drive(stack: &Stack, bookings: &[BookingId]) -> Result<(), DriveError> {
+    let client = Client::new(&stack.sdk().await?);
+    let inbox = stack.output("ReconcilerInboxUrl")?;
+    for booking in bookings {
+        let message = json!({"booking_id": booking}).to_string();
+        let sent = client.send_message().queue_url(inbox).message_body(message).send().await;
+        sent.map_err(|error| DriveError::Refused { booking: booking.clone(), cause: store::causes(&error) })?;
+    }
+    Ok(())
 }
 
 impl DeadLetterQueue {

@@ -351,7 +351,9 @@ impl Choreography {
                 state.books.end(Step::Park);
             }
             Action::Drive => {
-                if is_idle(state) {
+                if is_asked_for(state) {
+                    // As often as the operator likes.
+                } else if is_idle(state) {
                     state.faults.spend(|left| &mut left.drives);
                 } else {
                     state.faults.spend(|left| &mut left.early_drives);
@@ -457,6 +459,11 @@ const fn is_idle(state: &State) -> bool {
     state.waiting == 0 && state.parked == 0 && state.workers.is_empty()
 }
 
+/// Whether the operator has the booking driven again: it waits for one, and no message does.
+fn is_asked_for(state: &State) -> bool {
+    state.books.status == Status::NeedsOperator && is_idle(state)
+}
+
 /// Whether a worker holds the lease.
 fn is_leased(state: &State) -> bool {
     let holds = |worker: &Worker| {
@@ -521,7 +528,8 @@ impl Model for Choreography {
         }
         let may_drive =
             if is_idle(state) { faults.allow(|left| left.drives) } else { faults.allow(|left| left.early_drives) };
-        if state.books.is_driven() && may_drive && self.twin != Some(Twin::NoReconciler) {
+        let is_stuck = state.books.is_driven() && may_drive && self.twin != Some(Twin::NoReconciler);
+        if is_stuck || is_asked_for(state) {
             actions.push(Action::Drive);
         }
         for (index, worker) in state.workers.iter().enumerate() {

@@ -201,7 +201,7 @@ impl From<Unreadable> for Diagnostic {
 }
 
 /// Serves requests to a REST API of API Gateway (Lambda proxy integration). The handler is told who asks: the IAM
-/// user or role, the authorizer's principal, or `anonymous`.
+/// user or role, the subject of a Cognito token, the authorizer's principal, or `anonymous`.
 pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response<String>) -> Result<(), Error> {
     let handle = &handle;
     run(service_fn(move |event: LambdaEvent<Value>| {
@@ -231,9 +231,21 @@ pub async fn answer_http(
 }
 
 fn caller(event: &ApiGatewayProxyRequest) -> String {
-    let authorizer = event.request_context.authorizer.fields.get("principalId").and_then(Value::as_str);
-    let iam = event.request_context.identity.user_arn.as_deref();
-    iam.or(authorizer).unwrap_or("anonymous").to_owned()
+    let authorizer = &event.request_context.authorizer.fields;
+    // https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
+    let cognito = authorizer.get("claims").and_then(|claims| claims.get("sub"));
+    let principal = cognito.or(authorizer.get("principalId")).and_then(Value::as_str);
+    let iam = event.request_context.identity.user_arn.as_deref().map(identity);
+    iam.or(principal).unwrap_or("anonymous").to_owned()
+}
+
+/// The IAM user or role behind an ARN. A session of a role is the role: sessions get new names all the time, and with
+/// them a repeated request would not be the same.
+fn identity(arn: &str) -> &str {
+    match arn.split_once(":assumed-role/").and_then(|(_, role)| role.find('/').map(|end| role.len() - end)) {
+        Some(session) => &arn[..arn.len() - session],
+        None => arn,
+    }
 }
 
 fn request(event: ApiGatewayProxyRequest) -> Request<Vec<u8>> {

@@ -209,6 +209,16 @@ impl Trip {
             Leg::Car => &self.car,
         }
     }
+
+    /// The last date on which anything of it is used.
+    pub fn last_day(&self) -> Date {
+        let last_of = |leg: &LegRequest| match leg {
+            LegRequest::Flight(flight) => flight.date,
+            LegRequest::Hotel(hotel) => hotel.check_out,
+            LegRequest::Car(car) => car.drop_off,
+        };
+        Leg::ALL.map(|leg| last_of(self.leg(leg))).into_iter().max().unwrap_or(Date::MAX) // there are three
+    }
 }
 
 impl<'de> Deserialize<'de> for Trip {

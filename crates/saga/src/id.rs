@@ -54,6 +54,30 @@ impl fmt::Display for BookingId {
     }
 }
 
+/// Whose a booking is: tells one caller from another, and nobody who that is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner(String);
+
+impl Owner {
+    /// What stands for this caller.
+    pub fn of(caller: &str) -> Self {
+        Self(digest(&[b"owner", caller.as_bytes()]))
+    }
+
+    /// The 32 hexadecimal digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for Owner {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        if is_digest(&text) { Ok(Self(text)) } else { Err("must be 32 lower-case hexadecimal digits".into()) }
+    }
+}
+
 /// What the client calls its request: the `Idempotency-Key` header, 1 to 255 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);

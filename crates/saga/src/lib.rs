@@ -32,7 +32,7 @@ pub use booking::{BookingRequest, CarLeg, FlightLeg, HotelLeg, LegRequest, Stock
 pub use command::Command;
 pub use event::{Envelope, Event, EventType, Plan};
 pub use header::{Reason, Status};
-pub use id::{BookingId, IdempotencyKey, PaymentReference, PaymentToken};
+pub use id::{BookingId, IdempotencyKey, Owner, PaymentReference, PaymentToken};
 pub use money::{Currency, Money};
 pub use outcome::{Outcome, Rejection, Reply};
 pub use reading::Violation;

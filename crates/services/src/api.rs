@@ -1,12 +1,13 @@
 //! The HTTP API: `POST /bookings`, `GET /bookings/{booking_id}`, `GET /openapi.yaml`.
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use jiff::{SignedDuration, Timestamp, Unit, civil::Date, tz::TimeZone};
 use saga::{
-    BookingId, BookingRequest, Envelope, IdempotencyKey, Leg, PaymentReference, Status, Step, Variant, Violation,
+    BookingId, BookingRequest, Envelope, IdempotencyKey, Leg, Owner, PaymentReference, Status, Step, Traveller,
+    Variant, Violation,
 };
 use serde_json::{Value, json};
-use store::{Commit, Entry, Header, HeaderStore, Journal};
+use store::{Commit, Entry, Header, IntakeStore, Journal};
 
 use crate::{Clock, Events, Executions, PaymentProvider, StepError};
 
@@ -21,9 +22,9 @@ pub type Answer = Response<String>;
 
 /// The API.
 #[derive(Debug)]
-pub struct Api<H, E, T, P> {
-    /// The headers.
-    pub headers: H,
+pub struct Api<I, E, T, P> {
+    /// The bookings, and who travels.
+    pub intake: I,
     /// The log of each booking.
     pub journal: Journal,
     /// Who conducts.
@@ -32,27 +33,41 @@ pub struct Api<H, E, T, P> {
     pub events: T,
     /// Who gets the traveller's token.
     pub provider: P,
+    /// Whose pages may call it from a browser: an origin, or `*`; none if nobody's.
+    pub cors_origin: Option<HeaderValue>,
     /// Its clock.
     pub clock: Clock,
 }
 
-impl<H: HeaderStore, E: Executions, T: Events, P: PaymentProvider> Api<H, E, T, P> {
+impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, P> {
     /// Answers a request. `caller` is who the gateway says is asking; a booking belongs to its caller.
     pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> Answer {
         let path = request.uri().path();
-        let answer = match (request.method(), path.strip_prefix("/bookings/"), path) {
+        let mut answer = match (request.method(), path.strip_prefix("/bookings/"), path) {
             (&Method::POST, None, "/bookings") => self.post(caller, request.headers(), request.body()).await,
-            (&Method::GET, Some(id), _) => self.get(id).await,
+            (&Method::GET, Some(id), _) => self.get(caller, id).await,
             (&Method::GET, None, "/openapi.yaml") => Ok(answer(StatusCode::OK, "application/yaml", OPENAPI.to_owned())),
+            (&Method::OPTIONS, None, "/bookings") | (&Method::OPTIONS, Some(_), _) if self.cors_origin.is_some() => {
+                Ok(preflight())
+            }
             _ => Ok(problem(Problem::NotFound, "there is nothing at this path, or not for this method")),
-        };
-        answer.unwrap_or_else(|error| {
+        }
+        .unwrap_or_else(|error| {
             tracing::error!(%error, kind = error.kind().name(), "request failed");
             problem(
                 Problem::Unavailable,
                 "the request could not be completed; send it again with the same Idempotency-Key",
             )
-        })
+        });
+        if let Some(origin) = &self.cors_origin {
+            let headers = answer.headers_mut();
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+            if origin != "*" {
+                headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+            }
+        }
+        answer
     }
 
     async fn post(&self, caller: &str, headers: &HeaderMap, body: &[u8]) -> Result<Answer, StepError> {
@@ -86,7 +101,7 @@ impl<H: HeaderStore, E: Executions, T: Events, P: PaymentProvider> Api<H, E, T, 
             }
         };
         let trace = headers.get("x-amzn-trace-id").and_then(|trace| trace.to_str().ok());
-        self.accept(&BookingId::derive(caller, &key), request, now, trace).await
+        self.accept(Owner::of(caller), &BookingId::derive(caller, &key), request, now, trace).await
     }
 
     // Token first, then header, then start. A crash after the token leaves a payment that nobody will charge;
@@ -94,6 +109,7 @@ impl<H: HeaderStore, E: Executions, T: Events, P: PaymentProvider> Api<H, E, T, 
     // or for the reconciler.
     async fn accept(
         &self,
+        owner: Owner,
         booking_id: &BookingId,
         request: BookingRequest,
         now: Timestamp,
@@ -109,14 +125,14 @@ impl<H: HeaderStore, E: Executions, T: Events, P: PaymentProvider> Api<H, E, T, 
             request_digest,
             variant: request.variant,
             status: Status::Pending,
-            traveller: request.traveller,
+            owner,
             trip: request.trip,
             total: None,
             reason: None,
             created_at: now,
             updated_at: now,
         };
-        let replayed = match self.headers.create(&header).await? {
+        let replayed = match self.intake.accept(&header, &request.traveller).await? {
             Commit::Done => false,
             Commit::Found(found) if found.request_digest != header.request_digest => {
                 return Ok(problem(Problem::KeyReused, "this Idempotency-Key was used before, for another request"));
@@ -138,12 +154,15 @@ impl<H: HeaderStore, E: Executions, T: Events, P: PaymentProvider> Api<H, E, T, 
         Ok(accepted(&header, replayed))
     }
 
-    async fn get(&self, id: &str) -> Result<Answer, StepError> {
+    // A booking of somebody else is unknown, as one that does not exist is.
+    async fn get(&self, caller: &str, id: &str) -> Result<Answer, StepError> {
         let unknown = || problem(Problem::NotFound, "there is no such booking");
         let Ok(booking_id) = BookingId::try_from(id.to_owned()) else { return Ok(unknown()) };
-        let Some(header) = self.headers.get(&booking_id).await? else { return Ok(unknown()) };
-        let entries = self.journal.entries(booking_id.as_str()).await?;
-        Ok(answer(StatusCode::OK, "application/json", view(&header, &entries).to_string()))
+        let header = self.intake.header(&booking_id).await?;
+        let Some(header) = header.filter(|header| header.owner == Owner::of(caller)) else { return Ok(unknown()) };
+        let (entries, traveller) =
+            tokio::try_join!(self.journal.entries(booking_id.as_str()), self.intake.traveller(&booking_id))?;
+        Ok(answer(StatusCode::OK, "application/json", view(&header, traveller.as_ref(), &entries).to_string()))
     }
 }
 
@@ -155,7 +174,7 @@ pub fn execution_input(header: &Header) -> String {
 }
 
 /// A booking as its user sees it.
-pub fn view(header: &Header, entries: &[Entry]) -> Value {
+pub fn view(header: &Header, traveller: Option<&Traveller>, entries: &[Entry]) -> Value {
     let timeline: Vec<_> = entries.iter().map(timeline_entry).collect();
     let payment =
         entries.iter().filter(|entry| [Step::Abort, Step::Charge].iter().any(|step| step.name() == entry.step));
@@ -167,7 +186,7 @@ pub fn view(header: &Header, entries: &[Entry]) -> Value {
         "reason": header.reason,
         "created_at": time(header.created_at),
         "updated_at": time(header.updated_at),
-        "traveller": header.traveller,
+        "traveller": traveller,
         "timeline": timeline,
     });
     for leg in Leg::ALL {
@@ -206,7 +225,7 @@ fn accepted(header: &Header, replayed: bool) -> Answer {
         answer.headers_mut().insert(header::LOCATION, location);
     }
     if replayed {
-        answer.headers_mut().insert("idempotency-replayed", header::HeaderValue::from_static("true"));
+        answer.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
     answer
 }
@@ -267,15 +286,32 @@ fn described(problem: Problem, detail: &str, errors: Option<&[Violation]>) -> An
     }
     let mut answer = answer(status, "application/problem+json", body.to_string());
     if let Problem::Unavailable = problem {
-        answer.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static("1"));
+        answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
+    answer
+}
+
+/// What a page's script may read of an answer.
+const EXPOSED: HeaderValue = HeaderValue::from_static("Location, Idempotency-Replayed, Retry-After");
+
+/// What a browser asks before it lets a page's script send a request: <https://fetch.spec.whatwg.org/#http-cors-protocol>.
+fn preflight() -> Answer {
+    let mut answer = Response::new(String::new());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    let headers = answer.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("Authorization, Content-Type, Idempotency-Key, X-Amz-Date, X-Amz-Security-Token"),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
     answer
 }
 
 fn answer(status: StatusCode, media_type: &'static str, body: String) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
-    answer.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     answer
 }
 

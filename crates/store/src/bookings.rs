@@ -3,17 +3,20 @@
 
 use aws_sdk_dynamodb::{
     Client,
-    operation::{put_item::PutItemError, update_item::UpdateItemError},
-    types::{AttributeValue, ReturnValue, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
+    operation::update_item::UpdateItemError,
+    types::{AttributeValue, Put, ReturnValue, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
 };
-use jiff::Timestamp;
-use saga::{BookingId, Leg, Money, PaymentReference, Plan, Reason, Status, Step, Traveller, Variant, booking::Trip};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use saga::{
+    BookingId, Leg, Money, Owner, PaymentReference, Plan, Reason, Status, Step, Traveller, Variant, booking::Trip,
+};
 
 use crate::{
-    BookingStore, Commit, Cursor, End, HeaderFound, HeaderStore, Journal, Page, Record, StoreError, Unreadable,
+    BookingStore, Commit, Cursor, End, HeaderFound, HeaderStore, IntakeStore, Journal, Page, Record, StoreError,
+    Unreadable,
     journal::{built, recording, time},
     tables,
-    transaction::{Item, from_json, json, string, text, write},
+    transaction::{Item, from_json, json, number, string, text, write},
 };
 
 /// What is known of a booking as a whole.
@@ -27,8 +30,8 @@ pub struct Header {
     pub variant: Variant,
     /// How far it is; never `compensating`, which follows from the journal.
     pub status: Status,
-    /// Who travels.
-    pub traveller: Traveller,
+    /// Who asked for it, and may see it.
+    pub owner: Owner,
     /// What was asked for.
     pub trip: Trip,
     /// What was paid.
@@ -55,6 +58,14 @@ pub struct Headers {
     table: String,
 }
 
+/// The table of headers, with that of the travellers, whose names and addresses are kept nowhere else.
+#[derive(Clone, Debug)]
+pub struct Intake {
+    headers: Headers,
+    travellers: String,
+    retention: SignedDuration,
+}
+
 /// The table of headers, with the journal that belongs to it.
 #[derive(Clone, Debug)]
 pub struct Bookings {
@@ -78,6 +89,20 @@ impl Headers {
     pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<Header, Unreadable>>, StoreError> {
         let keys = bookings.iter().map(|id| Item::from([("booking_id".into(), string(id.as_str()))])).collect();
         tables::each(&self.client, &self.table, &KEY, keys, header).await
+    }
+}
+
+impl Intake {
+    /// Headers, and travellers in this table until so many days after their trips.
+    pub fn new(headers: Headers, travellers: impl Into<String>, retention_days: u32) -> Self {
+        let retention = SignedDuration::from_hours(24 * i64::from(retention_days));
+        Self { headers, travellers: travellers.into(), retention }
+    }
+
+    /// When DynamoDB may delete who made this trip, in seconds since 1970.
+    fn expiration(&self, trip: &Trip) -> i64 {
+        let last_day = trip.last_day().to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |day| day.timestamp());
+        last_day.saturating_add(self.retention).unwrap_or(Timestamp::MAX).as_second() // only spans of months can fail
     }
 }
 
@@ -163,28 +188,40 @@ impl BookingStore for Bookings {
     }
 }
 
-impl HeaderStore for Headers {
-    async fn create(&self, header: &Header) -> Result<Commit<Box<Header>>, StoreError> {
-        const CREATE: &str = "recording a booking";
-        let request = self
-            .client
-            .put_item()
-            .table_name(&self.table)
+impl IntakeStore for Intake {
+    async fn accept(&self, header: &Header, traveller: &Traveller) -> Result<Commit<Box<Header>>, StoreError> {
+        const ACCEPT: &str = "recording a booking";
+        let who = Put::builder()
+            .table_name(&self.travellers)
+            .item("booking_id", string(header.booking_id.as_str()))
+            .item("traveller", string(json(traveller)))
+            .item("expiration", number(self.expiration(&header.trip)));
+        let header = Put::builder()
+            .table_name(&self.headers.table)
             .set_item(Some(item(header)))
             .condition_expression("attribute_not_exists(booking_id)")
             .return_values_on_condition_check_failure(AllOld);
-        match request.send().await {
-            Ok(_) => Ok(Commit::Done),
-            Err(error) => match error.as_service_error() {
-                Some(PutItemError::ConditionalCheckFailedException(failed)) => {
-                    let item = failed.item().ok_or_else(|| StoreError::corrupt(CREATE, "refused without an item"))?;
-                    Ok(Commit::Found(Box::new(self::header(item)?)))
-                }
-                _ => Err(StoreError::unavailable(CREATE, error)),
-            },
-        }
+        let items = [header, who].map(|put| Ok(TransactWriteItem::builder().put(built(put.build())?).build()));
+        let items = items.into_iter().collect::<Result<_, StoreError>>()?;
+        let Err(refused) = write(&self.headers.client, ACCEPT, items).await? else { return Ok(Commit::Done) };
+        let found = refused.item(0).ok_or_else(|| StoreError::corrupt(ACCEPT, "refused without an item"))?;
+        Ok(Commit::Found(Box::new(self::header(found)?)))
     }
 
+    async fn header(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
+        self.headers.get(booking).await
+    }
+
+    async fn traveller(&self, booking: &BookingId) -> Result<Option<Traveller>, StoreError> {
+        const READ: &str = "reading who travels";
+        let key = string(booking.as_str());
+        let answer = self.headers.client.get_item().table_name(&self.travellers).key("booking_id", key).send().await;
+        let answer = answer.map_err(|error| StoreError::unavailable(READ, error))?;
+        answer.item.map(|item| from_json(READ, &item, "traveller")).transpose()
+    }
+}
+
+impl HeaderStore for Headers {
     async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
         let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
         let answer = request.consistent_read(true).send().await;
@@ -222,7 +259,7 @@ fn item(header: &Header) -> Item {
         ("validation".into(), string(&header.request_digest)),
         ("variant".into(), string(header.variant.name())),
         ("status".into(), string(header.status.name())),
-        ("traveller".into(), string(json(&header.traveller))),
+        ("owner".into(), string(header.owner.as_str())),
         ("trip".into(), string(json(&header.trip))),
         ("created_at".into(), string(time(header.created_at))),
         ("updated_at".into(), string(time(header.updated_at))),
@@ -256,7 +293,8 @@ fn header(item: &Item) -> Result<Header, StoreError> {
             other => return Err(StoreError::corrupt(READ, format!("variant {other}"))),
         },
         status: status(READ, item)?,
-        traveller: from_json(READ, item, "traveller")?,
+        owner: Owner::try_from(text(READ, item, "owner")?.to_owned())
+            .map_err(|error| StoreError::corrupt(READ, format!("owner {error}")))?,
         trip: from_json(READ, item, "trip")?,
         total: if item.contains_key("total") { Some(from_json(READ, item, "total")?) } else { None },
         reason: if item.contains_key("reason") { Some(from_json(READ, item, "reason")?) } else { None },

@@ -15,7 +15,7 @@ mod stock;
 mod tables;
 mod transaction;
 
-pub use bookings::{Bookings, Header, Headers};
+pub use bookings::{Bookings, Header, Headers, Intake};
 pub use error::{StoreError, causes};
 pub use journal::{Entry, Journal, Record};
 pub use ledger::{Card, Charging, Entered, Ledger, Paid};
@@ -26,7 +26,7 @@ pub use transaction::{client, patient_client};
 
 use jiff::Timestamp;
 use saga::{
-    BookingId, Leg, Money, Outcome, Reason, Status, StockLine,
+    BookingId, Leg, Money, Outcome, Reason, Status, StockLine, Traveller,
     payment::{Recorded, State},
     reservation::Stock,
 };
@@ -188,11 +188,24 @@ pub trait BookingStore {
     ) -> impl Future<Output = Result<Commit<HeaderFound>, StoreError>> + Send;
 }
 
-/// Booking headers, seen by who accepts bookings and by who looks after them.
-pub trait HeaderStore {
-    /// Creates the header, if there is none of that id.
-    fn create(&self, header: &Header) -> impl Future<Output = Result<Commit<Box<Header>>, StoreError>> + Send;
+/// Booking headers and who travels, seen by who accepts bookings and shows them.
+pub trait IntakeStore {
+    /// Records the booking and its traveller, if there is no header of that id.
+    fn accept(
+        &self,
+        header: &Header,
+        traveller: &Traveller,
+    ) -> impl Future<Output = Result<Commit<Box<Header>>, StoreError>> + Send;
 
+    /// The header, as it is now.
+    fn header(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
+
+    /// Who travels; none if that is not kept any more.
+    fn traveller(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Traveller>, StoreError>> + Send;
+}
+
+/// Booking headers, seen by who looks after them.
+pub trait HeaderStore {
     /// The header, as it is now.
     fn get(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
 

@@ -89,7 +89,7 @@ fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
 
 /// The booking as `harmony show` would show it, or the steps of what is none.
 fn timeline(books: &Books, look: Look) -> String {
-    let booking = books.header.as_ref().map(|header| services::api::view(header, &books.journal));
+    let booking = books.header.as_ref().map(|header| services::api::view(header, None, &books.journal));
     match booking.and_then(|booking| serde_json::from_value::<Booking>(booking).ok()) {
         Some(booking) => render(&booking, look),
         None => books.journal.iter().map(step).collect::<Vec<_>>().join("\n"),

@@ -7,7 +7,7 @@ use console::Style;
 use futures_util::{StreamExt, future::try_join_all, stream};
 use harmony::{
     Client, ClientError, Stack,
-    dead_letters::{Content, DeadLetterQueue, HELD, render},
+    dead_letters::{Content, DeadLetterQueue, HELD, drive, render},
     show::{Look, count},
 };
 use jiff::Timestamp;
@@ -29,6 +29,9 @@ pub struct Options {
     /// Only the messages of this dead-letter queue; may be repeated [default: all]
     #[arg(long = "queue", value_name = "NAME")]
     queues: Vec<String>,
+    /// Drive this booking again, whether a message of it is parked or not; may be repeated
+    #[arg(long = "booking", value_name = "ID", value_parser = crate::booking::id, conflicts_with = "queues")]
+    bookings: Vec<BookingId>,
     /// Do not wait until the bookings have ended
     #[arg(long)]
     no_wait: bool,
@@ -63,6 +66,14 @@ pub async fn parked(target: &target::Options) -> Result<ExitCode> {
 
 pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitCode> {
     let (stack, client) = target.stack()?;
+    if !options.bookings.is_empty() {
+        drive(&stack, &options.bookings).await?;
+        for id in &options.bookings {
+            say(format!("booking {id}: the reconciler drives it again"))?;
+        }
+        let is_done = options.no_wait || follow(&client, &options.bookings).await?;
+        return Ok(if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let mut found = look_into(queues(&stack, &options.queues).await?).await?;
     let held: usize = found.iter().map(|(_, content)| content.held).sum();
     found.retain(|(_, content)| !content.messages.is_empty());
