@@ -591,6 +591,6 @@ async fn a_confirmed_booking_takes_so_many_invocations_and_messages_and_no_more(
 async fn invocations(house: &House, function: &str) -> usize {
     let headers = [("x-amz-target", "Logs_20140328.FilterLogEvents"), ("content-type", "application/x-amz-json-1.1")];
     let group = json!({"logGroupName": format!("/aws/lambda/{}", house.function(function))});
-    let log = house.aws().send("POST", "/", &headers, group.to_string()).await.unwrap().body;
+    let log = house.aws("logs").await.send("POST", "/", &headers, group.to_string()).await.unwrap().body;
     log.matches("REPORT RequestId").count()
 }

@@ -19,7 +19,7 @@ use aws_sdk_dynamodb::{
     error::BoxError,
 };
 use aws_sdk_sqs::types::{Message, QueueAttributeName};
-use harmony::{Client as Http, LocalAws, Options, Stack};
+use harmony::{Client as Http, LocalAws, Options, Stack, client::Authorization};
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
 use saga::{
     BookingId, BookingRequest, IdempotencyKey, Leg, LegRequest, Owner, PaymentReference, PaymentToken, Status,
@@ -52,6 +52,11 @@ pub fn start_with(stack: &str, parameters: &[(&str, &str)], env: &[(&str, &str)]
     start_of(stack, parameters, env, None)
 }
 
+/// The same, with its log in this file.
+pub fn start_logged(stack: &str, parameters: &[(&str, &str)], env: &[(&str, &str)], log: &Path) -> LocalAws {
+    start_logging(stack, parameters, env, None, Some(log.to_owned()))
+}
+
 /// The same, of the functions in this folder.
 pub fn start_of(
     stack: &str,
@@ -59,10 +64,20 @@ pub fn start_of(
     env: &[(&str, &str)],
     functions: Option<PathBuf>,
 ) -> LocalAws {
+    let log = std::env::var_os("HARMONY_TEST_LOGS").map(|folder| Path::new(&folder).join(format!("{stack}.log")));
+    start_logging(stack, parameters, env, functions, log)
+}
+
+fn start_logging(
+    stack: &str,
+    parameters: &[(&str, &str)],
+    env: &[(&str, &str)],
+    functions: Option<PathBuf>,
+    log: Option<PathBuf>,
+) -> LocalAws {
     let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     // AWS waits for a minute, then for two, before it invokes a function again that failed asynchronously.
     let env = [&[("LAMBDA_ASYNC_RETRY_BASE_SECONDS", "0.2")], env].concat().iter().map(owned).collect();
-    let log = std::env::var_os("HARMONY_TEST_LOGS").map(|folder| Path::new(&folder).join(format!("{stack}.log")));
     let parameters = parameters.iter().map(owned).collect();
     let options = Options { stack_name: stack.into(), parameters, env, log, functions, ..Options::default() };
     LocalAws::start(options).unwrap_or_else(|error| panic!("no local AWS: {error}"))
@@ -211,26 +226,28 @@ impl House {
     }
 
     /// The local AWS without the SDK, which hides what may be secret and makes what is malformed impossible.
-    pub fn aws(&self) -> Http {
-        Http::new(self.stack.endpoint.as_deref().unwrap()).unwrap()
+    pub async fn aws(&self, service: &'static str) -> Http {
+        let sdk = self.stack.sdk().await.unwrap();
+        let http = Http::new(self.stack.endpoint.as_deref().unwrap()).unwrap();
+        http.with(Authorization::Signature { sdk, service })
     }
 
     /// Invokes a function as anyone who may could, and returns its answer.
     pub async fn invoke(&self, function: &str, payload: &Value) -> Value {
         let path = format!("/2015-03-31/functions/{}/invocations", self.function(function));
-        let answer = self.aws().send("POST", &path, &[], payload.to_string()).await.unwrap();
+        let answer = self.aws("lambda").await.send("POST", &path, &[], payload.to_string()).await.unwrap();
         serde_json::from_str(&answer.body).unwrap_or_else(|error| panic!("{function}: {error}: {}", answer.body))
     }
 
     /// Sets an environment variable of a function, and returns what it was.
     pub async fn reconfigure(&self, function: &str, variable: &str, value: &str) -> String {
         let path = format!("/2015-03-31/functions/{}/configuration", self.function(function));
-        let configuration: Value = self.aws().send("GET", &path, &[], "").await.unwrap().json().unwrap();
+        let configuration: Value = self.aws("lambda").await.send("GET", &path, &[], "").await.unwrap().json().unwrap();
         let mut variables = configuration["Environment"]["Variables"].clone();
         let before = variables[variable].as_str().unwrap_or_else(|| panic!("{function} has no {variable}")).to_owned();
         variables[variable] = json!(value);
         let body = json!({"Environment": {"Variables": variables}}).to_string();
-        let answer = self.aws().send("PUT", &path, &[], body).await.unwrap();
+        let answer = self.aws("lambda").await.send("PUT", &path, &[], body).await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.body);
         before
     }

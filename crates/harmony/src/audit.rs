@@ -22,7 +22,7 @@ use jiff::Timestamp;
 use saga::{BookingId, Leg, Money, Outcome, PaymentReference, Status, Step, StockLine, payment::State};
 use store::{Entry, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable, StoreError};
 
-use crate::{Stack, StackError};
+use crate::{Booking, Stack, StackError};
 
 /// How many bookings, or lines of stock, are read at once.
 const AT_ONCE: usize = 8;
@@ -149,6 +149,14 @@ pub struct Books {
     pub decision: State,
     /// What the provider has got for it, after all charges and refunds.
     pub paid: Option<Money>,
+}
+
+impl Books {
+    /// The booking as its owner sees it, but for who travels; none without a header.
+    pub fn booking(&self) -> Option<Booking> {
+        let view = services::api::view(self.header.as_ref()?, None, &self.journal);
+        serde_json::from_value(view).ok() // it is what the API would show
+    }
 }
 
 /// What a table holds on a line of stock.
@@ -408,6 +416,11 @@ impl Audit {
             }
         }
         Ok(wrong.iter().map(Violation::to_string).collect())
+    }
+
+    /// A booking as its owner sees it, but for who travels; none if there is none.
+    pub async fn booking(&self, booking_id: &BookingId) -> Result<Option<Booking>, StoreError> {
+        Ok(self.books(booking_id).await?.booking())
     }
 
     /// What the tables hold on a booking. The header comes first: what follows from it is already there then, and is read.

@@ -4,10 +4,15 @@
 
 use std::{
     fmt,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use aws_sdk_dynamodb::error::DisplayErrorContext;
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::{config::ProvideCredentials, error::DisplayErrorContext};
+use aws_sigv4::{
+    http_request::{SignableBody, SignableRequest, SigningSettings, sign},
+    sign::v4::SigningParams,
+};
 use aws_smithy_http_client::{
     Connector,
     proxy::ProxyConfig,
@@ -208,11 +213,29 @@ impl Entry {
     }
 }
 
+/// How requests show who sends them.
+#[derive(Clone, Debug, Default)]
+pub enum Authorization {
+    /// They do not.
+    #[default]
+    None,
+    /// By a token in the header `Authorization`, as a Cognito authorizer wants it.
+    Token(String),
+    /// By a signature with AWS credentials (Signature Version 4), as AWS_IAM wants it.
+    Signature {
+        /// Whose credentials, and in which region.
+        sdk: SdkConfig,
+        /// What is called: `execute-api`, or another service by its signing name.
+        service: &'static str,
+    },
+}
+
 /// A client of the API at one address. Clones share their connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     connector: SharedHttpConnector,
     api_url: String,
+    authorization: Authorization,
 }
 
 impl Client {
@@ -228,7 +251,12 @@ impl Client {
             return Err(ClientError::NoAddress { url: api_url.to_owned() });
         };
         let api_url = api_url.trim_end_matches('/').to_owned();
-        Ok(Self { connector: SharedHttpConnector::new(connector), api_url })
+        Ok(Self { connector: SharedHttpConnector::new(connector), api_url, authorization: Authorization::None })
+    }
+
+    /// The same client, whose requests show who sends them.
+    pub fn with(self, authorization: Authorization) -> Self {
+        Self { authorization, ..self }
     }
 
     /// Where the API is, without a slash at the end.
@@ -254,7 +282,9 @@ impl Client {
         if !body.is_empty() || method == "POST" {
             request = request.header(http::header::CONTENT_LENGTH, body.len());
         }
-        let request = request.body(SdkBody::from(body)).map_err(|error| no_answer(error.to_string()))?;
+        let mut request = request.body(body).map_err(|error| no_answer(error.to_string()))?;
+        self.authorize(&mut request).await.map_err(no_answer)?;
+        let request = request.map(SdkBody::from);
         let request = HttpRequest::try_from(request).map_err(|error| no_answer(error.to_string()))?;
         let exchange = async {
             let answer = self.connector.call(request).await.map_err(cause)?;
@@ -265,6 +295,38 @@ impl Client {
         };
         let late = || Err(format!("nothing came within {} s", PATIENCE.as_secs()));
         tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| late()).map_err(no_answer)
+    }
+
+    async fn authorize(&self, request: &mut http::Request<Vec<u8>>) -> Result<(), String> {
+        let (sdk, service) = match &self.authorization {
+            Authorization::None => return Ok(()),
+            Authorization::Token(token) => {
+                let token = token.parse().map_err(|_| "the token is no text that a header can hold")?;
+                request.headers_mut().insert(http::header::AUTHORIZATION, token);
+                return Ok(());
+            }
+            Authorization::Signature { sdk, service } => (sdk, service),
+        };
+        let provider = sdk.credentials_provider().ok_or("there are no AWS credentials to sign with")?;
+        let credentials = provider.provide_credentials().await.map_err(|error| store::causes(&error))?.into();
+        let params = SigningParams::builder()
+            .identity(&credentials)
+            .region(sdk.region().ok_or("no AWS region is set: set AWS_REGION")?.as_ref())
+            .name(service)
+            .time(SystemTime::now())
+            .settings(SigningSettings::default())
+            .build()
+            .map_err(|error| error.to_string())?
+            .into();
+        let uri = request.uri().to_string();
+        let host = request.uri().authority().map(|authority| authority.as_str().to_owned()).unwrap_or_default();
+        request.headers_mut().insert(http::header::HOST, host.parse().map_err(|_| "the address has no host")?);
+        let headers = request.headers().iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let what = SignableRequest::new(request.method().as_str(), &uri, headers, SignableBody::Bytes(request.body()))
+            .map_err(|error| error.to_string())?;
+        let (instructions, _) = sign(what, &params).map_err(|error| error.to_string())?.into_parts();
+        instructions.apply_to_request_http1x(request);
+        Ok(())
     }
 
     /// Asks for a booking. The same request with the same key is the same booking.
@@ -308,23 +370,12 @@ impl Client {
         within: Duration,
         look: impl Fn(&Booking),
     ) -> Result<Booking, ClientError> {
-        self.follow_until(Status::is_final, id, within, look).await
-    }
-
-    /// A booking once its status is one of these; `look` gets to see it as often as it was asked for.
-    pub async fn follow_until(
-        &self,
-        ends: impl Fn(Status) -> bool,
-        id: &BookingId,
-        within: Duration,
-        look: impl Fn(&Booking),
-    ) -> Result<Booking, ClientError> {
         let deadline = Instant::now() + within;
         let mut pause = LOOK_AGAIN.0;
         loop {
             let late = Instant::now() >= deadline;
             match self.show(id).await {
-                Ok(booking) if ends(booking.status) => return Ok(booking),
+                Ok(booking) if booking.status.is_final() => return Ok(booking),
                 Ok(booking) if late => {
                     return Err(ClientError::NotEnded { booking_id: id.clone(), status: booking.status, within });
                 }

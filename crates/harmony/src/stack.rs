@@ -193,14 +193,17 @@ impl Stack {
         self.output("ReconcilerFunctionName")
     }
 
+    /// The configuration for AWS itself: environment, profile, container, instance.
+    pub async fn aws() -> Result<SdkConfig, StackError> {
+        let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
+        let sdk = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
+        if sdk.region().is_some() { Ok(sdk) } else { Err(StackError::NoRegion) }
+    }
+
     /// The configuration for the SDK's clients. On a local AWS nothing of the environment gets in, so that no profile
-    /// leads to the real one; for AWS it is the SDK's usual one: environment, profile, container, instance.
+    /// leads to the real one.
     pub async fn sdk(&self) -> Result<SdkConfig, StackError> {
-        let Some(endpoint) = &self.endpoint else {
-            let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-            let sdk = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
-            return if sdk.region().is_some() { Ok(sdk) } else { Err(StackError::NoRegion) };
-        };
+        let Some(endpoint) = &self.endpoint else { return Self::aws().await };
         let region = self.region.clone().unwrap_or_else(|| "eu-central-1".to_owned());
         let credentials = Credentials::new("test", "test", None, None, "a local AWS takes any");
         Ok(SdkConfig::builder()

@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use clap::Args;
 use console::Style;
 use harmony::{
-    Booking,
     audit::{
         Audit, Books, Ends,
         whole::{AuditError, Finding, Reading, Report, SLACK},
@@ -39,7 +38,7 @@ pub struct Options {
 }
 
 pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCode> {
-    let (stack, _) = target.stack()?;
+    let stack = target.stack().await?;
     let audit = Audit::of(&stack, &stack.sdk().await?)?;
     let now = Timestamp::now();
     let before = |age: SignedDuration| now.saturating_sub(age).unwrap_or(Timestamp::MIN);
@@ -89,8 +88,7 @@ fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
 
 /// The booking as `harmony show` would show it, or the steps of what is none.
 fn timeline(books: &Books, look: Look) -> String {
-    let booking = books.header.as_ref().map(|header| services::api::view(header, None, &books.journal));
-    match booking.and_then(|booking| serde_json::from_value::<Booking>(booking).ok()) {
+    match books.booking() {
         Some(booking) => render(&booking, look),
         None => books.journal.iter().map(step).collect::<Vec<_>>().join("\n"),
     }

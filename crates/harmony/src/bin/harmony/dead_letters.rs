@@ -1,17 +1,22 @@
 //! `harmony parked` and `harmony redrive`: what was given up, and how it is put back.
 
-use std::{process::ExitCode, time::Duration};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 use console::Style;
 use futures_util::{StreamExt, future::try_join_all, stream};
 use harmony::{
-    Client, ClientError, Stack,
+    Stack,
+    audit::Audit,
     dead_letters::{Content, DeadLetterQueue, HELD, drive, render},
     show::{Look, count},
 };
 use jiff::Timestamp;
 use saga::{BookingId, Status};
+use store::StoreError;
 
 use crate::{
     Result,
@@ -21,6 +26,8 @@ use crate::{
 
 /// How long a booking may take to end after its messages were put back.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long to wait before a further look at a booking.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How many bookings are followed at once.
 const AT_ONCE: usize = 16;
 
@@ -40,7 +47,7 @@ pub struct Options {
 type Looked = Vec<(DeadLetterQueue, Content)>;
 
 pub async fn parked(target: &target::Options) -> Result<ExitCode> {
-    let (stack, _) = target.stack()?;
+    let stack = target.stack().await?;
     let (found, look) = (look_into(queues(&stack, &[]).await?).await?, Look::of_stdout());
     for (queue, Content { messages, held }) in &found {
         let name = look.style(Style::new().bold(), queue.name());
@@ -65,13 +72,13 @@ pub async fn parked(target: &target::Options) -> Result<ExitCode> {
 }
 
 pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitCode> {
-    let (stack, client) = target.stack()?;
+    let stack = target.stack().await?;
     if !options.bookings.is_empty() {
         drive(&stack, &options.bookings).await?;
         for id in &options.bookings {
             say(format!("booking {id}: the reconciler drives it again"))?;
         }
-        let is_done = options.no_wait || follow(&client, &options.bookings).await?;
+        let is_done = options.no_wait || follow(&stack, &options.bookings).await?;
         return Ok(if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let mut found = look_into(queues(&stack, &options.queues).await?).await?;
@@ -111,7 +118,7 @@ pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitC
         }
     }
     if !options.no_wait {
-        left |= !follow(&client, &bookings(&found)).await?;
+        left |= !follow(&stack, &bookings(&found)).await?;
     }
     Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
@@ -153,32 +160,49 @@ fn bookings(found: &Looked) -> Vec<BookingId> {
     bookings
 }
 
-/// Follows bookings to their ends, and says whether all have ended.
-async fn follow(client: &Client, bookings: &[BookingId]) -> Result<bool> {
+/// Follows bookings to their ends, and says whether all have ended. It looks into the tables, as the API shows a booking
+/// to its owner only.
+async fn follow(stack: &Stack, bookings: &[BookingId]) -> Result<bool> {
+    let audit = Audit::of(stack, &stack.sdk().await?)?;
     let progress = Progress::of(format!("waiting for {}", count(bookings.len() as u64, "booking")));
-    let has_ended = |status| matches!(status, Status::Confirmed | Status::Failed);
-    let ends = stream::iter(bookings).map(async |id| client.follow_until(has_ended, id, PATIENCE, |_| ()).await);
+    let ends = stream::iter(bookings).map(async |id| end(&audit, id).await);
     let ends: Vec<_> = ends.buffered(AT_ONCE).collect().await;
     drop(progress);
     let (look, mut all_ended) = (Look::of_stdout(), true);
     for (id, end) in bookings.iter().zip(ends) {
         match end {
-            Ok(booking) => say(format!("booking {id}: {}", look.status(booking.status)))?,
-            Err(error) => {
-                complain(match error {
-                    ClientError::NotEnded { status: Status::NeedsOperator, .. } => format!(
+            Ok(Some(status @ (Status::Confirmed | Status::Failed))) => {
+                say(format!("booking {id}: {}", look.status(status)))?;
+            }
+            otherwise => {
+                complain(match otherwise {
+                    Ok(Some(Status::NeedsOperator)) => format!(
                         "booking {id} still needs an operator: see `harmony show {id}`, and `harmony parked` for why"
                     ),
-                    ClientError::Refused { status: 404, .. } => {
+                    Ok(Some(status)) => format!("booking {id} is still {status}: see `harmony show {id}`"),
+                    Ok(None) => {
                         format!("booking {id} is not there: its message is about a booking that was never accepted")
                     }
-                    error => error.to_string(),
+                    Err(error) => format!("booking {id} cannot be looked at: {error}"),
                 })?;
                 all_ended = false;
             }
         }
     }
     Ok(all_ended)
+}
+
+/// The status of a booking when it has ended, or when that was waited for long enough; none if there is no such booking.
+async fn end(audit: &Audit, id: &BookingId) -> std::result::Result<Option<Status>, StoreError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let status = audit.booking(id).await?.map(|booking| booking.status);
+        let has_ended = matches!(status, None | Some(Status::Confirmed | Status::Failed));
+        if has_ended || Instant::now() >= deadline {
+            return Ok(status);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
 }
 
 fn complain(text: impl std::fmt::Display) -> Result<()> {

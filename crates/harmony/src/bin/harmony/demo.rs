@@ -76,7 +76,7 @@ pub async fn run(target: &target::Options, options: &Options) -> Result<ExitCode
 
 /// What is named, or the local AWS that runs, if it answers.
 async fn answering(options: &target::Options) -> Result<Option<Target>> {
-    let Some(target) = options.find()? else { return Ok(None) };
+    let Some(target) = options.find().await? else { return Ok(None) };
     let url = target.client.api_url();
     match target.client.send("GET", "/openapi.yaml", &[], "").await {
         Ok(answer) if answer.status == 200 => Ok(Some(target)),

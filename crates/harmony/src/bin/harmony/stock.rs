@@ -39,7 +39,7 @@ impl Days {
 }
 
 pub async fn load(target: &target::Options, options: Options) -> Result<ExitCode> {
-    let (stack, _) = target.stack()?;
+    let stack = target.stack().await?;
     if !stack.is_local() && !options.yes {
         let what = "loading replaces the stock of a stack on AWS, and what was sold of it would be for sale again";
         return Err(format!("{what}: give --yes if that is right").into());

@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Args;
 use harmony::{
     Client, Stack,
+    client::Authorization,
     local::root,
     stack::{Found, Running},
 };
@@ -23,6 +24,12 @@ pub struct Options {
     /// A stack that a file describes, as `harmony local` writes it
     #[arg(long, global = true, env = "HARMONY_STACK_FILE", hide_env_values = true, value_name = "PATH")]
     stack_file: Option<String>,
+    /// Sign requests to the API with AWS credentials, for Authorization AWS_IAM
+    #[arg(long, global = true, conflicts_with = "id_token")]
+    sign: bool,
+    /// Show this token to the API, for Authorization COGNITO
+    #[arg(long, global = true, env = "HARMONY_ID_TOKEN", hide_env_values = true, value_name = "JWT")]
+    id_token: Option<String>,
 }
 
 /// What to work on.
@@ -37,7 +44,7 @@ pub struct Target {
 
 impl Options {
     /// What is named, or the local AWS that runs; none if neither.
-    pub fn find(&self) -> Result<Option<Target>> {
+    pub async fn find(&self) -> Result<Option<Target>> {
         let url = given(&self.api_url);
         let stack = match (given(&self.stack_name), given(&self.stack_file)) {
             (Some(_), Some(_)) => return Err("give either --stack-name or --stack-file: they name two stacks".into()),
@@ -48,20 +55,31 @@ impl Options {
         let is_named = url.is_some() || stack.is_some();
         let stack = if is_named { stack } else { running()?.map(|found| found.stack) };
         let Some(url) = url.or(stack.as_ref().map(|stack| stack.api_url.as_str())) else { return Ok(None) };
-        Ok(Some(Target { client: Client::new(url)?, stack, is_named }))
+        let authorization = match given(&self.id_token) {
+            Some(token) => Authorization::Token(token.to_owned()),
+            None if self.sign => {
+                let sdk = match &stack {
+                    Some(stack) => stack.sdk().await?,
+                    None => Stack::aws().await?,
+                };
+                Authorization::Signature { sdk, service: "execute-api" }
+            }
+            None => Authorization::None,
+        };
+        Ok(Some(Target { client: Client::new(url)?.with(authorization), stack, is_named }))
     }
 
-    /// The API to work on.
-    pub fn client(&self) -> Result<Client> {
+    /// The API to work on, and its stack if that is known.
+    pub async fn any(&self) -> Result<Target> {
         let nothing =
             "no API to work on: start one with `harmony local`, or give --api-url, --stack-name or --stack-file";
-        Ok(self.find()?.ok_or(nothing)?.client)
+        Ok(self.find().await?.ok_or(nothing)?)
     }
 
-    /// The stack to work on, and its API.
-    pub fn stack(&self) -> Result<(Stack, Client)> {
-        match self.find()? {
-            Some(Target { client, stack: Some(stack), .. }) => Ok((stack, client)),
+    /// The stack to work on.
+    pub async fn stack(&self) -> Result<Stack> {
+        match self.find().await? {
+            Some(Target { stack: Some(stack), .. }) => Ok(stack),
             _ => {
                 Err("no stack to work on: start one with `harmony local`, or give --stack-name or --stack-file".into())
             }
