@@ -4,8 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use end_to_end::{DEADLINE, House, date, start, trip_of};
-use harmony::{Booking, Client, TripRequest, client::fresh_key, scenarios};
+use end_to_end::{DEADLINE, House, date, start, start_with, trip_of};
+use harmony::{
+    Booking, Client, TripRequest,
+    client::{Authorization, fresh_key},
+    scenarios,
+};
 use jiff::{SignedDuration, civil::Date};
 use saga::{BookingId, Leg, LegRequest, PaymentReference, Status, Step, Variant, reading::read_object};
 use serde_json::{Value, json};
@@ -365,6 +369,118 @@ async fn a_reserve_that_comes_after_its_cancel_is_refused_and_the_booking_fails(
     assert_eq!(house.left(&request).await, [vec![5], vec![5; 3], vec![5; 3]]);
 }
 
+// -------------------------------------------------------------------------------------------------------- who may ask
+
+/// A request as API Gateway hands it to the function once it knows who asks.
+fn asked(by: &Value, method: &str, path: &str, key: &str, body: &str) -> Value {
+    let headers = json!({"content-type": "application/json", "idempotency-key": key});
+    let mut context = by.clone();
+    context["httpMethod"] = json!(method);
+    let values = json!({"content-type": ["application/json"], "idempotency-key": [key]});
+    json!({
+        "httpMethod": method, "path": path, "headers": headers, "multiValueHeaders": values, "body": body,
+        "requestContext": context
+    })
+}
+
+#[tokio::test]
+async fn a_booking_is_its_callers_alone() {
+    let (house, _, request) = setting(9).await;
+    let key = fresh_key("whose");
+    let session = |name: &str| json!({"identity": {"userArn": format!("arn:aws:sts::1:assumed-role/shop/{name}")}});
+    let (body, mut ids) = (request.to_json().to_string(), BTreeSet::new());
+    let cognito = |sub: &str| json!({"authorizer": {"claims": {"sub": sub, "email": "a@b"}}});
+    for (one, again, other) in [
+        (
+            session("monday"),
+            session("tuesday"),
+            json!({"identity": {"userArn": "arn:aws:sts::1:assumed-role/till/monday"}}),
+        ),
+        (
+            json!({"identity": {"userArn": "arn:aws:iam::1:user/ann"}}),
+            json!({"identity": {"userArn": "arn:aws:iam::1:user/ann"}}),
+            json!({}),
+        ),
+        (cognito("1f"), cognito("1f"), cognito("2e")),
+        (json!({"authorizer": {"principalId": "ann"}}), json!({"authorizer": {"principalId": "ann"}}), session("ann")),
+    ] {
+        let accepted = house.invoke("api", &asked(&one, "POST", "/bookings", &key, &body)).await;
+        assert_eq!(accepted["statusCode"], 202, "{accepted}");
+        let id = serde_json::from_str::<Value>(accepted["body"].as_str().unwrap()).unwrap()["booking_id"].clone();
+        assert!(ids.insert(id.to_string()), "the same key of another caller is another booking");
+        let repeated = house.invoke("api", &asked(&again, "POST", "/bookings", &key, &body)).await;
+        assert_eq!(repeated["headers"]["idempotency-replayed"], "true", "{repeated}");
+        let path = format!("/bookings/{}", id.as_str().unwrap());
+        for (who, status) in [(&one, 200), (&again, 200), (&other, 404), (&json!({}), 404)] {
+            let shown = house.invoke("api", &asked(who, "GET", &path, "", "")).await;
+            assert_eq!(shown["statusCode"], status, "{who}: {shown}");
+        }
+        let waited = BookingId::try_from(id.as_str().unwrap().to_owned()).unwrap();
+        let deadline = jiff::Timestamp::now() + DEADLINE;
+        while house.headers().get(&waited).await.unwrap().unwrap().status == Status::Pending {
+            assert!(jiff::Timestamp::now() < deadline);
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_iam_only_signed_requests_get_in() {
+    // Without AUTH=true the local AWS would let everybody in.
+    let local = start_with(
+        "iam",
+        &[("Authorization", "AWS_IAM"), ("CorsOrigin", "https://trips.example.com")],
+        &[("AUTH", "true")],
+    );
+    let house = House::of(local.stack()).await;
+    let api = Client::new(&house.stack.api_url).unwrap();
+    let request = TripRequest::on(date());
+    house.seed(&trip_of(&request), 5).await;
+    let refused = api.book(&request, &fresh_key("iam")).await.unwrap();
+    assert_eq!(refused.status, 403, "{}", refused.body);
+    assert_eq!(refused.headers.get("content-type"), Some("application/problem+json"));
+    assert_eq!(refused.headers.get("access-control-allow-origin"), Some("https://trips.example.com"));
+    let problem: Value = serde_json::from_str(&refused.body).unwrap();
+    assert_eq!((&problem["type"], problem["title"].is_string()), (&json!("about:blank"), true), "{problem}");
+    Description::of(&api).await; // which anyone may read
+
+    let sdk = house.stack.sdk().await.unwrap();
+    let signed = api.clone().with(Authorization::Signature { sdk, service: "execute-api" });
+    let booking = book(&signed, &request).await;
+    assert_eq!(booking.status, Status::Confirmed);
+    assert_eq!(api.send("GET", &format!("/bookings/{}", booking.booking_id), &[], "").await.unwrap().status, 403);
+    let preflight = [("origin", "https://trips.example.com"), ("access-control-request-method", "POST")];
+    let answer = api.send("OPTIONS", "/bookings", &preflight, "").await.unwrap();
+    assert_eq!(answer.status, 204, "a browser asks without credentials: {}", answer.body);
+}
+
+#[tokio::test]
+async fn pages_of_one_origin_may_call_the_api_and_others_only_if_all_may() {
+    let (_, without, _) = setting(1).await;
+    assert_eq!(without.send("OPTIONS", "/bookings", &[], "").await.unwrap().status, 404);
+    let description = without.send("GET", "/openapi.yaml", &[], "").await.unwrap();
+    assert_eq!(description.headers.get("access-control-allow-origin"), None);
+
+    let local = start("cors", &[("CorsOrigin", "https://trips.example.com")]);
+    let api = Client::new(&local.stack().api_url).unwrap();
+    let id = "0123456789abcdef0123456789abcdef";
+    for path in ["/bookings".to_owned(), format!("/bookings/{id}")] {
+        let preflight =
+            [("origin", "https://trips.example.com"), ("access-control-request-headers", "idempotency-key")];
+        let answer = api.send("OPTIONS", &path, &preflight, "").await.unwrap();
+        assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+        assert_eq!(answer.headers.get("access-control-allow-origin"), Some("https://trips.example.com"));
+        for (name, of) in [("methods", "POST"), ("headers", "Idempotency-Key"), ("headers", "Authorization")] {
+            let allowed = answer.headers.get(format!("access-control-allow-{name}")).unwrap();
+            assert!(allowed.split(", ").any(|each| each == of), "{name}: {allowed}");
+        }
+    }
+    let unknown = api.send("GET", &format!("/bookings/{id}"), &[], "").await.unwrap();
+    assert_eq!((unknown.status, unknown.headers.get("vary")), (404, Some("Origin")));
+    let exposed = unknown.headers.get("access-control-expose-headers").unwrap();
+    assert!(exposed.contains("Idempotency-Replayed"), "{exposed}");
+}
+
 // ------------------------------------------------------------------------------------------------------ what is kept
 
 #[tokio::test]
@@ -391,6 +507,26 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
         assert!(!items.contains("tok_"), "{table}: {items}");
         assert_eq!(items.contains("ecretive"), table == travellers, "{table}: {items}");
     }
+    // Who travels is deleted a month after the trip.
+    let kept = house.client.scan().table_name(travellers).send().await.unwrap();
+    let until = request
+        .car
+        .drop_off
+        .saturating_add(jiff::Span::new().days(30))
+        .to_zoned(jiff::tz::TimeZone::UTC)
+        .unwrap()
+        .timestamp();
+    assert_eq!(kept.items().len(), 3);
+    for item in kept.items() {
+        assert_eq!(item["expiration"].as_n().unwrap(), &until.as_second().to_string());
+    }
+    let forget =
+        house.client.delete_item().table_name(travellers).key("booking_id", kept.items()[0]["booking_id"].clone());
+    forget.send().await.unwrap();
+    let id = BookingId::try_from(kept.items()[0]["booking_id"].as_s().unwrap().clone()).unwrap();
+    let shown = api.send("GET", &format!("/bookings/{id}"), &[], "").await.unwrap();
+    Description::of(&api).await.check("/bookings/{booking_id}", "get", 200, &shown.body);
+    assert_eq!(api.show(&id).await.unwrap().traveller, None);
     // Asked without the SDK, which hides what may be secret.
     let aws = Client::new(stack.endpoint.as_deref().unwrap()).unwrap();
     let states = async |operation: &str, body: Value| {

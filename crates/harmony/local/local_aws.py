@@ -81,8 +81,19 @@ def log_settings(original, config, *args):
 
 @around
 def binary_bodies(original, media_type, binary_types):
-    """BinaryMediaTypes "*~1*" means */*, and a body without a Content-Type counts as JSON."""
-    return original(media_type or "application/json", [kind.replace("~1", "/") for kind in binary_types or []])
+    """A body without a Content-Type counts as JSON."""
+    return original(media_type or "application/json", binary_types)
+
+
+@around
+def import_api(original, spec, *args):
+    """The OpenAPI body may hold gateway responses and binary media types, too."""
+    api = service("apigateway_v1")
+    name = original(spec, *args)
+    for kind, response in spec.get("x-amazon-apigateway-gateway-responses", {}).items():
+        api._put_gateway_response(name, kind, response)
+    api._rest_apis[name]["binaryMediaTypes"] = spec.get("x-amazon-apigateway-binary-media-types", [])
+    return name
 
 
 def start_at_once(clock):
@@ -495,6 +506,7 @@ PATCHES = (
     ("ministack.app", "pin_request_origin", as_over_tls),
     ("ministack.core.iam_evaluator", "evaluate", note_decision),
     ("ministack.core.lambda_runtime", "Worker", read_logs_at_once),
+    ("ministack.services.apigateway_v1", "_import_rest_api", import_api),
     ("ministack.services.apigateway_v1", "_media_type_matches", binary_bodies),
     ("ministack.services.cloudformation.provisioners", "_RESOURCE_HANDLERS", resource_types),
     ("ministack.services.eventbridge", "_dispatch_to_lambda", instead(rule_target)),
