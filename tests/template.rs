@@ -33,6 +33,60 @@ fn every_table_is_billed_per_request_backed_up_and_encrypted() {
         assert_eq!(table["BillingMode"], "PAY_PER_REQUEST", "{name}");
         assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"], true, "{name}");
         assert_eq!(table["SSESpecification"]["SSEEnabled"], true, "{name}");
+        let Value::Tagged(protected) = &table["DeletionProtectionEnabled"] else { panic!("{name} is not protected") };
+        assert_eq!(protected.value[0], "IsProtected", "{name}");
+    }
+}
+
+#[test]
+fn who_travels_is_deleted_in_the_end_and_kept_nowhere_else() {
+    for (name, table) in resources("AWS::DynamoDB::Table") {
+        let expires = table["TimeToLiveSpecification"]["AttributeName"] == "expiration";
+        assert_eq!(expires, name == "TravellersTable" || name == "JournalTable", "{name}");
+    }
+    let api = &resources("AWS::Serverless::Api")[0].1;
+    let Value::Tagged(setting) = &api["AccessLogSetting"] else { panic!("access logs are not by parameter") };
+    let format = setting.value[1]["Format"].as_str().expect("a format");
+    // https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-variables-for-access-logging.html
+    for personal in
+        ["identity", "authorizer", "caller", "sourceIp", "path\"", "$context.path\"", "userAgent", "requestOverride"]
+    {
+        assert!(!format.contains(personal), "{personal} is logged: {format}");
+    }
+}
+
+#[test]
+fn every_queue_and_the_topic_refuse_what_does_not_come_through_tls() {
+    let refuses = |policy: &Value| {
+        let statements = policy["PolicyDocument"]["Statement"].as_sequence().expect("statements");
+        statements.iter().any(|statement| {
+            statement["Effect"] == "Deny"
+                && statement["Principal"] == "*"
+                && statement["Condition"]["Bool"]["aws:SecureTransport"] == "false"
+        })
+    };
+    let mut covered = BTreeSet::new();
+    for (kind, list) in [("AWS::SQS::QueuePolicy", "Queues"), ("AWS::SNS::TopicPolicy", "Topics")] {
+        for (name, policy) in resources(kind) {
+            assert!(refuses(&policy), "{name} lets plain HTTP in");
+            for of in policy[list].as_sequence().expect(list) {
+                assert!(covered.insert(reference(of).to_owned()), "{of:?} has two policies, of which one holds");
+            }
+        }
+    }
+    let all = resources("AWS::SQS::Queue").into_iter().chain(resources("AWS::SNS::Topic"));
+    assert_eq!(covered, all.map(|(name, _)| name).collect());
+}
+
+#[test]
+fn every_alarm_goes_to_the_topic_that_is_given() {
+    for (name, alarm) in resources("AWS::CloudWatch::Alarm") {
+        let Value::Tagged(topic) = &alarm["AlarmActions"][0] else { panic!("{name} alarms nobody") };
+        assert_eq!(
+            (&topic.value[0], reference(&topic.value[1])),
+            (&Value::from("HasAlarmTopic"), "AlarmTopicArn"),
+            "{name}"
+        );
     }
 }
 
@@ -43,7 +97,6 @@ fn every_function_logs_to_a_group_that_forgets() {
         let group = reference(&function["LoggingConfig"]["LogGroup"]).to_owned();
         let found = groups.iter().find(|(name, _)| *name == group).unwrap_or_else(|| panic!("{name} logs to no group"));
         assert_eq!(reference(&found.1["RetentionInDays"]), "LogRetentionDays", "{group}");
-        assert!(!function["Policies"].is_null(), "{name} has no policy of its own");
     }
 }
 

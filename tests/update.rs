@@ -1,0 +1,161 @@
+//! A stack is updated while travellers book: no booking is lost, and those under way are finished.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use end_to_end::{DEADLINE, House, date, start_with, trip_of};
+use harmony::{Client, ClientError, TripRequest, audit::Audit, client::fresh_key, scenarios::VARIANTS};
+use saga::{BookingId, Leg, Status};
+use serde_json::Value;
+
+/// How many travellers book at once, one trip after the other.
+const TRAVELLERS: usize = 4;
+
+/// A form as CloudFormation's query API takes it; values are of letters, digits and few signs that need no escape.
+fn form(fields: &[(String, String)]) -> String {
+    fields.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join("&")
+}
+
+/// Asks CloudFormation, and says what it answered.
+async fn cloudformation(house: &House, action: &str, more: Vec<(String, String)>) -> String {
+    let mut fields = vec![
+        ("Action".to_owned(), action.to_owned()),
+        ("Version".to_owned(), "2010-05-15".to_owned()),
+        ("StackName".to_owned(), house.function("").trim_end_matches('-').to_owned()),
+    ];
+    fields.extend(more);
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    let answer = house.aws("cloudformation").await.send("POST", "/", &headers, form(&fields)).await.unwrap();
+    assert_eq!(answer.status, 200, "{action}: {}", answer.body);
+    answer.body
+}
+
+/// Changes parameters that reach every function, every inbox and the API, and waits until that is done.
+async fn update(house: &House, changed: &[(&str, &str)]) -> Duration {
+    let started = Instant::now();
+    let template: serde_yaml_ng::Value = serde_yaml_ng::from_str(include_str!("../template.yaml")).unwrap();
+    let mut fields = vec![("UsePreviousTemplate".to_owned(), "true".to_owned())];
+    for (nth, capability) in ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"].iter().enumerate() {
+        fields.push((format!("Capabilities.member.{}", nth + 1), (*capability).to_owned()));
+    }
+    for (nth, name) in template["Parameters"].as_mapping().unwrap().keys().enumerate() {
+        let (name, member) = (name.as_str().unwrap(), format!("Parameters.member.{}", nth + 1));
+        fields.push((format!("{member}.ParameterKey"), name.to_owned()));
+        fields.push(match changed.iter().find(|(parameter, _)| *parameter == name) {
+            Some((_, value)) => (format!("{member}.ParameterValue"), (*value).to_owned()),
+            None => (format!("{member}.UsePreviousValue"), "true".to_owned()),
+        });
+    }
+    cloudformation(house, "UpdateStack", fields).await;
+    let deadline = started + 2 * DEADLINE;
+    loop {
+        let stack = cloudformation(house, "DescribeStacks", Vec::new()).await;
+        let status = stack.split_once("<StackStatus>").unwrap().1.split_once('<').unwrap().0;
+        match status {
+            "UPDATE_COMPLETE" => return started.elapsed(),
+            "UPDATE_IN_PROGRESS" | "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS" => {}
+            other => panic!("{other}: {stack}"),
+        }
+        assert!(Instant::now() < deadline, "still {status}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Books one trip after the other until it is time to stop. What is not accepted is sent again, as a client would.
+async fn travel(
+    api: Client,
+    request: TripRequest,
+    stop: Arc<AtomicBool>,
+    accepted: Arc<AtomicUsize>,
+) -> Vec<BookingId> {
+    const TOKENS: [&str; 5] = ["tok_visa", "tok_visa", "tok_declined", "tok_visa", "tok_flaky"];
+    let mut ids = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let mut request = request.clone();
+        request.variant = VARIANTS[ids.len() % 2];
+        request.payment.token = TOKENS[ids.len() % 5].into();
+        let (key, deadline) = (fresh_key(format!("update-{}", ids.len())), Instant::now() + DEADLINE);
+        let booking = loop {
+            match api.book_accepted(&request, &key).await {
+                Ok(booking) => break booking,
+                Err(ClientError::NoAnswer { .. } | ClientError::Refused { status: 404 | 429 | 500.., .. }) => {}
+                Err(error) => panic!("{error}"),
+            }
+            assert!(Instant::now() < deadline, "nothing is accepted any more");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        };
+        ids.push(booking.booking_id);
+        accepted.fetch_add(1, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    ids
+}
+
+#[tokio::test]
+async fn nothing_is_lost_when_the_stack_is_updated_under_load() {
+    let local = start_with("update", &[("PendingMaxAgeSeconds", "10")], &[("SFN_WAIT_SCALE", "0.1")]);
+    let house = House::of(local.stack()).await;
+    let api = Client::new(&house.stack.api_url).unwrap();
+    let (stop, accepted) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let mut travellers = tokio::task::JoinSet::new();
+    let mut requests = Vec::new();
+    for traveller in 0..TRAVELLERS {
+        let mut request = TripRequest::on(date());
+        request.traveller.name = format!("Traveller {traveller}");
+        house.seed(&trip_of(&request), 500).await;
+        requests.push(request.clone());
+        travellers.spawn(travel(api.clone(), request, Arc::clone(&stop), Arc::clone(&accepted)));
+    }
+    let some_more = async |many: usize| {
+        let (from, deadline) = (accepted.load(Ordering::Relaxed), Instant::now() + DEADLINE);
+        while accepted.load(Ordering::Relaxed) < from + many {
+            assert!(Instant::now() < deadline, "nobody can book");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    some_more(10).await;
+    let before = accepted.load(Ordering::Relaxed);
+    let took = update(&house, &[("LogLevel", "WARN"), ("MaxReceiveCount", "5"), ("ApiRateLimit", "500")]).await;
+    let meanwhile = accepted.load(Ordering::Relaxed) - before;
+    some_more(10).await;
+    stop.store(true, Ordering::Relaxed);
+    let ids: Vec<_> = travellers.join_all().await.into_iter().flatten().collect();
+    eprintln!("updated in {took:.1?}, with {meanwhile} of {} bookings accepted meanwhile", ids.len());
+    assert!(took < Duration::from_secs(30), "the update took {took:?}");
+
+    // The update has reached the functions.
+    let configured = format!("/2015-03-31/functions/{}/configuration", house.function("flight"));
+    let configured: Value = house.aws("lambda").await.send("GET", &configured, &[], "").await.unwrap().json().unwrap();
+    assert_eq!(configured["LoggingConfig"]["ApplicationLogLevel"], "WARN");
+
+    let deadline = Instant::now() + 4 * DEADLINE;
+    for id in &ids {
+        loop {
+            let booking = api.show(id).await.unwrap();
+            if matches!(booking.status, Status::Confirmed | Status::Failed) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{booking:#?}");
+            house.invoke("reconciler", &serde_json::json!({"source": "aws.events"})).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+    let audit = Audit::of(&house.stack, &house.stack.sdk().await.unwrap()).unwrap();
+    let trips: Vec<_> = requests.iter().map(trip_of).collect();
+    let lines = trips.iter().flat_map(|trip| {
+        Leg::ALL.into_iter().flat_map(|leg| trip.leg(leg).lines().into_iter().map(move |line| (leg, line)))
+    });
+    assert_eq!(audit.run(&ids, lines).await.unwrap(), Vec::<String>::new());
+    let kept = house.client.scan().table_name(house.stack.bookings_table().unwrap());
+    let kept = kept.projection_expression("booking_id").send().await.unwrap();
+    let kept: Vec<&AttributeValue> = kept.items().iter().map(|item| &item["booking_id"]).collect();
+    assert_eq!(kept.len(), ids.len(), "bookings that were accepted, and those that there are");
+}
