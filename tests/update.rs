@@ -12,9 +12,14 @@ use std::{
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, date, start_with, trip_of};
-use harmony::{Client, ClientError, TripRequest, audit::Audit, client::fresh_key, scenarios::VARIANTS};
+use harmony::{
+    Client, ClientError, TripRequest,
+    audit::Audit,
+    client::{Authorization, fresh_key},
+    scenarios::VARIANTS,
+};
 use saga::{BookingId, Leg, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// How many travellers book at once, one trip after the other.
 const TRAVELLERS: usize = 4;
@@ -144,7 +149,7 @@ async fn nothing_is_lost_when_the_stack_is_updated_under_load() {
                 break;
             }
             assert!(Instant::now() < deadline, "{booking:#?}");
-            house.invoke("reconciler", &serde_json::json!({"source": "aws.events"})).await;
+            house.invoke("reconciler", &json!({"source": "aws.events"})).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
@@ -158,4 +163,68 @@ async fn nothing_is_lost_when_the_stack_is_updated_under_load() {
     let kept = kept.projection_expression("booking_id").send().await.unwrap();
     let kept: Vec<&AttributeValue> = kept.items().iter().map(|item| &item["booking_id"]).collect();
     assert_eq!(kept.len(), ids.len(), "bookings that were accepted, and those that there are");
+}
+
+/// Asks the local Cognito.
+async fn cognito(house: &House, operation: &str, body: Value) -> Value {
+    let target = format!("AWSCognitoIdentityProviderService.{operation}");
+    let headers = [("x-amz-target", target.as_str()), ("content-type", "application/x-amz-json-1.1")];
+    let answer = house.aws("cognito-idp").await.send("POST", "/", &headers, body.to_string()).await.unwrap();
+    assert_eq!(answer.status, 200, "{operation}: {}", answer.body);
+    answer.json().unwrap_or_default() // some answer with nothing
+}
+
+/// A user of the pool who has signed in: the ID token.
+async fn token(house: &House, pool: &Value, app: &Value, name: &str) -> String {
+    let (user, password) = (json!({"UserPoolId": pool, "Username": name}), "Correct-Horse-7");
+    cognito(house, "AdminCreateUser", user.clone()).await;
+    let mut set = user;
+    set["Password"] = json!(password);
+    set["Permanent"] = json!(true);
+    cognito(house, "AdminSetUserPassword", set).await;
+    let sign_in = json!({
+        "ClientId": app, "AuthFlow": "USER_PASSWORD_AUTH",
+        "AuthParameters": {"USERNAME": name, "PASSWORD": password}
+    });
+    let answer = cognito(house, "InitiateAuth", sign_in).await;
+    answer["AuthenticationResult"]["IdToken"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()
+}
+
+#[tokio::test]
+async fn users_of_a_pool_are_let_in_once_the_stack_is_told_to() {
+    let local = start_with("pool", &[], &[("AUTH", "true")]);
+    let house = House::of(local.stack()).await;
+    let api = Client::new(&house.stack.api_url).unwrap();
+    let request = TripRequest::on(date());
+    house.seed(&trip_of(&request), 9).await;
+    let before = api.book_accepted(&request, &fresh_key("pool")).await.unwrap().booking_id;
+
+    let pool = cognito(&house, "CreateUserPool", json!({"PoolName": "travellers"})).await["UserPool"].clone();
+    let flows =
+        json!({"UserPoolId": pool["Id"], "ClientName": "web", "ExplicitAuthFlows": ["ALLOW_USER_PASSWORD_AUTH"]});
+    let app = cognito(&house, "CreateUserPoolClient", flows).await["UserPoolClient"]["ClientId"].clone();
+    update(&house, &[("Authorization", "COGNITO"), ("CognitoUserPoolArn", pool["Arn"].as_str().unwrap())]).await;
+
+    // Here an API gets a new name when its definition changes; on AWS it keeps it.
+    let stack = cloudformation(&house, "DescribeStacks", Vec::new()).await;
+    let id = stack.split_once("<OutputKey>ApiId</OutputKey>").unwrap().1.split_once("<OutputValue>").unwrap().1;
+    let id = id.split_once('<').unwrap().0;
+    let api = Client::new(&format!("{}/_aws/execute-api/{id}/live", house.stack.endpoint.as_deref().unwrap())).unwrap();
+    let path = format!("/bookings/{before}");
+    let shown = api.send("GET", &path, &[], "").await.unwrap();
+    assert_eq!(shown.status, 401, "{}", shown.body);
+    let mut ann = api.clone();
+    let mut ids = Vec::new();
+    for name in ["ann", "bob"] {
+        let token = token(&house, &pool["Id"], &app, name).await;
+        let user = api.clone().with(Authorization::Token(token));
+        let id = user.book_accepted(&request, "the-same-key").await.unwrap().booking_id;
+        assert_eq!(user.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+        assert_eq!(user.send("GET", &path, &[], "").await.unwrap().status, 404, "nobody's is not everybody's");
+        ids.push(id);
+        ann = if name == "ann" { user } else { ann };
+    }
+    assert_eq!(ann.send("GET", &format!("/bookings/{}", ids[1]), &[], "").await.unwrap().status, 404, "bob's");
+    let forged = api.with(Authorization::Token("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.".into()));
+    assert_eq!(forged.send("GET", &format!("/bookings/{}", ids[0]), &[], "").await.unwrap().status, 401);
 }
