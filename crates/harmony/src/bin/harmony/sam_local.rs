@@ -183,7 +183,7 @@ impl Sam {
             command.env_remove(name);
         }
         command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
-        command.env("AWS_REGION", self.region.as_deref().unwrap_or("eu-central-1"));
+        command.env("AWS_DEFAULT_REGION", self.region.as_deref().unwrap_or("eu-central-1"));
         // SAM asks STS which account this is, and waits for seconds where nobody answers. No matter: it goes on without.
         command.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9").env("AWS_MAX_ATTEMPTS", "1");
         command.env("SAM_CLI_TELEMETRY", "0");
