@@ -325,7 +325,7 @@ impl Drop for Job {
         }
         let pid = self.child.id().to_string();
         // The shell has `kill` built in; the program is not on every machine.
-        let _ = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid]).output();
+        let _ = Command::new("sh").args(["-c", "kill -INT \"$1\"", "sh", &pid]).output();
         let deadline = Instant::now() + END;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             thread::sleep(TICK);
