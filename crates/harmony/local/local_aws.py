@@ -573,17 +573,18 @@ def package(template, root, functions, put):
         uri = properties.get(name)
         if not isinstance(uri, str) or uri.startswith("s3://"):
             continue
-        folder = functions / Path(uri).name if functions and name == "CodeUri" else root / uri
+        # CodeUri is the source. What was built of it has a folder of the same name elsewhere.
+        folder = functions / Path(uri).name if name == "CodeUri" else root / uri
         file = folder / "bootstrap" if name == "CodeUri" else folder
         if not file.is_file():
-            way_out = f": run `make {'faults' if functions else 'build'}`" if name == "CodeUri" else ""
+            way_out = f": run `make {'faults' if functions.name == 'faults' else 'build'}`" if name == "CodeUri" else ""
             raise Failure(f"{file} is missing{way_out}")
         # A new object, since through a YAML anchor several resources may share one.
         body = zipped(folder) if name == "CodeUri" else file.read_bytes()
         definition["Properties"] = {**properties, name: put(body)}
 
 
-def deploy(endpoint, path, stack, parameters, functions=None):
+def deploy(endpoint, path, stack, parameters, functions):
     import boto3
     from ministack.services.cloudformation.engine import _parse_template
 
@@ -634,21 +635,22 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--template", type=Path, required=True)
     parser.add_argument("--stack", required=True)
+    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="of this machine; default: loopback")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--log", default=os.devnull, metavar="FILE", help="for MiniStack's log; default: nowhere")
-    parser.add_argument("--functions", type=Path, metavar="DIR", help="with a folder for each; default: CodeUri")
+    parser.add_argument("--functions", type=Path, metavar="DIR", help="with a folder for each; default: target/lambda")
     parser.add_argument("--parameter", type=key_and_value, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-stdin-watch", action="store_true", help="do not end when stdin does")
     return parser.parse_args()
 
 
-def set_environment(endpoint, port, scratch):
+def set_environment(endpoint, address, scratch):
     kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
     os.environ.clear()  # The functions inherit all that follows.
     os.environ.update(kept, AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
     os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull)
     os.environ.update(AWS_EC2_METADATA_DISABLED="true", AWS_REGION=REGION, AWS_DEFAULT_REGION=REGION)
-    os.environ.update(MINISTACK_REGION=REGION, BIND_HOST="127.0.0.1", GATEWAY_PORT=str(port))
+    os.environ.update(MINISTACK_REGION=REGION, BIND_HOST=address[0], GATEWAY_PORT=str(address[1]))
     os.environ.update(IOT_MTLS_ENABLED="0", SFTP_ENABLED="0")
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
 
@@ -702,7 +704,8 @@ def main():
 
     def bring_up():
         try:
-            outputs = deploy(endpoint, args.template, args.stack, dict(args.parameter), args.functions)
+            functions = args.functions or args.template.parent / "target/lambda"
+            outputs = deploy(endpoint, args.template, args.stack, dict(args.parameter), functions)
             api_url = f"{endpoint}/_aws/execute-api/{outputs.get('ApiId')}/live"
             ready = {"endpoint": endpoint, "region": REGION, "api_url": api_url, "outputs": outputs, "pid": os.getpid()}
             print(json.dumps(ready), file=said, flush=True)
@@ -716,14 +719,13 @@ def main():
         listener = socket.socket()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            listener.bind(("127.0.0.1", args.port))
+            listener.bind((args.bind, args.port))
             listener.listen()  # Now, so that nobody takes the port meanwhile and early requests wait.
         except (OSError, OverflowError) as error:
             way_out = "stop what listens there, or leave --port out to take a free one"
-            raise Failure(f"port {args.port} cannot be used: {error}: {way_out}") from error
-        port = listener.getsockname()[1]
-        endpoint = f"http://127.0.0.1:{port}"
-        set_environment(endpoint, port, scratch)
+            raise Failure(f"port {args.port} of {args.bind} cannot be used: {error}: {way_out}") from error
+        endpoint = "http://{}:{}".format(*listener.getsockname())
+        set_environment(endpoint, listener.getsockname(), scratch)
         if not args.no_stdin_watch:
             threading.Thread(target=watch_stdin, daemon=True).start()
         serve(listener, bring_up)

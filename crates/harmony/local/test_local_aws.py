@@ -257,6 +257,7 @@ class Aws:
         template.write_text(TEMPLATE.replace("SEEN_FILE", str(self.seen_file)))
         self.log = self.folder / "log"
         command = [sys.executable, LAUNCHER, "--template", template, "--stack", "test", "--log", self.log]
+        command += ["--functions", self.folder]
         environment = {**os.environ, "LAMBDA_ASYNC_RETRY_BASE_SECONDS": str(RETRY_BASE), "TMPDIR": str(self.folder)}
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         unittest.addModuleCleanup(self.stop)

@@ -5,6 +5,7 @@
 //!   local ──▶ stack ──▶ loader      start an AWS here, know what was deployed, put stock on sale
 //!               ├─────▶ client ──▶ scenarios ──▶ show, compare      book, follow, compare with what must come, render
 //!               ├─────▶ audit             hold the tables against what must always be true
+//!               ├─────▶ events            what functions are invoked with, and what they answer
 //!               └─────▶ dead_letters      look at what was given up, and put it back
 //! ```
 
@@ -12,6 +13,8 @@ pub mod audit;
 pub mod client;
 pub mod compare;
 pub mod dead_letters;
+pub mod docker;
+pub mod events;
 pub mod loader;
 pub mod local;
 pub mod scenarios;

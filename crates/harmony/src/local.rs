@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     env, fs,
     io::{BufRead, BufReader, Read},
+    net::{IpAddr, Ipv4Addr},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
@@ -83,9 +84,11 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Where the log goes, the functions' lines included; without it, nowhere.
     pub log: Option<PathBuf>,
+    /// The address of this machine to listen on.
+    pub bind: IpAddr,
     /// The port to listen on; without it, a free one.
     pub port: Option<u16>,
-    /// A folder with the functions to deploy, seen from the project's; without it, those that the template names.
+    /// A folder with a folder for each function to deploy, seen from the project's; without it, `target/lambda`.
     pub functions: Option<PathBuf>,
 }
 
@@ -96,6 +99,7 @@ impl Default for Options {
             parameters: Vec::new(),
             env: Vec::new(),
             log: None,
+            bind: Ipv4Addr::LOCALHOST.into(),
             port: None,
             functions: None,
         }
@@ -149,6 +153,7 @@ impl LocalAws {
             }
             command.arg("--log").arg(std::path::absolute(log).unwrap_or_else(|_| log.clone()));
         }
+        command.args(["--bind", &options.bind.to_string()]);
         if let Some(port) = options.port {
             command.args(["--port", &port.to_string()]);
         }

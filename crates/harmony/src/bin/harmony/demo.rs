@@ -58,7 +58,7 @@ pub async fn run(target: &target::Options, options: &Options) -> Result<ExitCode
     let Target { client, stack, .. } = match answering(target).await? {
         Some(target) => target,
         None => {
-            own = local::start(&root()?, Vec::new(), None)?;
+            own = local::start(&root()?, Vec::new(), local::LOOPBACK, None)?;
             let stack = own.stack().clone();
             load_into(&stack, &dates(today(), DAYS)).await?;
             Target { client: Client::new(&stack.api_url)?, stack: Some(stack), is_named: false }

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    net::{IpAddr, Ipv4Addr},
     path::Path,
     process::Command,
     sync::{
@@ -14,7 +15,7 @@ use std::{
 
 use clap::Args;
 use harmony::{
-    LocalAws, TripRequest,
+    LocalAws, TripRequest, docker,
     local::{self, key_and_value, root},
     stack::Running,
 };
@@ -26,6 +27,7 @@ use signal_hook::{
 use crate::{
     Result,
     output::{Progress, say},
+    sam_local,
     stock::{Days, load_into},
     wait_for,
 };
@@ -37,11 +39,16 @@ pub struct Options {
     /// The port to listen on [default: a free one]
     #[arg(long)]
     port: Option<u16>,
+    /// Let containers reach it, and make it ready for `sam local invoke` with the events in events/
+    #[arg(long)]
+    docker: bool,
     /// A value for a parameter of the template; may be repeated
     #[arg(long = "parameter", value_name = "KEY=VALUE", value_parser = key_and_value)]
     parameters: Vec<(String, String)>,
 }
 
+/// Where nobody else can reach it.
+pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// How often to look whether it is time to end.
 const TICK: Duration = Duration::from_millis(100);
 /// How long `harmony down` waits for the end.
@@ -54,8 +61,12 @@ pub fn up(options: Options) -> Result<()> {
         let at = Running::find(&folder)?.map(|found| format!(" at {}", found.stack.api_url)).unwrap_or_default();
         return Err(format!("a local AWS of this project runs already{at}: `harmony down` stops it").into());
     };
-    let mut aws = start(&root, options.parameters, options.port)?;
+    let bind = if options.docker { docker::host_address()? } else { LOOPBACK };
+    let mut aws = start(&root, options.parameters, bind, options.port)?;
     let lines = wait_for(load_into(aws.stack(), &options.days.dates()))?;
+    if options.docker {
+        wait_for(sam_local::prepare(aws.stack(), &folder.join("env-vars.json")))?;
+    }
 
     // From here on there is something to tidy up. Before, to be killed is good enough: the launcher notices.
     let ended = Arc::new(AtomicBool::new(false));
@@ -64,6 +75,11 @@ pub fn up(options: Options) -> Result<()> {
     }
     running.announce(aws.stack())?;
     say(welcome(aws.stack().api_url.as_str(), lines))?;
+    if options.docker {
+        say(
+            "\nRun a function in Docker, once `sam build` has built it:\n  sam local invoke FlightFunction -e events/flight/command-reserve.json",
+        )?;
+    }
     while !ended.load(Ordering::Relaxed) {
         if !aws.is_running() {
             return Err(format!("the local AWS ended by itself: see {}", log(&root).display()).into());
@@ -75,9 +91,9 @@ pub fn up(options: Options) -> Result<()> {
 }
 
 /// Starts a local AWS that logs into this project's folder.
-pub fn start(root: &Path, parameters: Vec<(String, String)>, port: Option<u16>) -> Result<LocalAws> {
+pub fn start(root: &Path, parameters: Vec<(String, String)>, bind: IpAddr, port: Option<u16>) -> Result<LocalAws> {
     let _progress = Progress::of("starting a local AWS and deploying template.yaml to it");
-    Ok(LocalAws::start(local::Options { parameters, port, log: Some(log(root)), ..local::Options::default() })?)
+    Ok(LocalAws::start(local::Options { parameters, bind, port, log: Some(log(root)), ..local::Options::default() })?)
 }
 
 fn log(root: &Path) -> std::path::PathBuf {

@@ -6,6 +6,7 @@ mod dead_letters;
 mod demo;
 mod local;
 mod output;
+mod sam_local;
 mod stock;
 mod target;
 
@@ -50,6 +51,8 @@ enum Command {
     Audit(audit::Options),
     /// Put stock on sale, replacing what there was
     Load(stock::Options),
+    /// Run the functions with `sam local`, in Docker, and check what they answer
+    SamLocal(sam_local::Options),
 }
 
 /// Whatever goes wrong is told to the user in one line.
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Redrive(options) => wait_for(dead_letters::redrive(&cli.target, options)),
         Command::Audit(options) => wait_for(audit::audit(&cli.target, options)),
         Command::Load(options) => wait_for(stock::load(&cli.target, options)),
+        Command::SamLocal(options) => sam_local::run(&options),
     };
     result.unwrap_or_else(|error| {
         match error.downcast_ref::<io::Error>() {

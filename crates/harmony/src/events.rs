@@ -1,0 +1,235 @@
+//! The payloads in `events/`, for `sam local invoke`: one for each way in which each function is invoked.
+//!
+//! They tell of nine bookings, all of the same trip, which is so far ahead that it stays bookable. [`prepare`] makes a
+//! stack ready for them. After that each can be sent in any order and as often as one likes, and is answered as
+//! `events/answers.json` says; and once all of them were sent, the bookings have ended as [`ENDS`] says.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use jiff::{
+    Timestamp,
+    civil::{Date, date},
+};
+use saga::{BookingId, BookingRequest, Command, Envelope, Event, Leg, Money, Status, Variant, command::Action};
+use serde_json::{Value, json};
+use services::StepError;
+use services::{BookingDesk, Cashier, Catalogue, CatalogueError, PaymentProvider, ProviderError, SandboxProvider};
+use store::{Bookings, Header, HeaderStore, Headers, Journal, Ledger, Payments, StoreError};
+
+use crate::{
+    Stack, StackError, TripRequest,
+    loader::{LoadError, Stock, dates},
+};
+
+/// When the trip of all events starts.
+const DATE: Date = date(2099, 3, 1);
+/// In place of the digest of a request, as there is none.
+const REQUEST: &str = "events";
+/// What the functions must answer, by file.
+const ANSWERS: &str = "answers.json";
+
+/// The bookings that the events tell of, by the number that is their name, and how each ends.
+pub const ENDS: [(u8, Variant, Status); 9] = [
+    (1, Variant::Orchestrated, Status::Confirmed), // reserved, charged and confirmed by commands
+    (2, Variant::Orchestrated, Status::Failed),    // aborted, cancelled and failed by commands
+    (3, Variant::Orchestrated, Status::NeedsOperator), // parked by a command
+    (4, Variant::Choreographed, Status::Confirmed), // requested, reserved and charged, by events
+    (5, Variant::Choreographed, Status::Failed),   // rejected, aborted and cancelled, by events
+    (6, Variant::Choreographed, Status::Confirmed), // charged, in a record of payment
+    (7, Variant::Choreographed, Status::Failed),   // given up by flight
+    (8, Variant::Choreographed, Status::Failed),   // requested, and nobody was told
+    (UNPARKED, Variant::Orchestrated, Status::Confirmed), // put back by an operator although it has ended
+];
+/// The booking that payment lacks only the flight of.
+const COLLECTED: u8 = 4;
+const UNPARKED: u8 = 9;
+
+/// A payload, and what its function must answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sample {
+    /// Its path within `events/`, such as `flight/command-reserve.json`.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+    /// Its folder, which is the function's: `flight`.
+    pub function: String,
+    /// What Lambda gives to the function.
+    pub payload: Value,
+    /// What the answer must contain.
+    pub answer: Value,
+}
+
+/// Why events cannot be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum EventsError {
+    /// A file cannot be read.
+    #[error("{path} cannot be read: {cause}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: io::Error,
+    },
+    /// Every file needs an answer, and every answer a file.
+    #[error("events/{ANSWERS} and the files beside it do not belong together: {0} is in one of them only")]
+    Unpaired(String),
+    /// The stack cannot be used.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// Stock cannot be loaded.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The program was built with a bad price list.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
+    /// DynamoDB did not answer, or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The sandbox provider did not answer.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
+    /// The sandbox provider does not know its own card.
+    #[error("the payment provider refuses the card of the events")]
+    Card,
+    /// A step could not be carried out.
+    #[error(transparent)]
+    Step(#[from] StepError),
+    /// The program's own request is refused.
+    #[error("a trip on {DATE} is refused: {0}")]
+    Refused(String),
+}
+
+/// All payloads in this project's `events/`, by name.
+pub fn samples(root: &Path) -> Result<Vec<Sample>, EventsError> {
+    let root = root.join("events");
+    let mut answers: BTreeMap<String, Value> = read(&root.join(ANSWERS))?;
+    let mut samples = Vec::new();
+    for folder in list(&root)?.into_iter().filter(|path| path.is_dir()) {
+        for path in list(&folder)? {
+            let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let function = part(&folder);
+            let name = format!("{function}/{}", part(&path));
+            let Some(answer) = answers.remove(&name) else { return Err(EventsError::Unpaired(name)) };
+            samples.push(Sample { payload: read(&path)?, name, path, function, answer });
+        }
+    }
+    match answers.pop_first() {
+        Some((name, _)) => Err(EventsError::Unpaired(name)),
+        None => Ok(samples),
+    }
+}
+
+fn list(folder: &Path) -> Result<Vec<PathBuf>, EventsError> {
+    let cause = |cause| EventsError::File { path: folder.to_owned(), cause };
+    let paths = fs::read_dir(folder).map_err(cause)?.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths.collect::<io::Result<Vec<_>>>().map_err(cause)?;
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EventsError> {
+    let cause = |cause| EventsError::File { path: path.to_owned(), cause };
+    let text = fs::read_to_string(path).map_err(cause)?;
+    serde_json::from_str(&text).map_err(|error| cause(error.into()))
+}
+
+/// Where an answer is otherwise than it must be; none if it is not. Objects may say more; where an object is expected
+/// and there is text, as in the body of an HTTP answer, the text is read as JSON.
+pub fn difference(expected: &Value, answer: &Value) -> Option<String> {
+    if let (Value::Object(expected), Value::Object(answer)) = (expected, answer) {
+        let of = |(name, value): (&String, &Value)| {
+            difference(value, answer.get(name).unwrap_or(&Value::Null)).map(|found| format!("{name}: {found}"))
+        };
+        return expected.iter().find_map(of);
+    }
+    if let (Value::Object(_), Some(Ok(read))) = (expected, answer.as_str().map(serde_json::from_str::<Value>)) {
+        return difference(expected, &read);
+    }
+    (expected != answer).then(|| format!("expected {expected}, got {answer}"))
+}
+
+/// The name of a booking that the events tell of.
+pub fn booking(number: u8) -> BookingId {
+    // Thirty-two digits are a name.
+    BookingId::try_from(format!("{number:032x}")).unwrap_or_else(|_| unreachable!())
+}
+
+/// Puts the trip of the events on sale and records their bookings, as far as they are when the events come. May be
+/// repeated. For a local AWS only: it replaces stock, and nobody has asked for these bookings.
+pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
+    let sdk = stack.sdk().await?;
+    let client = store::client(&sdk);
+    let journal = Journal::new(client.clone(), stack.journal_table()?, 730);
+    let headers = Headers::new(client.clone(), stack.bookings_table()?);
+    let ledger = Ledger::new(client.clone(), stack.provider_ledger_table()?);
+    let cashier = Cashier {
+        store: Payments::new(client.clone(), stack.payments_table()?, journal.clone()),
+        provider: SandboxProvider { ledger, clock: Timestamp::now },
+        clock: Timestamp::now,
+    };
+    let desk = BookingDesk { store: Bookings::new(client, stack.bookings_table()?, journal), clock: Timestamp::now };
+
+    let request = BookingRequest::read(&TripRequest::on(DATE).to_json(), DATE);
+    let BookingRequest { traveller, trip, token, .. } =
+        request.map_err(|violations| EventsError::Refused(saga::Violation::list(&violations)))?;
+    let nights = trip.leg(Leg::Hotel).lines().len();
+    Stock::of(stack, &sdk)?.load(&dates(DATE, nights as u16), |_| ()).await?; // 3
+    let now = Timestamp::now();
+    for (number, variant, _) in ENDS {
+        let header = Header {
+            booking_id: booking(number),
+            request_digest: REQUEST.into(),
+            variant,
+            status: Status::Pending,
+            traveller: traveller.clone(),
+            trip: trip.clone(),
+            total: None,
+            reason: None,
+            created_at: now,
+            updated_at: now,
+        };
+        cashier.provider.attach(&header.plan().payment.reference, &token).await?.map_err(|_| EventsError::Card)?;
+        headers.create(&header).await?;
+        let catalogue = Catalogue::bundled()?;
+        let price = |leg| catalogue.unit_price(trip.leg(leg)).and_then(|price| trip.leg(leg).price(price).ok());
+        if number == COLLECTED {
+            for leg in [Leg::Hotel, Leg::Car] {
+                let price = price(leg).unwrap_or(Money::eur(0)); // on sale, see above
+                let reserved = Event::Reserved { leg, price, plan: header.plan() };
+                let (booking_id, causation_id, trace) = (header.booking_id.clone(), None, None);
+                let reserved = Envelope { booking_id, event: reserved, causation_id, time: now, trace };
+                cashier.hear(&json!(reserved)).await?;
+            }
+        }
+        if number == UNPARKED {
+            let prices = Leg::ALL.into_iter().filter_map(price);
+            let total = Money::eur(prices.map(|price| price.amount).sum());
+            let step = Command { booking_id: header.booking_id, action: Action::Confirm { total } };
+            let command = json!({"step": step.step(), "booking_id": step.booking_id, "total": total});
+            desk.handle(&command).await?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_may_say_more_but_nothing_else() {
+        let answer = json!({"statusCode": 202, "body": "{\"status\": \"pending\", \"id\": 1}", "list": [], "more": 1});
+        for same in [json!({}), json!({"statusCode": 202, "list": []}), json!({"body": {"status": "pending"}})] {
+            assert_eq!(difference(&same, &answer), None);
+        }
+        let other = difference(&json!({"body": {"status": "failed"}}), &answer);
+        assert_eq!(other.unwrap(), "body: status: expected \"failed\", got \"pending\"");
+        for other in [json!({"list": [1]}), json!({"none": 1}), json!({"more": {"a": 1}}), json!(null), json!([])] {
+            assert!(difference(&other, &answer).is_some(), "{other}");
+        }
+    }
+}
