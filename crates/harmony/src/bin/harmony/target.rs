@@ -17,7 +17,8 @@ pub struct Options {
     /// Where the API is
     #[arg(long, global = true, env = "HARMONY_API_URL", hide_env_values = true, value_name = "URL")]
     api_url: Option<String>,
-    /// A stack on AWS; region and credentials come from the environment or the profile
+    /// A stack on AWS; region and credentials come from the environment or the profile. Or on LocalStack, if
+    /// AWS_ENDPOINT_URL says where that is
     #[arg(long, global = true, env = "HARMONY_STACK", hide_env_values = true, value_name = "NAME")]
     stack_name: Option<String>,
     /// A stack that a file describes, as `harmony local` writes it
@@ -39,7 +40,7 @@ impl Options {
     /// What is named, or the local AWS that runs; none if neither.
     pub fn find(&self) -> Result<Option<Target>> {
         let url = given(&self.api_url);
-        let stack = match (given(&self.stack_name), given(&self.stack_file)) {
+        let stack = match (self.stack_name(), given(&self.stack_file)) {
             (Some(_), Some(_)) => return Err("give either --stack-name or --stack-file: they name two stacks".into()),
             (Some(name), None) => Some(Stack::deployed(name)?),
             (None, Some(path)) => Some(Stack::from_file(Path::new(path))?),
@@ -49,6 +50,11 @@ impl Options {
         let stack = if is_named { stack } else { running()?.map(|found| found.stack) };
         let Some(url) = url.or(stack.as_ref().map(|stack| stack.api_url.as_str())) else { return Ok(None) };
         Ok(Some(Target { client: Client::new(url)?, stack, is_named }))
+    }
+
+    /// The stack that is named.
+    pub fn stack_name(&self) -> Option<&str> {
+        given(&self.stack_name)
     }
 
     /// The API to work on.
