@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -90,7 +90,7 @@ pub enum LocalStackError {
         cause: io::Error,
     },
     /// `sam` gave up.
-    #[error("sam {what} failed: {said}; all that it says is in {log}")]
+    #[error("sam {what} failed: {said}; see {log}, and LocalStack's own log: functions need Docker where it runs")]
     Failed {
         /// Which command.
         what: &'static str,
@@ -107,9 +107,6 @@ pub enum LocalStackError {
         /// Where it writes.
         log: PathBuf,
     },
-    /// The address is none.
-    #[error(transparent)]
-    Client(#[from] ClientError),
 }
 
 /// A LocalStack that runs.
@@ -118,7 +115,7 @@ pub struct LocalStack {
     cloud: Cloud,
     endpoint: String,
     root: PathBuf,
-    log: PathBuf,
+    logs: PathBuf,
 }
 
 #[derive(Deserialize)]
@@ -127,8 +124,8 @@ struct Health {
 }
 
 impl LocalStack {
-    /// The one that `AWS_ENDPOINT_URL` names, if it runs and has what is needed. What `sam` says goes into the log.
-    pub async fn find(root: &Path, log: PathBuf) -> Result<Self, LocalStackError> {
+    /// The one that `AWS_ENDPOINT_URL` names, if it runs and has what is needed. What `sam` says goes into a file there.
+    pub async fn find(root: &Path, logs: PathBuf) -> Result<Self, LocalStackError> {
         let cloud = Cloud::of_environment();
         let Cloud::Emulator { endpoint, .. } = &cloud else { return Err(LocalStackError::NoEndpoint) };
         let endpoint = endpoint.clone();
@@ -138,7 +135,7 @@ impl LocalStack {
             if let Ok(Health { services }) = answer.json() {
                 let missing = missing(&services);
                 return if missing.is_empty() {
-                    Ok(Self { cloud, endpoint, root: root.to_owned(), log })
+                    Ok(Self { cloud, endpoint, root: root.to_owned(), logs })
                 } else {
                     Err(LocalStackError::Services { endpoint, services: missing.join(", ") })
                 };
@@ -174,22 +171,20 @@ impl LocalStack {
     }
 
     fn run(&self, mut sam: Command, what: &'static str) -> Result<(), LocalStackError> {
-        let cause = |cause| LocalStackError::Log { path: self.log.clone(), cause };
-        if let Some(folder) = self.log.parent() {
-            fs::create_dir_all(folder).map_err(cause)?;
-        }
-        let log = File::create(&self.log).map_err(cause)?;
-        let complaints = log.try_clone().map_err(cause)?;
+        let log = self.logs.join(format!("localstack-{what}.log"));
+        let cause = |cause| LocalStackError::Log { path: log.clone(), cause };
+        fs::create_dir_all(&self.logs).map_err(cause)?;
+        let said = File::create(&log).map_err(cause)?;
+        let complaints = said.try_clone().map_err(cause)?;
         // No standard input: whatever it would ask, it shall fail instead.
-        sam.current_dir(&self.root).stdin(std::process::Stdio::null()).stdout(log).stderr(complaints);
+        sam.current_dir(&self.root).stdin(Stdio::null()).stdout(said).stderr(complaints);
         let sam = sam.spawn().map_err(LocalStackError::NoSam)?;
         match end(sam, DEPLOY).map_err(LocalStackError::NoSam)? {
-            None => Err(LocalStackError::Late { what, log: self.log.clone() }),
+            None => Err(LocalStackError::Late { what, log }),
             Some(true) => Ok(()),
             Some(false) => {
-                let said = fs::read(&self.log).map_err(cause)?;
-                let said = complaint(&String::from_utf8_lossy(&said));
-                Err(LocalStackError::Failed { what, said, log: self.log.clone() })
+                let said = complaint(&String::from_utf8_lossy(&fs::read(&log).map_err(cause)?));
+                Err(LocalStackError::Failed { what, said, log })
             }
         }
     }
@@ -197,11 +192,11 @@ impl LocalStack {
 
 async fn ask(endpoint: &str, path: &str) -> Result<Answer, LocalStackError> {
     let no_answer = |cause| LocalStackError::NoAnswer { endpoint: endpoint.to_owned(), cause };
-    let client = Client::new(endpoint)?;
+    let client = Client::new(endpoint).map_err(|_| no_answer("it must begin with http:// or https://".into()))?;
     match tokio::time::timeout(ANSWER, client.send("GET", path, &[], "")).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(ClientError::NoAnswer { cause, .. })) => Err(no_answer(cause)),
-        Ok(Err(error)) => Err(error.into()),
+        Ok(Err(error)) => Err(no_answer(error.to_string())),
         Err(_) => Err(no_answer(format!("nothing came within {} s", ANSWER.as_secs()))),
     }
 }

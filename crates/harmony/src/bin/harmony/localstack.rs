@@ -38,7 +38,7 @@ pub struct Options {
 
 pub async fn run(target: &target::Options, options: &Options) -> Result<ExitCode> {
     let (root, name) = (root()?, target.stack_name().unwrap_or(STACK));
-    let there = LocalStack::find(&root, Running::folder(&root).join("localstack.log")).await?;
+    let there = LocalStack::find(&root, Running::folder(&root)).await?;
     let code = deploy_and_book(&there, name, options).await;
     if options.delete {
         let _progress = Progress::of(format!("deleting the stack {name}"));
