@@ -166,11 +166,26 @@ class Messages(unittest.TestCase):
 
 @unittest.skipUnless(os.environ.get("IAM_ENFORCEMENT") == "1", "the emulator does not enforce roles")
 class Roles(unittest.TestCase):
-    """That a role allows what its function does is shown by the bookings."""
+    """That a role allows all that its function does is shown by the bookings."""
+
+    def twin(self):
+        """A role with flight's policies that this test may assume; flight's own is for Lambda only."""
+        iam = client("iam")
+        arn = client("lambda").get_function_configuration(FunctionName=f"{STACK}-flight")["Role"]
+        role, account = arn.rpartition("/")[2], arn.split(":")[4]
+        trust = {"Effect": "Allow", "Principal": {"AWS": f"arn:aws:iam::{account}:root"}, "Action": "sts:AssumeRole"}
+        document = json.dumps({"Version": "2012-10-17", "Statement": [trust]})
+        name = f"parity-{uuid.uuid4()}"
+        twin = iam.create_role(RoleName=name, AssumeRolePolicyDocument=document)["Role"]["Arn"]
+        self.addCleanup(iam.delete_role, RoleName=name)
+        for policy in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+            document = json.dumps(iam.get_role_policy(RoleName=role, PolicyName=policy)["PolicyDocument"])
+            iam.put_role_policy(RoleName=name, PolicyName=policy, PolicyDocument=document)
+            self.addCleanup(iam.delete_role_policy, RoleName=name, PolicyName=policy)
+        return twin
 
     def setUp(self):
-        role = client("lambda").get_function_configuration(FunctionName=f"{STACK}-flight")["Role"]
-        session = client("sts").assume_role(RoleArn=role, RoleSessionName="parity")["Credentials"]
+        session = client("sts").assume_role(RoleArn=self.twin(), RoleSessionName="parity")["Credentials"]
         keys = {"aws_access_key_id": session["AccessKeyId"], "aws_secret_access_key": session["SecretAccessKey"]}
         token = {"aws_session_token": session["SessionToken"]}
         self.flight = boto3.client("dynamodb", REGION, endpoint_url=ENDPOINT, **keys, **token)
