@@ -1,8 +1,5 @@
-"""What the stack's resources do at AWS_ENDPOINT_URL, one test for each feature that docs/local-testing.md compares.
-
-    .ci/localstack sh -c 'make localstack && .venv-dev/bin/python -B crates/harmony/local/parity.py'
-
-It changes tables and queues of the stack, so it refuses AWS itself.
+"""What the resources of a stack do at AWS_ENDPOINT_URL, one test for each feature that docs/local-testing.md compares and
+that the demo's scenarios do not show. HARMONY_STACK names the stack. AWS itself is refused, as tables and queues change.
 """
 
 import contextlib
