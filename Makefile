@@ -1,6 +1,6 @@
 # Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
 .DEFAULT_GOAL := help
-.PHONY: help demo test local book show parked redrive audit down build faults prove deploy sam-local bench lint fuzz clean setup
+.PHONY: help demo test local localstack book show parked redrive audit down build faults prove deploy sam-local bench lint fuzz clean setup
 .NOTPARALLEL:
 
 FUNCTIONS := flight hotel car payment booking api reconciler
@@ -15,7 +15,7 @@ SECONDS   ?= 60
 export SAM_CLI_TELEMETRY := 0
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: build .venv/local ## book every scenario on a local AWS in both variants and show what became of it
 	@$(HARMONY) demo $(ARGS)
@@ -36,6 +36,9 @@ prove: faults build .venv/local ## prove the guarantees, and print the figures (
 
 local: build .venv/local ## start a local AWS with everything deployed, and keep it running
 	@$(HARMONY) local $(ARGS)
+
+localstack: build $(SAM) ## deploy to a running LocalStack (AWS_ENDPOINT_URL) and book every scenario there
+	@$(HARMONY) localstack $(ARGS)
 
 book: build ## book a trip on the running stack (ARGS="--token tok_declined")
 	@$(HARMONY) book $(ARGS)
@@ -104,7 +107,7 @@ fuzz: ## send every decoder what nobody thought of, for a minute each (SECONDS=6
 setup: .venv/local ## install what the local AWS needs into .venv
 
 clean: ## remove everything that was built or installed here
-	rm -rf target .venv .venv-dev .harmony .aws-sam
+	rm -rf target .venv .venv-dev .venv-localstack .harmony .aws-sam
 
 # Python packages with exact versions: what the local AWS needs, and what only lint, `sam build` and deploy need.
 .venv/local: $(LOCAL)

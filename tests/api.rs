@@ -497,7 +497,7 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
         assert!(book(&api, &request).await.status.is_final());
     }
     let stack = &house.stack;
-    let travellers = stack.output("TravellersTableName").unwrap();
+    let travellers = stack.travellers_table().unwrap();
     let mut tables = vec![stack.payments_table().unwrap(), stack.provider_ledger_table().unwrap(), travellers];
     tables.push(stack.bookings_table().unwrap());
     tables.push(stack.journal_table().unwrap());

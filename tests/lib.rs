@@ -174,7 +174,7 @@ impl House {
 
     /// What accepts bookings.
     pub fn intake(&self) -> Intake {
-        Intake::new(self.headers(), self.stack.output("TravellersTableName").unwrap(), 30)
+        Intake::new(self.headers(), self.stack.travellers_table().unwrap(), 30)
     }
 
     /// The participant that ends bookings.

@@ -370,12 +370,23 @@ impl Client {
         within: Duration,
         look: impl Fn(&Booking),
     ) -> Result<Booking, ClientError> {
+        self.follow_until(Status::is_final, id, within, look).await
+    }
+
+    /// A booking once its status is one of these; `look` gets to see it as often as it was asked for.
+    pub async fn follow_until(
+        &self,
+        ends: impl Fn(Status) -> bool,
+        id: &BookingId,
+        within: Duration,
+        look: impl Fn(&Booking),
+    ) -> Result<Booking, ClientError> {
         let deadline = Instant::now() + within;
         let mut pause = LOOK_AGAIN.0;
         loop {
             let late = Instant::now() >= deadline;
             match self.show(id).await {
-                Ok(booking) if booking.status.is_final() => return Ok(booking),
+                Ok(booking) if ends(booking.status) => return Ok(booking),
                 Ok(booking) if late => {
                     return Err(ClientError::NotEnded { booking_id: id.clone(), status: booking.status, within });
                 }

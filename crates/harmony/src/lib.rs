@@ -2,7 +2,8 @@
 //! and the end-to-end tests share, an audit of what became of them, and what is needed if something got stuck.
 //!
 //! ```text
-//!   local ──▶ stack ──▶ loader      start an AWS here, know what was deployed, put stock on sale
+//!   local, localstack               start an AWS here, or deploy to one that runs
+//!     └─────▶ stack ──▶ loader      know what was deployed, put stock on sale
 //!               ├─────▶ client ──▶ scenarios ──▶ show, compare      book, follow, compare with what must come, render
 //!               ├─────▶ audit             hold the tables against what must always be true
 //!               ├─────▶ events            what functions are invoked with, and what they answer
@@ -17,6 +18,7 @@ pub mod docker;
 pub mod events;
 pub mod loader;
 pub mod local;
+pub mod localstack;
 pub mod scenarios;
 pub mod show;
 pub mod stack;

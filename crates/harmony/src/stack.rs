@@ -1,6 +1,7 @@
 //! A stack that is deployed: where its API is, what its tables are called, and how to reach the AWS that it is on.
 
 use std::{
+    env,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -62,12 +63,14 @@ pub enum StackError {
     #[error("`sam` cannot be run ({0}): install the AWS SAM CLI, or give --api-url if only the API is needed")]
     NoSam(io::Error),
     /// There is no such stack, or no permission to look at it.
-    #[error("the outputs of the stack {stack} cannot be read: {said}; check its name, AWS_REGION and AWS_PROFILE")]
+    #[error("the outputs of the stack {stack} cannot be read: {said}; check its name, {and}")]
     NotFound {
         /// Its name.
         stack: String,
         /// What `sam` says.
         said: String,
+        /// What else may be wrong.
+        and: &'static str,
     },
     /// AWS has regions, and none is chosen.
     #[error("no AWS region is set: set AWS_REGION, or a region in the profile")]
@@ -81,34 +84,92 @@ struct Output {
     output_value: String,
 }
 
-impl Stack {
-    /// The stack of that name on AWS, as the SAM CLI sees it with this environment's region and credentials.
-    pub fn deployed(name: &str) -> Result<Self, StackError> {
-        // The one that `make deploy` has installed, or else the user's.
+/// Which AWS the environment means: every SDK, the SAM CLI too, sends its requests to `AWS_ENDPOINT_URL` instead of AWS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cloud {
+    /// AWS, with the region and the credentials of the environment or a profile.
+    Aws,
+    /// An emulator such as LocalStack.
+    Emulator {
+        /// Where it is, without a slash at the end.
+        endpoint: String,
+        /// The region.
+        region: String,
+    },
+}
+
+impl Cloud {
+    /// What this process's environment says.
+    pub fn of_environment() -> Self {
+        Self::of(|name| env::var(name).ok())
+    }
+
+    fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
+        let given = |name| variable(name).filter(|value| !value.is_empty());
+        let Some(endpoint) = given("AWS_ENDPOINT_URL") else { return Self::Aws };
+        let region = given("AWS_REGION").or_else(|| given("AWS_DEFAULT_REGION")).unwrap_or_else(|| REGION.to_owned());
+        Self::Emulator { endpoint: endpoint.trim_end_matches('/').to_owned(), region }
+    }
+
+    /// The SAM CLI: the one that `make deploy` has installed, or else the user's. An emulator gets the credentials that
+    /// everybody uses there, whatever the environment has, so that no real ones go astray and no profile leads to AWS.
+    pub fn sam(&self) -> Command {
         let own = crate::local::root().map(|root| root.join(".venv-dev/bin/sam")).ok();
         let mut sam = Command::new(own.filter(|own| own.exists()).unwrap_or_else(|| "sam".into()));
+        sam.env("SAM_CLI_TELEMETRY", "0");
+        if let Self::Emulator { endpoint, region } = self {
+            for name in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"] {
+                sam.env_remove(name);
+            }
+            sam.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+            sam.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", KEY);
+            sam.env("AWS_ENDPOINT_URL", endpoint).env("AWS_REGION", region).env("AWS_DEFAULT_REGION", region);
+        }
+        sam
+    }
+}
+
+/// The region on an emulator if none is said.
+const REGION: &str = "eu-central-1";
+/// Both parts of the credentials that emulators take.
+const KEY: &str = "test";
+
+impl Stack {
+    /// The stack of that name on AWS or on the emulator that `AWS_ENDPOINT_URL` names, as the SAM CLI sees it.
+    pub fn deployed(name: &str) -> Result<Self, StackError> {
+        let cloud = Cloud::of_environment();
+        let mut sam = cloud.sam();
         sam.args(["list", "stack-outputs", "--output", "json", "--stack-name", name]);
         let answer = sam.output().map_err(StackError::NoSam)?;
         let (said, complaints) = (String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
-        let not_found = |said: &str| {
-            let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no answer").trim();
-            StackError::NotFound { stack: name.to_owned(), said: said.trim_start_matches("Error: ").to_owned() }
+        let not_found = |said: &str| StackError::NotFound {
+            stack: name.to_owned(),
+            said: complaint(said),
+            and: match cloud {
+                Cloud::Aws => "AWS_REGION and AWS_PROFILE",
+                Cloud::Emulator { .. } => "AWS_REGION and AWS_ENDPOINT_URL",
+            },
         };
         if !answer.status.success() {
             return Err(not_found(&complaints));
         }
-        Self::from_outputs(&said).map_err(|error| match error {
+        Self::from_outputs(&said, &cloud).map_err(|error| match error {
             FromOutputs::Unreadable(cause) => not_found(&format!("sam does not list outputs ({cause})")),
             FromOutputs::NoApi(error) => error,
         })
     }
 
-    fn from_outputs(json: &str) -> Result<Self, FromOutputs> {
+    fn from_outputs(json: &str, cloud: &Cloud) -> Result<Self, FromOutputs> {
         let outputs: Vec<Output> = serde_json::from_str(json).map_err(FromOutputs::Unreadable)?;
         let outputs = outputs.into_iter().map(|output| (output.output_key, output.output_value)).collect();
         let mut stack = Self { endpoint: None, region: None, api_url: String::new(), outputs, pid: None };
-        let api_url = stack.output("ApiUrl").map_err(FromOutputs::NoApi)?;
-        stack.api_url = api_url.trim_end_matches('/').to_owned();
+        stack.api_url = stack.output("ApiUrl").map_err(FromOutputs::NoApi)?.trim_end_matches('/').to_owned();
+        if let Cloud::Emulator { endpoint, region } = cloud {
+            // The output names AWS's host, or one that resolves for LocalStack's own container only.
+            let api = stack.output("ApiId").map_err(FromOutputs::NoApi)?;
+            stack.api_url = format!("{endpoint}/_aws/execute-api/{api}/live");
+            (stack.endpoint, stack.region) = (Some(endpoint.clone()), Some(region.clone()));
+        }
         Ok(stack)
     }
 
@@ -119,7 +180,12 @@ impl Stack {
         serde_json::from_str(&text).map_err(|error| cause(error.into()))
     }
 
-    /// Whether it is on a local AWS, where there is nothing to lose.
+    /// Whether it is on the local AWS of `harmony local`: others run functions in containers, which takes longer.
+    pub fn is_on_local_aws(&self) -> bool {
+        self.pid.is_some()
+    }
+
+    /// Whether it is on a local AWS or another emulator, where there is nothing to lose.
     pub fn is_local(&self) -> bool {
         self.endpoint.is_some()
     }
@@ -167,6 +233,11 @@ impl Stack {
         self.output("BookingsTableName")
     }
 
+    /// Who travels.
+    pub fn travellers_table(&self) -> Result<&str, StackError> {
+        self.output("TravellersTableName")
+    }
+
     /// The journal.
     pub fn journal_table(&self) -> Result<&str, StackError> {
         self.output("JournalTableName")
@@ -204,8 +275,8 @@ impl Stack {
     /// leads to the real one.
     pub async fn sdk(&self) -> Result<SdkConfig, StackError> {
         let Some(endpoint) = &self.endpoint else { return Self::aws().await };
-        let region = self.region.clone().unwrap_or_else(|| "eu-central-1".to_owned());
-        let credentials = Credentials::new("test", "test", None, None, "a local AWS takes any");
+        let region = self.region.clone().unwrap_or_else(|| REGION.to_owned());
+        let credentials = Credentials::new(KEY, KEY, None, None, "a local AWS takes any");
         Ok(SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new(region))
@@ -214,6 +285,13 @@ impl Stack {
             .http_client(Builder::new().build_http())
             .build())
     }
+}
+
+/// What a program says went wrong, in one line: its last one, or from the last `Error:` on.
+pub(crate) fn complaint(said: &str) -> String {
+    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no answer");
+    let complaint = said.rfind("Error: ").map_or(last, |at| &said[at + "Error: ".len()..]);
+    complaint.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 enum FromOutputs {
@@ -319,13 +397,14 @@ mod tests {
 
     const OUTPUTS: &str = r#"[
         {"OutputKey": "ApiUrl", "OutputValue": "https://x.execute-api.eu-central-1.amazonaws.com/live/", "Description": "…"},
+        {"OutputKey": "ApiId", "OutputValue": "x"},
         {"OutputKey": "CarStockTableName", "OutputValue": "cars"},
         {"OutputKey": "DeadLetterQueueUrls", "OutputValue": "https://sqs/1/flight-dead, https://sqs/1/car-dead,"}
     ]"#;
 
     #[test]
     fn a_stack_is_what_its_outputs_say() {
-        let Ok(stack) = Stack::from_outputs(OUTPUTS) else { panic!("not read") };
+        let Ok(stack) = Stack::from_outputs(OUTPUTS, &Cloud::Aws) else { panic!("not read") };
         assert_eq!(stack.api_url, "https://x.execute-api.eu-central-1.amazonaws.com/live");
         assert_eq!(stack.stock_table(Leg::Car).unwrap(), "cars");
         let urls: Vec<_> = stack.dead_letter_queue_urls().unwrap().collect();
@@ -333,14 +412,48 @@ mod tests {
         assert!(!stack.is_local());
         let error = stack.stock_table(Leg::Hotel).unwrap_err().to_string();
         assert_eq!(error, "the stack has no output HotelStockTableName: deploy this project's template.yaml again");
-        assert!(matches!(Stack::from_outputs("[]"), Err(FromOutputs::NoApi(_))));
-        assert!(matches!(Stack::from_outputs("Error"), Err(FromOutputs::Unreadable(_))));
+        assert!(matches!(Stack::from_outputs("[]", &Cloud::Aws), Err(FromOutputs::NoApi(_))));
+        assert!(matches!(Stack::from_outputs("Error", &Cloud::Aws), Err(FromOutputs::Unreadable(_))));
+    }
+
+    #[test]
+    fn the_endpoint_says_that_it_is_an_emulator_and_where_the_api_is() {
+        let cloud = |variables: &'static [(&str, &str)]| {
+            Cloud::of(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
+        };
+        assert_eq!(cloud(&[("AWS_REGION", "eu-west-1"), ("AWS_ENDPOINT_URL", "")]), Cloud::Aws);
+        let there = cloud(&[("AWS_ENDPOINT_URL", "http://localhost:4566/"), ("AWS_DEFAULT_REGION", "eu-west-1")]);
+        let Ok(stack) = Stack::from_outputs(OUTPUTS, &there) else { panic!("not read") };
+        assert_eq!(stack.api_url, "http://localhost:4566/_aws/execute-api/x/live");
+        assert_eq!(stack.endpoint.as_deref(), Some("http://localhost:4566"));
+        assert_eq!(stack.region.as_deref(), Some("eu-west-1"));
+        assert!(stack.is_local() && !stack.is_on_local_aws());
+    }
+
+    #[test]
+    fn an_emulator_gets_no_credentials_of_the_environment() {
+        let there = Cloud::Emulator { endpoint: "http://localhost:4566".into(), region: REGION.into() };
+        let sam = there.sam();
+        let set: Vec<_> = sam.get_envs().collect();
+        let of = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.and_then(|v| v.to_str()));
+        assert_eq!(of("AWS_ENDPOINT_URL"), Some(Some("http://localhost:4566")));
+        assert_eq!(of("AWS_ACCESS_KEY_ID"), Some(Some("test")));
+        assert_eq!(of("AWS_SHARED_CREDENTIALS_FILE"), Some(Some("/dev/null")));
+        assert_eq!(of("AWS_PROFILE"), Some(None), "removed");
+        assert!(Cloud::Aws.sam().get_envs().all(|(name, _)| name == "SAM_CLI_TELEMETRY"), "the user's, for AWS");
+    }
+
+    #[test]
+    fn what_went_wrong_is_one_line() {
+        assert_eq!(complaint("Deploying\n\nError: no such\n  stack\n"), "no such stack");
+        assert_eq!(complaint("first\n last \n\n"), "last");
+        assert_eq!(complaint(""), "no answer");
     }
 
     #[test]
     fn a_stack_is_found_while_its_process_has_the_project_and_no_longer() {
         let folder = std::env::temp_dir().join(format!("harmony-test-{}", process::id()));
-        let Ok(stack) = Stack::from_outputs(OUTPUTS) else { panic!("not read") };
+        let Ok(stack) = Stack::from_outputs(OUTPUTS, &Cloud::Aws) else { panic!("not read") };
         assert_eq!(Running::find(&folder).unwrap(), None);
         let running = Running::claim(&folder).unwrap().unwrap();
         assert!(Running::claim(&folder).unwrap().is_none(), "claimed twice");

@@ -5,6 +5,7 @@ mod booking;
 mod dead_letters;
 mod demo;
 mod local;
+mod localstack;
 mod output;
 mod sam_local;
 mod stock;
@@ -32,6 +33,8 @@ enum Command {
     Local(local::Options),
     /// Stop the local AWS that `harmony local` started
     Down,
+    /// Deploy to the LocalStack that AWS_ENDPOINT_URL names, and book every scenario there
+    Localstack(localstack::Options),
     /// Book a trip, wait until it has ended, and show it
     Book(booking::Options),
     /// Show a booking and its timeline
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => wait_for(demo::run(&cli.target, &options)),
         Command::Local(options) => local::up(options).map(|()| ExitCode::SUCCESS),
         Command::Down => local::down().map(|()| ExitCode::SUCCESS),
+        Command::Localstack(options) => wait_for(localstack::run(&cli.target, &options)),
         Command::Book(options) => wait_for(booking::book(&cli.target, options)),
         Command::Show { id, wait } => wait_for(booking::show(&cli.target, &id, wait)),
         Command::Parked => wait_for(dead_letters::parked(&cli.target)),

@@ -18,7 +18,8 @@ pub struct Options {
     /// Where the API is
     #[arg(long, global = true, env = "HARMONY_API_URL", hide_env_values = true, value_name = "URL")]
     api_url: Option<String>,
-    /// A stack on AWS; region and credentials come from the environment or the profile
+    /// A stack on AWS; region and credentials come from the environment or the profile. Or on LocalStack, if
+    /// AWS_ENDPOINT_URL says where that is
     #[arg(long, global = true, env = "HARMONY_STACK", hide_env_values = true, value_name = "NAME")]
     stack_name: Option<String>,
     /// A stack that a file describes, as `harmony local` writes it
@@ -46,7 +47,7 @@ impl Options {
     /// What is named, or the local AWS that runs; none if neither.
     pub async fn find(&self) -> Result<Option<Target>> {
         let url = given(&self.api_url);
-        let stack = match (given(&self.stack_name), given(&self.stack_file)) {
+        let stack = match (self.stack_name(), given(&self.stack_file)) {
             (Some(_), Some(_)) => return Err("give either --stack-name or --stack-file: they name two stacks".into()),
             (Some(name), None) => Some(Stack::deployed(name)?),
             (None, Some(path)) => Some(Stack::from_file(Path::new(path))?),
@@ -67,6 +68,11 @@ impl Options {
             None => Authorization::None,
         };
         Ok(Some(Target { client: Client::new(url)?.with(authorization), stack, is_named }))
+    }
+
+    /// The stack that is named.
+    pub fn stack_name(&self) -> Option<&str> {
+        given(&self.stack_name)
     }
 
     /// The API to work on, and its stack if that is known.

@@ -1,0 +1,271 @@
+//! Deploys to a LocalStack that runs: looks whether it does, and lets the SAM CLI do the rest, as a user would type it.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde::Deserialize;
+
+use crate::{
+    Answer, Client, ClientError,
+    stack::{Cloud, complaint},
+};
+
+/// What is deployed, seen from the project's folder: what `make build` has made.
+pub const TEMPLATE: &str = "template.yaml";
+
+/// Where LocalStack says how it is, and where localemu does, a fork of it.
+const HEALTH: [&str; 2] = ["/_localstack/health", "/_localemu/health"];
+/// How long it may take to say so.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long the SAM CLI may take. It takes one minute on a slow machine.
+const DEPLOY: Duration = Duration::from_secs(300);
+/// The services that the template uses.
+const SERVICES: [&str; 13] = [
+    "apigateway",
+    "cloudformation",
+    "cloudwatch",
+    "dynamodb",
+    "events",
+    "iam",
+    "lambda",
+    "logs",
+    "s3",
+    "sns",
+    "sqs",
+    "stepfunctions",
+    "sts",
+];
+
+/// Why there is nothing deployed.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalStackError {
+    /// Nobody knows where it is.
+    #[error(
+        "AWS_ENDPOINT_URL is not set: start LocalStack (LOCALSTACK_AUTH_TOKEN=… localstack start -d; it wants a token of \
+         its own since March 2026), then export AWS_ENDPOINT_URL=http://localhost:4566"
+    )]
+    NoEndpoint,
+    /// Nobody is there.
+    #[error(
+        "no LocalStack answers at {endpoint} ({cause}): start it (LOCALSTACK_AUTH_TOKEN=… localstack start -d), or \
+         correct AWS_ENDPOINT_URL"
+    )]
+    NoAnswer {
+        /// `AWS_ENDPOINT_URL`.
+        endpoint: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// Somebody else is there.
+    #[error("{endpoint} is no LocalStack: it answers {said} to GET {}; correct AWS_ENDPOINT_URL", HEALTH[0])]
+    Other {
+        /// `AWS_ENDPOINT_URL`.
+        endpoint: String,
+        /// What it answers.
+        said: String,
+    },
+    /// It lacks what is needed.
+    #[error("LocalStack at {endpoint} does not offer {services}: start it without SERVICES, or with these in it")]
+    Services {
+        /// `AWS_ENDPOINT_URL`.
+        endpoint: String,
+        /// Which services.
+        services: String,
+    },
+    /// The SAM CLI does the work.
+    #[error("`sam` cannot be run ({0}): `make localstack` installs it and tries again")]
+    NoSam(io::Error),
+    /// What `sam` says is kept in a file.
+    #[error("{path} cannot be written: {cause}")]
+    Log {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// `sam` gave up.
+    #[error("sam {what} failed: {said}; see {log}, and LocalStack's own log: functions need Docker where it runs")]
+    Failed {
+        /// Which command.
+        what: &'static str,
+        /// What it says.
+        said: String,
+        /// Where the rest is.
+        log: PathBuf,
+    },
+    /// `sam` takes longer than anyone should wait, and was ended.
+    #[error("sam {what} has not ended after {} s: see {log}, and LocalStack's own log", DEPLOY.as_secs())]
+    Late {
+        /// Which command.
+        what: &'static str,
+        /// Where it writes.
+        log: PathBuf,
+    },
+}
+
+/// A LocalStack that runs.
+#[derive(Clone, Debug)]
+pub struct LocalStack {
+    cloud: Cloud,
+    endpoint: String,
+    root: PathBuf,
+    logs: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Health {
+    services: BTreeMap<String, String>,
+}
+
+impl LocalStack {
+    /// The one that `AWS_ENDPOINT_URL` names, if it runs and has what is needed. What `sam` says goes into a file there.
+    pub async fn find(root: &Path, logs: PathBuf) -> Result<Self, LocalStackError> {
+        let cloud = Cloud::of_environment();
+        let Cloud::Emulator { endpoint, .. } = &cloud else { return Err(LocalStackError::NoEndpoint) };
+        let endpoint = endpoint.clone();
+        let mut said = String::new();
+        for path in HEALTH {
+            let answer = ask(&endpoint, path).await?;
+            if let Ok(Health { services }) = answer.json() {
+                let missing = missing(&services);
+                return if missing.is_empty() {
+                    Ok(Self { cloud, endpoint, root: root.to_owned(), logs })
+                } else {
+                    Err(LocalStackError::Services { endpoint, services: missing.join(", ") })
+                };
+            }
+            if said.is_empty() {
+                said = answer.status.to_string();
+            }
+        }
+        Err(LocalStackError::Other { endpoint, said })
+    }
+
+    /// Where it is.
+    pub fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
+    /// Deploys [`TEMPLATE`].
+    pub fn deploy(&self, stack_name: &str, parameters: &[(String, String)]) -> Result<(), LocalStackError> {
+        let mut sam = self.cloud.sam();
+        sam.args(["deploy", "--template-file", TEMPLATE, "--stack-name", stack_name, "--resolve-s3"]);
+        sam.args(["--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--no-fail-on-empty-changeset"]);
+        if !parameters.is_empty() {
+            sam.arg("--parameter-overrides").args(parameters.iter().map(|(key, value)| format!("{key}={value}")));
+        }
+        self.run(sam, "deploy")
+    }
+
+    /// Deletes the stack and what was uploaded for it.
+    pub fn delete(&self, stack_name: &str) -> Result<(), LocalStackError> {
+        let mut sam = self.cloud.sam();
+        sam.args(["delete", "--stack-name", stack_name, "--no-prompts"]);
+        self.run(sam, "delete")
+    }
+
+    fn run(&self, mut sam: Command, what: &'static str) -> Result<(), LocalStackError> {
+        let log = self.logs.join(format!("localstack-{what}.log"));
+        let cause = |cause| LocalStackError::Log { path: log.clone(), cause };
+        fs::create_dir_all(&self.logs).map_err(cause)?;
+        let said = File::create(&log).map_err(cause)?;
+        let complaints = said.try_clone().map_err(cause)?;
+        // No standard input: whatever it would ask, it shall fail instead.
+        sam.current_dir(&self.root).stdin(Stdio::null()).stdout(said).stderr(complaints);
+        let sam = sam.spawn().map_err(LocalStackError::NoSam)?;
+        match end(sam, DEPLOY).map_err(LocalStackError::NoSam)? {
+            None => Err(LocalStackError::Late { what, log }),
+            Some(true) => Ok(()),
+            Some(false) => {
+                let said = complaint(&String::from_utf8_lossy(&fs::read(&log).map_err(cause)?));
+                Err(LocalStackError::Failed { what, said, log })
+            }
+        }
+    }
+}
+
+async fn ask(endpoint: &str, path: &str) -> Result<Answer, LocalStackError> {
+    let no_answer = |cause| LocalStackError::NoAnswer { endpoint: endpoint.to_owned(), cause };
+    let client = Client::new(endpoint).map_err(|_| no_answer("it must begin with http:// or https://".into()))?;
+    match tokio::time::timeout(ANSWER, client.send("GET", path, &[], "")).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(ClientError::NoAnswer { cause, .. })) => Err(no_answer(cause)),
+        Ok(Err(error)) => Err(no_answer(error.to_string())),
+        Err(_) => Err(no_answer(format!("nothing came within {} s", ANSWER.as_secs()))),
+    }
+}
+
+/// The services that are needed and that it does not have.
+fn missing(services: &BTreeMap<String, String>) -> Vec<&'static str> {
+    let is_there = |name: &&str| services.get(*name).is_some_and(|state| state != "disabled" && state != "error");
+    SERVICES.into_iter().filter(|name| !is_there(name)).collect()
+}
+
+/// Whether a program succeeded; none if it did not end in time, and was killed.
+fn end(mut child: Child, within: Duration) -> io::Result<Option<bool>> {
+    let deadline = Instant::now() + within;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status.success()));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    child.kill()?;
+    child.wait()?;
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn services(state: &str) -> BTreeMap<String, String> {
+        SERVICES.iter().map(|name| ((*name).to_owned(), state.to_owned())).collect()
+    }
+
+    #[test]
+    fn a_service_is_there_unless_it_is_disabled_or_broken_or_unknown() {
+        assert!(missing(&services("available")).is_empty());
+        assert!(missing(&services("running")).is_empty());
+        assert_eq!(missing(&services("disabled")), SERVICES);
+        let mut some = services("running");
+        some.insert("lambda".into(), "error".into());
+        some.remove("sns");
+        assert_eq!(missing(&some), ["lambda", "sns"]);
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_ended() {
+        let hangs = Command::new("sleep").arg("60").spawn().unwrap();
+        let started = Instant::now();
+        assert_eq!(end(hangs, Duration::from_millis(200)).unwrap(), None);
+        assert!(started.elapsed() < Duration::from_secs(30));
+        assert_eq!(end(Command::new("true").spawn().unwrap(), DEPLOY).unwrap(), Some(true));
+        assert_eq!(end(Command::new("false").spawn().unwrap(), DEPLOY).unwrap(), Some(false));
+    }
+
+    #[test]
+    fn nobody_and_somebody_else_are_told_apart() {
+        use std::{io::Write, net::TcpListener};
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let other = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            io::Read::read(&mut stream, &mut [0; 1024]).unwrap();
+            stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\nconnection: close\r\n\r\nno").unwrap();
+        });
+        let answer = runtime.block_on(ask(&endpoint, HEALTH[0])).unwrap();
+        assert_eq!((answer.status, answer.json::<Health>().is_err()), (404, true));
+        other.join().unwrap();
+        let error = runtime.block_on(ask(&endpoint, HEALTH[0])).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("no LocalStack answers at {endpoint} (")), "{error}");
+        assert!(error.contains("LOCALSTACK_AUTH_TOKEN") && !error.contains('\n'), "{error}");
+    }
+}
