@@ -38,6 +38,7 @@ local: build .venv/local ## start a local AWS with everything deployed, and keep
 	@$(HARMONY) local $(ARGS)
 
 localstack: build $(SAM) ## deploy to a running LocalStack (AWS_ENDPOINT_URL) and book every scenario there
+	$(SAM) build
 	@$(HARMONY) localstack $(ARGS)
 
 book: build ## book a trip on the running stack (ARGS="--token tok_declined")
@@ -73,9 +74,9 @@ deploy: $(SAM) ## build for AWS and deploy, with questions (CONFIG=staging: of s
 	$(SAM) build --config-env $(or $(CONFIG),default)
 	$(SAM) deploy $(if $(CONFIG),--config-env $(CONFIG),--guided) $(ARGS)
 
-# `sam build` runs this for each function, in the Makefile in architectures/ that says TARGET. All functions are built
-# for the first, so that they share what they depend on; for the others there is nothing left to do. Zig links against
-# the C library that Lambda has, whatever this machine has.
+# `sam build` runs this for each function, from the Makefile in crates/harmony/local/architectures that says TARGET. All
+# functions are built for the first, so that they share what they depend on; for the others there is nothing left to do.
+# Zig links against the C library that Lambda has, whatever this machine has.
 GLIBC := 2.34
 build-%Function: $(SAM)
 	@[ -d "$$(rustc --print sysroot)/lib/rustlib/$(TARGET)" ] || rustup target add $(TARGET) || \

@@ -16,8 +16,8 @@ use crate::{
     stack::{Cloud, complaint},
 };
 
-/// What is deployed, seen from the project's folder: what `make build` has made.
-pub const TEMPLATE: &str = "template.yaml";
+/// What is deployed, seen from the project's folder: what `sam build` has made.
+pub const TEMPLATE: &str = ".aws-sam/build/template.yaml";
 
 /// Where LocalStack says how it is, and where localemu does, a fork of it.
 const HEALTH: [&str; 2] = ["/_localstack/health", "/_localemu/health"];

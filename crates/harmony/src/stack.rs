@@ -117,6 +117,10 @@ impl Cloud {
         let own = crate::local::root().map(|root| root.join(".venv-dev/bin/sam")).ok();
         let mut sam = Command::new(own.filter(|own| own.exists()).unwrap_or_else(|| "sam".into()));
         sam.env("SAM_CLI_TELEMETRY", "0");
+        // It knows that name of it only.
+        if let (Ok(region), None) = (env::var("AWS_REGION"), env::var_os("AWS_DEFAULT_REGION")) {
+            sam.env("AWS_DEFAULT_REGION", region);
+        }
         if let Self::Emulator { endpoint, region } = self {
             for name in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"] {
                 sam.env_remove(name);
