@@ -444,7 +444,7 @@ async fn with_iam_only_signed_requests_get_in() {
     assert_eq!((&problem["type"], problem["title"].is_string()), (&json!("about:blank"), true), "{problem}");
     Description::of(&api).await; // which anyone may read
 
-    let sdk = house.stack.sdk().await.unwrap();
+    let sdk = Box::new(house.stack.sdk().await.unwrap());
     let signed = api.clone().with(Authorization::Signature { sdk, service: "execute-api" });
     let booking = book(&signed, &request).await;
     assert_eq!(booking.status, Status::Confirmed);

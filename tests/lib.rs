@@ -227,7 +227,7 @@ impl House {
 
     /// The local AWS without the SDK, which hides what may be secret and makes what is malformed impossible.
     pub async fn aws(&self, service: &'static str) -> Http {
-        let sdk = self.stack.sdk().await.unwrap();
+        let sdk = Box::new(self.stack.sdk().await.unwrap());
         let http = Http::new(self.stack.endpoint.as_deref().unwrap()).unwrap();
         http.with(Authorization::Signature { sdk, service })
     }

@@ -310,12 +310,12 @@ fn is_denied<T, E: std::error::Error>(answer: Result<T, E>) -> bool {
 /// Tries everything that programs do here, and worse, on everything that is there; and says what is denied and what is not.
 async fn try_all(house: &House, sdk: &SdkConfig) -> BTreeMap<(String, String), bool> {
     let mut denied = BTreeMap::new();
-    let (tables, queues, others) = resources();
     let dynamodb = aws_sdk_dynamodb::Client::new(sdk);
     let no_such_key = || AttributeValue::S("nobody".into());
-    for (logical, key) in tables {
+    for (logical, table) in resources("AWS::DynamoDB::Table") {
+        let key = list(&table["KeySchema"]).into_iter();
+        let names: Vec<_> = key.map(|key| key["AttributeName"].as_str().unwrap().to_owned()).collect();
         let table = house.stack.output(&format!("{logical}Name")).unwrap();
-        let names: Vec<String> = key;
         let item = || Some(names.iter().map(|name| (name.clone(), no_such_key())).collect());
         let never = "attribute_exists(nothing)"; // so that what is allowed does no harm
         let mut note = |action: &str, is_denied: bool| {
@@ -335,7 +335,7 @@ async fn try_all(house: &House, sdk: &SdkConfig) -> BTreeMap<(String, String), b
         note("Scan", is_denied(dynamodb.scan().table_name(table).limit(1).send().await));
     }
     let sqs = aws_sdk_sqs::Client::new(sdk);
-    for logical in queues {
+    for (logical, _) in resources("AWS::SQS::Queue") {
         let url = house.queue(&logical).await;
         let mut note = |action: &str, is_denied: bool| {
             denied.insert((format!("sqs:{action}"), logical.clone()), is_denied);
@@ -345,37 +345,21 @@ async fn try_all(house: &House, sdk: &SdkConfig) -> BTreeMap<(String, String), b
         note("ReceiveMessage", is_denied(receive.send().await));
         note("PurgeQueue", is_denied(sqs.purge_queue().queue_url(&url).send().await));
     }
-    for logical in others {
-        let (action, is_denied) = if logical == "EventsTopic" {
-            let sns = aws_sdk_sns::Client::new(sdk);
-            let topic = house.stack.output("EventsTopicArn").unwrap();
-            ("sns:Publish", is_denied(sns.publish().topic_arn(topic).message("{}").send().await))
-        } else {
-            let machine = house.stack.state_machine_arn().unwrap();
-            let start = aws_sdk_sfn::Client::new(sdk).start_execution().state_machine_arn(machine).input("{}");
-            ("states:StartExecution", is_denied(start.send().await))
-        };
-        denied.insert((action.to_owned(), logical), is_denied);
-    }
+    let topic = house.stack.output("EventsTopicArn").unwrap();
+    let publish = aws_sdk_sns::Client::new(sdk).publish().topic_arn(topic).message("{}");
+    denied.insert(("sns:Publish".to_owned(), "EventsTopic".to_owned()), is_denied(publish.send().await));
+    let machine = house.stack.state_machine_arn().unwrap();
+    let start = aws_sdk_sfn::Client::new(sdk).start_execution().state_machine_arn(machine).input("{}");
+    let started = ("states:StartExecution".to_owned(), "BookingStateMachine".to_owned());
+    denied.insert(started, is_denied(start.send().await));
     denied
 }
 
-/// The tables with their keys, the queues, and the rest.
-fn resources() -> (Vec<(String, Vec<String>)>, Vec<String>, Vec<String>) {
-    let (mut tables, mut queues, mut others) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, of) in template()["Resources"].as_mapping().unwrap() {
-        let name = name.as_str().unwrap().to_owned();
-        match of["Type"].as_str().unwrap() {
-            "AWS::DynamoDB::Table" => {
-                let key = list(&of["Properties"]["KeySchema"]).into_iter();
-                tables.push((name, key.map(|key| key["AttributeName"].as_str().unwrap().to_owned()).collect()));
-            }
-            "AWS::SQS::Queue" => queues.push(name),
-            "AWS::SNS::Topic" | "AWS::Serverless::StateMachine" => others.push(name),
-            _ => {}
-        }
-    }
-    (tables, queues, others)
+/// The template's resources of a type, by name.
+fn resources(kind: &str) -> Vec<(String, Yaml)> {
+    let template = template();
+    let all = template["Resources"].as_mapping().unwrap().iter().filter(|(_, of)| of["Type"] == kind);
+    all.map(|(name, of)| (name.as_str().unwrap().to_owned(), of["Properties"].clone())).collect()
 }
 
 #[tokio::test]

@@ -224,7 +224,7 @@ pub enum Authorization {
     /// By a signature with AWS credentials (Signature Version 4), as AWS_IAM wants it.
     Signature {
         /// Whose credentials, and in which region.
-        sdk: SdkConfig,
+        sdk: Box<SdkConfig>,
         /// What is called: `execute-api`, or another service by its signing name.
         service: &'static str,
     },

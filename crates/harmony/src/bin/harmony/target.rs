@@ -63,7 +63,7 @@ impl Options {
                     Some(stack) => stack.sdk().await?,
                     None => Stack::aws().await?,
                 };
-                Authorization::Signature { sdk, service: "execute-api" }
+                Authorization::Signature { sdk: Box::new(sdk), service: "execute-api" }
             }
             None => Authorization::None,
         };
