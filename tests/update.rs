@@ -13,7 +13,7 @@ use std::{
 use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, date, start_with, trip_of};
 use harmony::{
-    Client, ClientError, TripRequest,
+    Client, ClientError, LocalAws, Options, TripRequest,
     audit::Audit,
     client::{Authorization, fresh_key},
     scenarios::VARIANTS,
@@ -227,4 +227,36 @@ async fn users_of_a_pool_are_let_in_once_the_stack_is_told_to() {
     assert_eq!(ann.send("GET", &format!("/bookings/{}", ids[1]), &[], "").await.unwrap().status, 404, "bob's");
     let forged = api.with(Authorization::Token("eyJhbGciOiJub25lIn0.eyJzdWIiOiJhbm4ifQ.".into()));
     assert_eq!(forged.send("GET", &format!("/bookings/{}", ids[0]), &[], "").await.unwrap().status, 401);
+}
+
+#[tokio::test]
+async fn protected_tables_cannot_be_deleted_until_they_are_not_protected_any_more() {
+    let local = start_with("protected", &[("DeletionProtection", "ON")], &[]);
+    let house = House::of(local.stack()).await;
+    let tables = house.client.list_tables().send().await.unwrap();
+    assert_eq!(tables.table_names().len(), 8);
+    for table in tables.table_names() {
+        let refused = house.client.delete_table().table_name(table).send().await.unwrap_err();
+        let said = store::causes(&refused);
+        assert!(said.contains("protect"), "{table}: {said}");
+    }
+    update(&house, &[("DeletionProtection", "OFF")]).await;
+    for table in tables.table_names() {
+        house.client.delete_table().table_name(table).send().await.unwrap();
+    }
+}
+
+#[test]
+fn parameters_that_do_not_fit_are_refused_before_anything_is_made() {
+    for (parameter, value, why) in [
+        ("Authorization", "COGNITO", "Authorization COGNITO needs CognitoUserPoolArn"),
+        ("Authorization", "nobody", "Authorization"),
+        ("CorsOrigin", "trips.example.com", "CorsOrigin"),
+        ("ApiRateLimit", "0", "ApiRateLimit"),
+    ] {
+        let parameters = vec![(parameter.to_owned(), value.to_owned())];
+        let refused = LocalAws::start(Options { stack_name: "refused".into(), parameters, ..Options::default() });
+        let said = refused.expect_err("it has to be refused").to_string();
+        assert!(said.contains(why), "{parameter}={value}: {said}");
+    }
 }
