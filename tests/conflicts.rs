@@ -32,7 +32,7 @@ use end_to_end::{House, date, trip, trip_of};
 use harmony::{Stack, TripRequest, client::fresh_key};
 use jiff::{SignedDuration, Timestamp};
 use saga::{
-    BookingId, Leg, LegRequest, Money, Outcome, PaymentReference, Reason, Status, Step,
+    BookingId, Leg, LegRequest, Money, Outcome, PaymentReference, Reason, Step,
     booking::Trip,
     payment::{Prices, State},
 };
@@ -680,13 +680,29 @@ async fn each_step_has_one_effect_whichever_of_its_answers_is_lost() {
 async fn a_booking_whose_creation_was_not_answered_is_found_as_its_own() {
     let house = House::new().await;
     let header = Case::Confirm.booking(&house, &TripRequest::on(date())).await;
-    let wire = Wire::new(|sent| if sent.len() == 1 { Fate::IsAnsweredInVain } else { Fate::Passes });
-    let header = Header { booking_id: end_to_end::booking_id("create"), ..header };
     let traveller = saga::Traveller { name: "Ada".into(), email: "a@b".into() };
-    let created = wire.house(&house).await.intake().accept(&header, &traveller).await.unwrap();
-    let Commit::Found(found) = created else { panic!("the retry must meet what the first request has put there") };
-    assert_eq!((found.request_digest, found.status), (header.request_digest, Status::Pending));
-    assert_eq!(wire.sent().len(), 2);
+    // DynamoDB knows the token of the first request for ten minutes.
+    for (name, is_known) in [("known", true), ("forgotten", false)] {
+        let wire = Wire::new(move |sent| match (sent.len(), is_known) {
+            (1, _) => Fate::IsAnsweredInVain,
+            (_, true) => Fate::Passes,
+            (_, false) => Fate::PassesAsNew,
+        });
+        let header = Header { booking_id: end_to_end::booking_id(name), ..header.clone() };
+        match wire.house(&house).await.intake().accept(&header, &traveller).await.unwrap() {
+            Commit::Done => assert!(is_known, "the retry must meet what the first request has put there"),
+            Commit::Found(found) => {
+                assert!(!is_known);
+                assert_eq!(
+                    (found.request_digest, found.booking_id),
+                    (header.request_digest, header.booking_id.clone())
+                );
+            }
+        }
+        assert_eq!(wire.sent().len(), 2);
+        let traveller_of = house.intake().traveller(&header.booking_id).await.unwrap();
+        assert_eq!(traveller_of.as_ref(), Some(&traveller));
+    }
 }
 
 #[tokio::test]
