@@ -1,6 +1,6 @@
 # Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
 .DEFAULT_GOAL := help
-.PHONY: help demo test local localstack book show parked redrive audit down build faults prove deploy sam-local bench lint fuzz clean setup
+.PHONY: help demo test local localstack book show parked redrive audit compare down build faults prove deploy sam-local bench lint fuzz clean setup
 .NOTPARALLEL:
 
 FUNCTIONS := flight hotel car payment booking api reconciler
@@ -55,6 +55,9 @@ redrive: build ## put it back and wait until its bookings have ended (ARGS="--qu
 
 audit: build ## check all that the tables hold against what must always be true (ARGS="--all-ended")
 	@$(HARMONY) audit $(ARGS)
+
+compare: build .venv/local ## put the same load on every mode, in turns, and show what is different (ARGS="--rounds 5")
+	@$(HARMONY) compare $(ARGS)
 
 down: build ## stop the local AWS
 	@$(HARMONY) down

@@ -4,7 +4,8 @@
 //! ```text
 //!   local, localstack               start an AWS here, or deploy to one that runs
 //!     └─────▶ stack ──▶ loader      know what was deployed, put stock on sale
-//!               ├─────▶ client ──▶ scenarios ──▶ show, compare      book, follow, compare with what must come, render
+//!               ├─────▶ client ──▶ scenarios ──▶ show, side_by_side      book, follow, compare with what must come, render
+//!               ├─────▶ load              many travellers at once, and how long it takes them
 //!               ├─────▶ audit             hold the tables against what must always be true
 //!               ├─────▶ events            what functions are invoked with, and what they answer
 //!               └─────▶ dead_letters      look at what was given up, and put it back
@@ -12,15 +13,16 @@
 
 pub mod audit;
 pub mod client;
-pub mod compare;
 pub mod dead_letters;
 pub mod docker;
 pub mod events;
+pub mod load;
 pub mod loader;
 pub mod local;
 pub mod localstack;
 pub mod scenarios;
 pub mod show;
+pub mod side_by_side;
 pub mod stack;
 pub mod trip;
 

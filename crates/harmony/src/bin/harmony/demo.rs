@@ -11,11 +11,11 @@ use futures_util::{StreamExt, stream};
 use harmony::{
     Answer, Booking, Client, ClientError, Stack, TripRequest,
     client::fresh_key,
-    compare::{self, duration, once},
     loader::{DAYS, Stock, dates},
     local::root,
     scenarios::{self, Observed, Scenario, VARIANTS, check},
     show::{Look, line, render, wrap},
+    side_by_side::{self, duration, once},
     trip::today,
 };
 use jiff::{ToSpan, civil::Date};
@@ -224,7 +224,7 @@ fn scenario(nth: usize, outcomes: &[Outcome], look: Look) -> Result<()> {
         }
     } else {
         let sides: Vec<_> = outcomes.iter().map(|outcome| (outcome.variant, outcome.booking())).collect();
-        say(compare::render(&sides, look))?;
+        say(side_by_side::render(&sides, look))?;
     }
     Ok(say("")?)
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod booking;
+mod compare;
 mod dead_letters;
 mod demo;
 mod local;
@@ -52,6 +53,8 @@ enum Command {
     Redrive(dead_letters::Options),
     /// Check all that the tables hold against what must always be true
     Audit(audit::Options),
+    /// Put the same load on every mode, in turns, and show what is different
+    Compare(compare::Options),
     /// Put stock on sale, replacing what there was
     Load(stock::Options),
     /// Run the functions with `sam local`, in Docker, and check what they answer
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Command::Parked => wait_for(dead_letters::parked(&cli.target)),
         Command::Redrive(options) => wait_for(dead_letters::redrive(&cli.target, options)),
         Command::Audit(options) => wait_for(audit::audit(&cli.target, options)),
+        Command::Compare(options) => wait_for(compare::run(&options)),
         Command::Load(options) => wait_for(stock::load(&cli.target, options)),
         Command::SamLocal(options) => sam_local::run(&options),
     };

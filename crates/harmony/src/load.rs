@@ -1,0 +1,380 @@
+//! Load: travellers who book through the API, in a mix of trips that end well and trips that do not.
+//!
+//! - **Closed**: so many travellers, each of whom books again once the booking before was accepted. It finds out how much
+//!   there can be.
+//! - **Open**: so many requests a second, whatever becomes of those before, as travellers who know nothing of each other
+//!   do. Times count from when a request was due, and not from when the generator got round to it: an answer that comes
+//!   late makes all that wait behind it late, and nobody's wait is left out ("coordinated omission").
+//!
+//! Nobody asks how bookings are while the load lasts, as that would be load too. Afterwards their headers say when they
+//! ended, to the millisecond, by the services' clock.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use hdrhistogram::Histogram;
+use jiff::{SignedDuration, Timestamp, civil::Date};
+use saga::{BookingId, Leg, Status, StockLine, Variant};
+use store::{Headers, Journal, StockTable, StoreError};
+
+use crate::{Client, ClientError, Stack, StackError, TripRequest, loader};
+
+/// On how many dates trips start, so that bookings do not all want the same seats.
+const DATES: u16 = 50;
+/// How much of everything is on sale on each date.
+const PLENTY: u32 = 1_000_000;
+/// The hotel of the catalogue that never has a room.
+const FULL: &str = "nyc-annex";
+/// How many headers one look reads.
+const LOOK: usize = 100;
+/// How long to wait before another look at bookings that have not ended.
+const AGAIN: Duration = Duration::from_millis(250);
+/// How long to wait before a request is sent again that was not accepted.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Why there can be no load.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The stack is not this project's.
+    #[error(transparent)]
+    Stack(#[from] StackError),
+    /// DynamoDB did not answer, or refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The API refused what it should take.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A header cannot be read.
+    #[error("a booking's header cannot be read: {0}; `harmony audit` says more")]
+    Unreadable(String),
+    /// Bookings that should have ended did not.
+    #[error("{open} of {all} bookings have not ended within {} s: see `harmony audit`, and load less", within.as_secs())]
+    NotEnded {
+        /// How many have not.
+        open: usize,
+        /// Of how many.
+        all: usize,
+        /// How long they were given.
+        within: Duration,
+    },
+}
+
+/// What share of bookings cannot succeed, in percent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mix {
+    /// Their hotel is sold out.
+    pub sold_out: u8,
+    /// Their card is declined.
+    pub declined: u8,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self { sold_out: 10, declined: 10 }
+    }
+}
+
+/// How a booking must end, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It is confirmed.
+    Confirmed,
+    /// The hotel has no room.
+    SoldOut,
+    /// The card is declined.
+    Declined,
+}
+
+impl Mix {
+    /// What the n-th booking is: the same for each n, and evenly spread.
+    pub const fn nth(self, n: usize) -> Fate {
+        // 37 and 100 have no common divisor, so a hundred bookings in a row go through all percents once.
+        let percent = (n * 37 % 100) as u8; // below 100
+        if percent < self.sold_out {
+            Fate::SoldOut
+        } else if percent < self.sold_out.saturating_add(self.declined) {
+            Fate::Declined
+        } else {
+            Fate::Confirmed
+        }
+    }
+}
+
+/// The n-th request of a load.
+fn request(n: usize, variant: Variant, fate: Fate, first: Date) -> TripRequest {
+    let date = first.saturating_add(SignedDuration::from_hours(24 * (n as i64 % i64::from(DATES))));
+    let mut trip = TripRequest { variant, ..TripRequest::on(date) };
+    match fate {
+        Fate::Confirmed => {}
+        Fate::SoldOut => FULL.clone_into(&mut trip.hotel.hotel_id),
+        Fate::Declined => "tok_declined".clone_into(&mut trip.payment.token),
+    }
+    trip
+}
+
+/// How load is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Load {
+    /// By so many travellers at once, until so many bookings are made.
+    Closed {
+        /// Travellers.
+        travellers: usize,
+        /// Bookings.
+        bookings: usize,
+    },
+    /// At so many requests a second, for so long.
+    Open {
+        /// Requests a second.
+        rate: f64,
+        /// How long.
+        lasting: Duration,
+    },
+}
+
+/// A booking that was made.
+#[derive(Clone, Debug)]
+struct Made {
+    id: BookingId,
+    fate: Fate,
+    /// When its request was due.
+    due: Timestamp,
+    /// From then until it was accepted.
+    accepted: Duration,
+}
+
+/// What came of a load.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// From when a request was due until it was accepted, in microseconds.
+    pub accepted: Histogram<u64>,
+    /// From when a request was due until its booking had ended, in microseconds, by its fate.
+    pub ended: BTreeMap<Fate, Histogram<u64>>,
+    /// Bookings that ended otherwise than they must.
+    pub otherwise: Vec<(BookingId, Fate, Status)>,
+    /// Bookings that ended for each second from the first that was due to the last that ended.
+    pub per_second: f64,
+    /// The share of one core that this process used while the load lasted.
+    pub generator: f64,
+    /// How often a request had to be sent again.
+    pub repeated: usize,
+}
+
+/// Travellers of a stack.
+#[derive(Clone, Debug)]
+pub struct Travellers {
+    client: Client,
+    headers: Headers,
+    first: Date,
+}
+
+impl Travellers {
+    /// Travellers who book on this stack, on trips that start on this date or soon after.
+    pub async fn of(stack: &Stack, client: Client, first: Date) -> Result<Self, LoadError> {
+        let dynamodb = store::patient_client(&stack.sdk().await?);
+        Ok(Self { client, headers: Headers::new(dynamodb, stack.bookings_table()?), first })
+    }
+
+    /// Puts plenty on sale for them, replacing what there was on these dates. To be done once, before anybody books.
+    pub async fn seed(&self, stack: &Stack) -> Result<(), LoadError> {
+        let dynamodb = store::client(&stack.sdk().await?);
+        let journal = Journal::new(dynamodb.clone(), stack.journal_table()?, 1); // not written to here
+        let trip = TripRequest::on(self.first);
+        let dates = loader::dates(self.first, DATES + 3); // the last trip lasts three nights
+        let car = saga::booking::car_product(&trip.car.station_id, &trip.car.category);
+        let products = [
+            (Leg::Flight, trip.flight.flight_no, PLENTY),
+            (Leg::Hotel, trip.hotel.hotel_id, PLENTY),
+            (Leg::Hotel, FULL.to_owned(), 0),
+            (Leg::Car, car, PLENTY),
+        ];
+        for (leg, product, units) in products {
+            let table = StockTable::new(dynamodb.clone(), stack.stock_table(leg)?, journal.clone());
+            let lines: Vec<_> =
+                dates.iter().map(|date| StockLine { product: product.clone(), date: *date, units }).collect();
+            for batch in lines.chunks(25) {
+                table.seed(batch).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the load, waits until all its bookings have ended, and says how it went. `name` makes its requests others
+    /// than those of any other load; `made` is told of each booking that is made.
+    pub async fn make(
+        &self,
+        load: Load,
+        variant: Variant,
+        mix: Mix,
+        name: &str,
+        within: Duration,
+        made: impl Fn(usize),
+    ) -> Result<Measured, LoadError> {
+        let (started, used) = (Instant::now(), processor_time());
+        let repeated = AtomicUsize::new(0);
+        let (repeated, made) = (&repeated, &made);
+        let book = |n: usize, due: Option<Instant>| async move {
+            if let Some(due) = due {
+                tokio::time::sleep_until(due.into()).await;
+            }
+            let due = due.unwrap_or_else(Instant::now);
+            let at = Timestamp::now() - SignedDuration::try_from(due.elapsed()).unwrap_or_default();
+            let fate = mix.nth(n);
+            let request = request(n, variant, fate, self.first);
+            let id = self.accepted(&request, &format!("{name}-{n}"), repeated).await?;
+            made(1);
+            Ok::<_, LoadError>(Made { id, fate, due: at, accepted: due.elapsed() })
+        };
+        let all: Vec<Made> = match load {
+            Load::Closed { travellers, bookings } => {
+                stream::iter(0..bookings).map(|n| book(n, None)).buffer_unordered(travellers).try_collect().await?
+            }
+            Load::Open { rate, lasting } => {
+                let requests = (rate * lasting.as_secs_f64()) as usize;
+                let due = |n: usize| started + Duration::from_secs_f64(n as f64 / rate);
+                // All are under way from the start, and each waits until it is due.
+                stream::iter(0..requests)
+                    .map(|n| book(n, Some(due(n))))
+                    .buffer_unordered(requests.max(1))
+                    .try_collect()
+                    .await?
+            }
+        };
+        let lasted = started.elapsed();
+        let generator = (processor_time() - used).as_secs_f64() / lasted.as_secs_f64();
+        let ends = self.ends(&all, within).await?;
+        Ok(measured(&all, &ends, generator, repeated.load(Ordering::Relaxed)))
+    }
+
+    /// Sends a request until it is accepted, as a client does.
+    async fn accepted(&self, request: &TripRequest, key: &str, repeated: &AtomicUsize) -> Result<BookingId, LoadError> {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            match self.client.book_accepted(request, key).await {
+                Ok(accepted) => return Ok(accepted.booking_id),
+                Err(ClientError::NoAnswer { .. } | ClientError::Refused { status: 429 | 500.., .. })
+                    if Instant::now() < deadline =>
+                {
+                    repeated.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(RETRY).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// How and when these bookings ended.
+    async fn ends(&self, all: &[Made], within: Duration) -> Result<BTreeMap<String, (Status, Timestamp)>, LoadError> {
+        let deadline = Instant::now() + within;
+        let mut ends = BTreeMap::new();
+        let mut open: Vec<_> = all.iter().map(|made| made.id.clone()).collect();
+        while !open.is_empty() {
+            let looks =
+                stream::iter(open.chunks(LOOK).map(<[_]>::to_vec)).map(async |ids| self.headers.of_all(&ids).await);
+            let headers: Vec<_> = looks.buffered(4).try_collect().await?;
+            for header in headers.into_iter().flatten() {
+                let header = header.map_err(|error| LoadError::Unreadable(error.to_string()))?;
+                if matches!(header.status, Status::Confirmed | Status::Failed | Status::NeedsOperator) {
+                    ends.insert(header.booking_id.to_string(), (header.status, header.updated_at));
+                }
+            }
+            open.retain(|id| !ends.contains_key(id.as_str()));
+            if !open.is_empty() && Instant::now() >= deadline {
+                return Err(LoadError::NotEnded { open: open.len(), all: all.len(), within });
+            }
+            tokio::time::sleep(if open.is_empty() { Duration::ZERO } else { AGAIN }).await;
+        }
+        Ok(ends)
+    }
+}
+
+fn measured(all: &[Made], ends: &BTreeMap<String, (Status, Timestamp)>, generator: f64, repeated: usize) -> Measured {
+    let mut accepted = histogram();
+    let mut ended = BTreeMap::from([Fate::Confirmed, Fate::SoldOut, Fate::Declined].map(|fate| (fate, histogram())));
+    let (mut otherwise, mut last) = (Vec::new(), Timestamp::MIN);
+    let first = all.iter().map(|made| made.due).min().unwrap_or(Timestamp::MIN);
+    for made in all {
+        accepted.saturating_record(micros(made.accepted));
+        let Some((status, at)) = ends.get(made.id.as_str()) else { continue }; // all are there
+        last = last.max(*at);
+        let took = Duration::try_from(at.duration_since(made.due)).unwrap_or_default(); // a clock that is behind: zero
+        if let Some(histogram) = ended.get_mut(&made.fate) {
+            histogram.saturating_record(micros(took));
+        }
+        let expected = if made.fate == Fate::Confirmed { Status::Confirmed } else { Status::Failed };
+        if *status != expected {
+            otherwise.push((made.id.clone(), made.fate, *status));
+        }
+    }
+    let per_second = all.len() as f64 / last.duration_since(first).as_secs_f64().max(0.001);
+    Measured { accepted, ended, otherwise, per_second, generator, repeated }
+}
+
+/// From a microsecond to an hour, to three digits.
+fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 3).unwrap_or_else(|_| unreachable!()) // good bounds, seen by a test
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What this process has used of the processor, from <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>; zero
+/// where there is no such file.
+fn processor_time() -> Duration {
+    const TICKS_PER_SECOND: u64 = 100; // of Linux's interface, whatever the kernel's clock
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let ticks = after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
+    Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mix_is_kept_exactly_in_each_hundred_and_spread() {
+        let mix = Mix::default();
+        for hundred in 0..3 {
+            let fates: Vec<_> = (hundred * 100..hundred * 100 + 100).map(|n| mix.nth(n)).collect();
+            let count = |fate| fates.iter().filter(|each| **each == fate).count();
+            assert_eq!([Fate::Confirmed, Fate::SoldOut, Fate::Declined].map(count), [80, 10, 10]);
+            assert!(fates.windows(20).all(|some| some.iter().any(|fate| *fate != Fate::Confirmed)), "not spread");
+        }
+    }
+
+    #[test]
+    fn times_count_from_when_a_request_was_due() {
+        let id = |n: u8| BookingId::try_from(format!("{n:032x}")).unwrap();
+        let due = Timestamp::from_second(1_000).unwrap();
+        let made = |n, fate| Made { id: id(n), fate, due, accepted: Duration::from_millis(20) };
+        let end = |status, ms| (status, due + SignedDuration::from_millis(ms));
+        let ends = BTreeMap::from([
+            (id(1).to_string(), end(Status::Confirmed, 200)),
+            (id(2).to_string(), end(Status::Failed, 400)),
+            (id(3).to_string(), end(Status::Failed, 500)),
+        ]);
+        let all = [made(1, Fate::Confirmed), made(2, Fate::Declined), made(3, Fate::Confirmed)];
+        let measured = measured(&all, &ends, 0.1, 0);
+        assert_eq!(measured.accepted.max() / 1000, 20);
+        assert_eq!(measured.ended[&Fate::Confirmed].len(), 2);
+        assert!((199..=201).contains(&(measured.ended[&Fate::Confirmed].min() / 1000)));
+        assert_eq!(measured.otherwise, [(id(3), Fate::Confirmed, Status::Failed)]);
+        assert!((measured.per_second - 6.0).abs() < 0.01, "{}", measured.per_second);
+    }
+
+    #[test]
+    fn the_generator_sees_what_it_uses() {
+        let before = processor_time();
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let mut n = 0_u64;
+        while Instant::now() < deadline {
+            n = n.wrapping_mul(31).wrapping_add(1);
+        }
+        assert!(n > 0 && (!cfg!(target_os = "linux") || processor_time() > before));
+    }
+}
