@@ -38,7 +38,7 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Why there can be no load.
 #[derive(Debug, thiserror::Error)]
-pub enum LoadError {
+pub enum TravellersError {
     /// The stack is not this project's.
     #[error(transparent)]
     Stack(#[from] StackError),
@@ -173,13 +173,13 @@ pub struct Travellers {
 
 impl Travellers {
     /// Travellers who book on this stack, on trips that start on this date or soon after.
-    pub async fn of(stack: &Stack, client: Client, first: Date) -> Result<Self, LoadError> {
+    pub async fn of(stack: &Stack, client: Client, first: Date) -> Result<Self, TravellersError> {
         let dynamodb = store::patient_client(&stack.sdk().await?);
         Ok(Self { client, headers: Headers::new(dynamodb, stack.bookings_table()?), first })
     }
 
     /// Puts plenty on sale for them, replacing what there was on these dates. To be done once, before anybody books.
-    pub async fn seed(&self, stack: &Stack) -> Result<(), LoadError> {
+    pub async fn seed(&self, stack: &Stack) -> Result<(), TravellersError> {
         let dynamodb = store::client(&stack.sdk().await?);
         let journal = Journal::new(dynamodb.clone(), stack.journal_table()?, 1); // not written to here
         let trip = TripRequest::on(self.first);
@@ -212,7 +212,7 @@ impl Travellers {
         name: &str,
         within: Duration,
         made: impl Fn(usize),
-    ) -> Result<Measured, LoadError> {
+    ) -> Result<Measured, TravellersError> {
         let (started, used) = (Instant::now(), processor_time());
         let repeated = AtomicUsize::new(0);
         let (repeated, made) = (&repeated, &made);
@@ -226,7 +226,7 @@ impl Travellers {
             let request = request(n, variant, fate, self.first);
             let id = self.accepted(&request, &format!("{name}-{n}"), repeated).await?;
             made(1);
-            Ok::<_, LoadError>(Made { id, fate, due: at, accepted: due.elapsed() })
+            Ok::<_, TravellersError>(Made { id, fate, due: at, accepted: due.elapsed() })
         };
         let all: Vec<Made> = match load {
             Load::Closed { travellers, bookings } => {
@@ -250,7 +250,12 @@ impl Travellers {
     }
 
     /// Sends a request until it is accepted, as a client does.
-    async fn accepted(&self, request: &TripRequest, key: &str, repeated: &AtomicUsize) -> Result<BookingId, LoadError> {
+    async fn accepted(
+        &self,
+        request: &TripRequest,
+        key: &str,
+        repeated: &AtomicUsize,
+    ) -> Result<BookingId, TravellersError> {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             match self.client.book_accepted(request, key).await {
@@ -267,7 +272,11 @@ impl Travellers {
     }
 
     /// How and when these bookings ended.
-    async fn ends(&self, all: &[Made], within: Duration) -> Result<BTreeMap<String, (Status, Timestamp)>, LoadError> {
+    async fn ends(
+        &self,
+        all: &[Made],
+        within: Duration,
+    ) -> Result<BTreeMap<String, (Status, Timestamp)>, TravellersError> {
         let deadline = Instant::now() + within;
         let mut ends = BTreeMap::new();
         let mut open: Vec<_> = all.iter().map(|made| made.id.clone()).collect();
@@ -276,14 +285,14 @@ impl Travellers {
                 stream::iter(open.chunks(LOOK).map(<[_]>::to_vec)).map(async |ids| self.headers.of_all(&ids).await);
             let headers: Vec<_> = looks.buffered(4).try_collect().await?;
             for header in headers.into_iter().flatten() {
-                let header = header.map_err(|error| LoadError::Unreadable(error.to_string()))?;
+                let header = header.map_err(|error| TravellersError::Unreadable(error.to_string()))?;
                 if matches!(header.status, Status::Confirmed | Status::Failed | Status::NeedsOperator) {
                     ends.insert(header.booking_id.to_string(), (header.status, header.updated_at));
                 }
             }
             open.retain(|id| !ends.contains_key(id.as_str()));
             if !open.is_empty() && Instant::now() >= deadline {
-                return Err(LoadError::NotEnded { open: open.len(), all: all.len(), within });
+                return Err(TravellersError::NotEnded { open: open.len(), all: all.len(), within });
             }
             tokio::time::sleep(if open.is_empty() { Duration::ZERO } else { AGAIN }).await;
         }

@@ -111,12 +111,10 @@ impl Cloud {
         Self::Emulator { endpoint: endpoint.trim_end_matches('/').to_owned(), region }
     }
 
-    /// The SAM CLI: the one that `make deploy` has installed, or else the user's. An emulator gets the credentials that
+    /// The SAM CLI. An emulator gets the credentials that
     /// everybody uses there, whatever the environment has, so that no real ones go astray and no profile leads to AWS.
     pub fn sam(&self) -> Command {
-        let own = crate::local::root().map(|root| root.join(".venv-dev/bin/sam")).ok();
-        let mut sam = Command::new(own.filter(|own| own.exists()).unwrap_or_else(|| "sam".into()));
-        sam.env("SAM_CLI_TELEMETRY", "0");
+        let mut sam = sam();
         // It knows that name of it only.
         if let (Ok(region), None) = (env::var("AWS_REGION"), env::var_os("AWS_DEFAULT_REGION")) {
             sam.env("AWS_DEFAULT_REGION", region);
@@ -131,6 +129,14 @@ impl Cloud {
         }
         sam
     }
+}
+
+/// The SAM CLI: the one that `make deploy` has installed, or else the user's.
+pub fn sam() -> Command {
+    let own = crate::local::root().map(|root| root.join(".venv-dev/bin/sam")).ok();
+    let mut sam = Command::new(own.filter(|own| own.exists()).unwrap_or_else(|| "sam".into()));
+    sam.env("SAM_CLI_TELEMETRY", "0");
+    sam
 }
 
 /// The region on an emulator if none is said.

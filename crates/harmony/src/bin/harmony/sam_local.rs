@@ -26,7 +26,7 @@ use harmony::{
     loader::dates,
     local::{self, root},
     scenarios::VARIANTS,
-    stack::Running,
+    stack::{self, Running},
 };
 use saga::Status;
 use serde_json::{Value, json};
@@ -177,8 +177,7 @@ struct Sam {
 
 impl Sam {
     fn command(&self, arguments: &[&str]) -> Command {
-        let own = self.root.join(".venv-dev/bin/sam");
-        let mut command = Command::new(if own.exists() { own } else { "sam".into() });
+        let mut command = stack::sam();
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
             command.env_remove(name);
         }
@@ -186,7 +185,6 @@ impl Sam {
         command.env("AWS_DEFAULT_REGION", self.region.as_deref().unwrap_or("eu-central-1"));
         // SAM asks STS which account this is, and waits for seconds where nobody answers. No matter: it goes on without.
         command.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9").env("AWS_MAX_ATTEMPTS", "1");
-        command.env("SAM_CLI_TELEMETRY", "0");
         command.args(["local"]).args(arguments).arg("--env-vars").arg(&self.env_vars);
         command.args(["--add-host", ADD_HOST, "--skip-pull-image"]).current_dir(&self.root);
         // A group of its own: Ctrl-C in a terminal then reaches this process only, which ends the others in order.
