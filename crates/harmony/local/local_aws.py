@@ -36,6 +36,8 @@ import uuid
 import zipfile
 from pathlib import Path
 
+import meter
+
 MINISTACK = "1.5.33"  # The patches replace private functions, which any other version may have changed.
 REGION = "eu-central-1"
 # Of the caller's environment only this gets through: a profile, a proxy or a service's own endpoint would lead
@@ -197,10 +199,39 @@ def integration(original, resource, arguments):
         asked = "sqs:SendMessage", service("sqs")._get_q(arguments["QueueUrl"])["attributes"]["QueueArn"]
     else:
         return original(resource, arguments)
+    if kind == "lambda:invoke" and Outage.refuses():
+        error = {"throttle": "TooManyRequestsException", "denial": "AccessDeniedException"}[Outage.kind]
+        raise service("stepfunctions")._ExecutionError(f"Lambda.{error}", "Refused, as an outage was ordered")
     if not role_may(EXECUTION_ROLE.get(), *asked):
         error = f"{kind.split(':')[0].capitalize()}.AccessDeniedException"
         raise service("stepfunctions")._ExecutionError(error, f"{EXECUTION_ROLE.get()} may not do {' on '.join(asked)}")
     return original(resource, arguments)
+
+
+# ---------------------------------------------------------------- an outage, which whoever started this may order
+class Outage:
+    """A share of what the state machine asks of functions, and of what anybody publishes to a topic, is refused: as a
+    throttle, or for want of permission. Ordered by a line of JSON on stdin: {"refuse": share, "as": "throttle" | "denial"}.
+    """
+
+    share, kind = 0.0, "denial"
+
+    @classmethod
+    def order(cls, line):
+        cls.share, cls.kind = line["refuse"], line["as"]
+
+    @classmethod
+    def refuses(cls):
+        return random.random() < cls.share
+
+
+@around
+def publish(original, data):
+    """What a program publishes."""
+    if not Outage.refuses():
+        return original(data)
+    code, status = {"throttle": ("Throttled", 429), "denial": ("AuthorizationError", 403)}[Outage.kind]
+    return service("sns")._error(code, "Refused, as an outage was ordered", status)
 
 
 # ---------------------------------------------------------------- patches: asynchronous invocation
@@ -319,7 +350,7 @@ def deliver(role, arn, document, title=None, attributes=None):
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
     kind = arn.split(":")[2]
     try:
-        if not role_may(role, DELIVERY[kind], arn):
+        if not role_may(role, DELIVERY[kind], arn) or kind == "sns" and Outage.refuses():
             raise PermissionError(f"{role} may not do {DELIVERY[kind]}")
         if kind == "sqs":
             queue = service("sqs")._queue_by_arn(arn)
@@ -519,6 +550,7 @@ PATCHES = (
     ("ministack.services.sns", "_deliver_to_lambda", instead(subscribed_function)),
     ("ministack.services.sns", "_deliver_to_sqs", subscribed_queue),
     ("ministack.services.sns", "_deliver_to_sqs", one_at_a_time),
+    ("ministack.services.sns", "_publish", publish),
     ("ministack.services.sqs", "_HANDLERS", queue_actions),
     ("ministack.services.sqs", "_act_send_message", one_at_a_time),
     ("ministack.services.sqs", "_collect_msgs", one_at_a_time),
@@ -638,6 +670,7 @@ def arguments():
     parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="of this machine; default: loopback")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--log", default=os.devnull, metavar="FILE", help="for MiniStack's log; default: nowhere")
+    parser.add_argument("--work", metavar="FILE", help="for a line of JSON for each piece of work (see meter.py)")
     parser.add_argument("--functions", type=Path, metavar="DIR", help="with a folder for each; default: target/lambda")
     parser.add_argument("--parameter", type=key_and_value, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-stdin-watch", action="store_true", help="do not end when stdin does")
@@ -655,7 +688,7 @@ def set_environment(endpoint, address, scratch):
     os.environ["TMPDIR"] = tempfile.tempdir = scratch
 
 
-def serve(listener, then):
+def serve(listener, then, work=None):
     """MiniStack's own main() without its pid file and signal handlers."""
     with contextlib.suppress(OSError, ValueError):  # Every function instance takes four descriptors.
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -665,7 +698,7 @@ def serve(listener, then):
     import hypercorn.config
     from ministack import app
 
-    for module, name, patch in PATCHES:
+    for module, name, patch in (*PATCHES, *(meter.Meter(work).patches() if work else ())):
         module = importlib.import_module(module)
         setattr(module, name, patch(getattr(module, name)))
     # Not earlier: MiniStack's modules import each other in circles, which only one thread at a time may enter.
@@ -698,8 +731,8 @@ def main():
         stop(1, scratch)
 
     def watch_stdin():
-        while os.read(0, 4096):
-            pass
+        for line in sys.stdin:
+            Outage.order(json.loads(line))
         stop(0, scratch)
 
     def bring_up():
@@ -728,7 +761,7 @@ def main():
         set_environment(endpoint, listener.getsockname(), scratch)
         if not args.no_stdin_watch:
             threading.Thread(target=watch_stdin, daemon=True).start()
-        serve(listener, bring_up)
+        serve(listener, bring_up, args.work)
     except Exception as error:
         fail(error)
 

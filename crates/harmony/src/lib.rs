@@ -5,7 +5,7 @@
 //!   local, localstack               start an AWS here, or deploy to one that runs
 //!     └─────▶ stack ──▶ loader      know what was deployed, put stock on sale
 //!               ├─────▶ client ──▶ scenarios ──▶ show, side_by_side      book, follow, compare with what must come, render
-//!               ├─────▶ load              many travellers at once, and how long it takes them
+//!               ├─────▶ load ──▶ comparison          many travellers at once; how the modes differ
 //!               ├─────▶ audit             hold the tables against what must always be true
 //!               ├─────▶ events            what functions are invoked with, and what they answer
 //!               └─────▶ dead_letters      look at what was given up, and put it back
@@ -13,6 +13,7 @@
 
 pub mod audit;
 pub mod client;
+pub mod comparison;
 pub mod dead_letters;
 pub mod docker;
 pub mod events;

@@ -36,6 +36,9 @@ const AGAIN: Duration = Duration::from_millis(250);
 /// How long to wait before a request is sent again that was not accepted.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// How long a request is sent again that is not accepted.
+const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Why there can be no load.
 #[derive(Debug, thiserror::Error)]
 pub enum TravellersError {
@@ -87,6 +90,31 @@ pub enum Fate {
     SoldOut,
     /// The card is declined.
     Declined,
+    /// It is confirmed, after the payment provider has failed twice.
+    Flaky,
+}
+
+impl Fate {
+    /// All there are.
+    pub const ALL: [Self; 4] = [Self::Confirmed, Self::SoldOut, Self::Declined, Self::Flaky];
+
+    /// In a few words.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::SoldOut => "hotel sold out",
+            Self::Declined => "card declined",
+            Self::Flaky => "confirmed, provider failed twice",
+        }
+    }
+
+    /// The status that it must end with.
+    pub const fn status(self) -> Status {
+        match self {
+            Self::Confirmed | Self::Flaky => Status::Confirmed,
+            Self::SoldOut | Self::Declined => Status::Failed,
+        }
+    }
 }
 
 impl Mix {
@@ -112,6 +140,7 @@ fn request(n: usize, variant: Variant, fate: Fate, first: Date) -> TripRequest {
         Fate::Confirmed => {}
         Fate::SoldOut => FULL.clone_into(&mut trip.hotel.hotel_id),
         Fate::Declined => "tok_declined".clone_into(&mut trip.payment.token),
+        Fate::Flaky => "tok_flaky".clone_into(&mut trip.payment.token),
     }
     trip
 }
@@ -140,10 +169,32 @@ pub enum Load {
 struct Made {
     id: BookingId,
     fate: Fate,
-    /// When its request was due.
     due: Timestamp,
-    /// From then until it was accepted.
     accepted: Duration,
+}
+
+/// A booking that has ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Its name.
+    pub id: BookingId,
+    /// How it had to end.
+    pub fate: Fate,
+    /// When its request was due.
+    pub due: Timestamp,
+    /// From then until it was accepted.
+    pub accepted: Duration,
+    /// How it ended.
+    pub status: Status,
+    /// When, by the services' clock.
+    pub at: Timestamp,
+}
+
+impl Ended {
+    /// From when its request was due until it had ended.
+    pub fn took(&self) -> Duration {
+        Duration::try_from(self.at.duration_since(self.due)).unwrap_or_default() // a clock that is behind: zero
+    }
 }
 
 /// What came of a load.
@@ -153,14 +204,32 @@ pub struct Measured {
     pub accepted: Histogram<u64>,
     /// From when a request was due until its booking had ended, in microseconds, by its fate.
     pub ended: BTreeMap<Fate, Histogram<u64>>,
-    /// Bookings that ended otherwise than they must.
-    pub otherwise: Vec<(BookingId, Fate, Status)>,
+    /// All its bookings.
+    pub bookings: Vec<Ended>,
     /// Bookings that ended for each second from the first that was due to the last that ended.
     pub per_second: f64,
-    /// The share of one core that this process used while the load lasted.
-    pub generator: f64,
+    /// What share of one core was used while the load lasted.
+    pub used: Used,
     /// How often a request had to be sent again.
     pub repeated: usize,
+}
+
+impl Measured {
+    /// Bookings that ended otherwise than they must.
+    pub fn otherwise(&self) -> impl Iterator<Item = &Ended> {
+        self.bookings.iter().filter(|booking| booking.status != booking.fate.status())
+    }
+}
+
+/// Shares of one core.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Used {
+    /// By this process.
+    pub generator: f64,
+    /// By the local AWS itself; zero on AWS.
+    pub local_aws: f64,
+    /// By the functions that it runs; zero on AWS.
+    pub functions: f64,
 }
 
 /// Travellers of a stack.
@@ -169,13 +238,14 @@ pub struct Travellers {
     client: Client,
     headers: Headers,
     first: Date,
+    local_aws: Option<u32>,
 }
 
 impl Travellers {
     /// Travellers who book on this stack, on trips that start on this date or soon after.
     pub async fn of(stack: &Stack, client: Client, first: Date) -> Result<Self, TravellersError> {
         let dynamodb = store::patient_client(&stack.sdk().await?);
-        Ok(Self { client, headers: Headers::new(dynamodb, stack.bookings_table()?), first })
+        Ok(Self { client, headers: Headers::new(dynamodb, stack.bookings_table()?), first, local_aws: stack.pid })
     }
 
     /// Puts plenty on sale for them, replacing what there was on these dates. To be done once, before anybody books.
@@ -208,12 +278,13 @@ impl Travellers {
         &self,
         load: Load,
         variant: Variant,
-        mix: Mix,
+        fate: impl Fn(usize) -> Fate,
         name: &str,
         within: Duration,
         made: impl Fn(usize),
     ) -> Result<Measured, TravellersError> {
-        let (started, used) = (Instant::now(), processor_time());
+        let (started, before) = (Instant::now(), self.processor_times());
+        let fate = &fate;
         let repeated = AtomicUsize::new(0);
         let (repeated, made) = (&repeated, &made);
         let book = |n: usize, due: Option<Instant>| async move {
@@ -222,7 +293,7 @@ impl Travellers {
             }
             let due = due.unwrap_or_else(Instant::now);
             let at = Timestamp::now() - SignedDuration::try_from(due.elapsed()).unwrap_or_default();
-            let fate = mix.nth(n);
+            let fate = fate(n);
             let request = request(n, variant, fate, self.first);
             let id = self.accepted(&request, &format!("{name}-{n}"), repeated).await?;
             made(1);
@@ -243,10 +314,22 @@ impl Travellers {
                     .await?
             }
         };
-        let lasted = started.elapsed();
-        let generator = (processor_time() - used).as_secs_f64() / lasted.as_secs_f64();
+        let (lasted, after) = (started.elapsed(), self.processor_times());
+        let [generator, local_aws, functions] =
+            [0, 1, 2].map(|of: usize| after[of].saturating_sub(before[of]).as_secs_f64() / lasted.as_secs_f64());
         let ends = self.ends(&all, within).await?;
-        Ok(measured(&all, &ends, generator, repeated.load(Ordering::Relaxed)))
+        let used = Used { generator, local_aws, functions };
+        Ok(measured(&all, &ends, used, repeated.load(Ordering::Relaxed)))
+    }
+
+    /// What has been used of the processor by this process, the local AWS, and its functions.
+    fn processor_times(&self) -> [Duration; 3] {
+        let Some(local_aws) = self.local_aws else { return [processor_time("self"), Duration::ZERO, Duration::ZERO] };
+        // Each thread has children of its own.
+        let threads = std::fs::read_dir(format!("/proc/{local_aws}/task")).into_iter().flatten().flatten();
+        let children = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
+        let functions = children.flat_map(|ids| ids.split_whitespace().map(processor_time).collect::<Vec<_>>()).sum();
+        [processor_time("self"), processor_time(&local_aws.to_string()), functions]
     }
 
     /// Sends a request until it is accepted, as a client does.
@@ -256,7 +339,7 @@ impl Travellers {
         key: &str,
         repeated: &AtomicUsize,
     ) -> Result<BookingId, TravellersError> {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = Instant::now() + PATIENCE;
         loop {
             match self.client.book_accepted(request, key).await {
                 Ok(accepted) => return Ok(accepted.booking_id),
@@ -300,26 +383,22 @@ impl Travellers {
     }
 }
 
-fn measured(all: &[Made], ends: &BTreeMap<String, (Status, Timestamp)>, generator: f64, repeated: usize) -> Measured {
-    let mut accepted = histogram();
-    let mut ended = BTreeMap::from([Fate::Confirmed, Fate::SoldOut, Fate::Declined].map(|fate| (fate, histogram())));
-    let (mut otherwise, mut last) = (Vec::new(), Timestamp::MIN);
-    let first = all.iter().map(|made| made.due).min().unwrap_or(Timestamp::MIN);
-    for made in all {
-        accepted.saturating_record(micros(made.accepted));
-        let Some((status, at)) = ends.get(made.id.as_str()) else { continue }; // all are there
-        last = last.max(*at);
-        let took = Duration::try_from(at.duration_since(made.due)).unwrap_or_default(); // a clock that is behind: zero
-        if let Some(histogram) = ended.get_mut(&made.fate) {
-            histogram.saturating_record(micros(took));
-        }
-        let expected = if made.fate == Fate::Confirmed { Status::Confirmed } else { Status::Failed };
-        if *status != expected {
-            otherwise.push((made.id.clone(), made.fate, *status));
-        }
+fn measured(all: &[Made], ends: &BTreeMap<String, (Status, Timestamp)>, used: Used, repeated: usize) -> Measured {
+    let ended = |made: &Made| {
+        let (status, at) = *ends.get(made.id.as_str())?; // all are there
+        let Made { id, fate, due, accepted } = made.clone();
+        Some(Ended { id, fate, due, accepted, status, at })
+    };
+    let bookings: Vec<_> = all.iter().filter_map(ended).collect();
+    let (mut accepted, mut ended) = (histogram(), BTreeMap::new());
+    for booking in &bookings {
+        accepted.saturating_record(micros(booking.accepted));
+        ended.entry(booking.fate).or_insert_with(histogram).saturating_record(micros(booking.took()));
     }
-    let per_second = all.len() as f64 / last.duration_since(first).as_secs_f64().max(0.001);
-    Measured { accepted, ended, otherwise, per_second, generator, repeated }
+    let first = bookings.iter().map(|booking| booking.due).min().unwrap_or_default();
+    let last = bookings.iter().map(|booking| booking.at).max().unwrap_or_default();
+    let per_second = bookings.len() as f64 / last.duration_since(first).as_secs_f64().max(0.001);
+    Measured { accepted, ended, bookings, per_second, used, repeated }
 }
 
 /// From a microsecond to an hour, to three digits.
@@ -331,11 +410,11 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What this process has used of the processor, from <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>; zero
+/// What a process has used of the processor, from <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>; zero
 /// where there is no such file.
-fn processor_time() -> Duration {
+fn processor_time(process: &str) -> Duration {
     const TICKS_PER_SECOND: u64 = 100; // of Linux's interface, whatever the kernel's clock
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let ticks = after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
     Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)
@@ -368,22 +447,22 @@ mod tests {
             (id(3).to_string(), end(Status::Failed, 500)),
         ]);
         let all = [made(1, Fate::Confirmed), made(2, Fate::Declined), made(3, Fate::Confirmed)];
-        let measured = measured(&all, &ends, 0.1, 0);
+        let measured = measured(&all, &ends, Used::default(), 0);
         assert_eq!(measured.accepted.max() / 1000, 20);
         assert_eq!(measured.ended[&Fate::Confirmed].len(), 2);
         assert!((199..=201).contains(&(measured.ended[&Fate::Confirmed].min() / 1000)));
-        assert_eq!(measured.otherwise, [(id(3), Fate::Confirmed, Status::Failed)]);
+        assert_eq!(measured.otherwise().map(|booking| &booking.id).collect::<Vec<_>>(), [&id(3)]);
         assert!((measured.per_second - 6.0).abs() < 0.01, "{}", measured.per_second);
     }
 
     #[test]
     fn the_generator_sees_what_it_uses() {
-        let before = processor_time();
+        let before = processor_time("self");
         let deadline = Instant::now() + Duration::from_millis(300);
         let mut n = 0_u64;
         while Instant::now() < deadline {
             n = n.wrapping_mul(31).wrapping_add(1);
         }
-        assert!(n > 0 && (!cfg!(target_os = "linux") || processor_time() > before));
+        assert!(n > 0 && (!cfg!(target_os = "linux") || processor_time("self") > before));
     }
 }

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     env, fs,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -84,6 +84,8 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Where the log goes, the functions' lines included; without it, nowhere.
     pub log: Option<PathBuf>,
+    /// Where each piece of its work is noted, as [`crate::work`] reads it; without it, nowhere.
+    pub work: Option<PathBuf>,
     /// The address of this machine to listen on.
     pub bind: IpAddr,
     /// The port to listen on; without it, a free one.
@@ -99,6 +101,7 @@ impl Default for Options {
             parameters: Vec::new(),
             env: Vec::new(),
             log: None,
+            work: None,
             bind: Ipv4Addr::LOCALHOST.into(),
             port: None,
             functions: None,
@@ -153,6 +156,9 @@ impl LocalAws {
             }
             command.arg("--log").arg(std::path::absolute(log).unwrap_or_else(|_| log.clone()));
         }
+        if let Some(work) = &options.work {
+            command.arg("--work").arg(std::path::absolute(work).unwrap_or_else(|_| work.clone()));
+        }
         command.args(["--bind", &options.bind.to_string()]);
         if let Some(port) = options.port {
             command.args(["--port", &port.to_string()]);
@@ -198,6 +204,13 @@ impl LocalAws {
     /// What is deployed.
     pub fn stack(&self) -> &Stack {
         &self.stack
+    }
+
+    /// From now on a share of what coordinators do is refused, as a `throttle` or a `denial`; zero ends that.
+    pub fn refuse(&mut self, share: f64, how: &str) -> std::io::Result<()> {
+        let order = serde_json::json!({"refuse": share, "as": how});
+        let Some(lifeline) = &mut self.launcher.lifeline else { return Ok(()) }; // it is there until the end
+        writeln!(lifeline, "{order}")
     }
 
     /// Whether the launcher is still there. It ends early only if somebody kills it.

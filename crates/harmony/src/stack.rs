@@ -11,7 +11,7 @@ use std::{
 };
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+use aws_sdk_dynamodb::config::{AppName, Credentials, SharedCredentialsProvider};
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, rustls_provider::CryptoMode},
@@ -293,6 +293,7 @@ impl Stack {
             .endpoint_url(endpoint)
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .http_client(Builder::new().build_http())
+            .app_name(AppName::new(env!("CARGO_PKG_NAME")).unwrap_or_else(|_| unreachable!())) // letters only
             .build())
     }
 }

@@ -1,23 +1,32 @@
-//! `harmony compare`: the same load in every mode, in turns, and what is different.
+//! `harmony compare`: orchestration or choreography, measured.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
-use clap::Args;
-use comfy_table::{CellAlignment, Table, presets::ASCII_MARKDOWN};
+use clap::{Args, ValueEnum};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use harmony::{
-    Client, LocalAws, Stack,
-    audit::{
-        Audit, Ends,
-        whole::{Finding, Reading},
-    },
+    Client, Stack,
     client::fresh_key,
+    comparison::{
+        ComparisonError, Mode,
+        explanation::explanations,
+        local_aws,
+        outage::{self, Plan, suffer},
+        report::{Measurements, Ratio, Report, Turn, difference},
+        violations,
+        work::{self, Notes},
+    },
     load::{Fate, Load, Measured, Mix, Travellers},
-    local::{self, root},
+    local::root,
     trip::today,
 };
-use hdrhistogram::Histogram;
 use jiff::{Timestamp, ToSpan};
-use saga::Variant;
 
 use crate::{
     Result,
@@ -26,14 +35,17 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// The stack on AWS with WorkflowType STANDARD, for the orchestrated and the choreographed mode [default: a local AWS]
+    /// The stack on AWS with WorkflowType STANDARD, for the load [default: a local AWS]
     #[arg(long, value_name = "STACK", requires = "express")]
     standard: Option<String>,
     /// The stack on AWS with WorkflowType EXPRESS
     #[arg(long, value_name = "STACK", requires = "standard")]
     express: Option<String>,
+    /// Measure only this, once or several times [default: everything]
+    #[arg(long, value_name = "PART")]
+    only: Vec<Part>,
     /// How often each mode has its turn
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
     /// Travellers who book at once, one trip after the other
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -53,9 +65,31 @@ pub struct Options {
     /// What percentage of the cards is declined
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=50))]
     declined: u8,
-    /// The folder for the summary [default: target/comparison]
+    /// How many bookings of each kind to count the work of
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    counted: u16,
+    /// How many seconds each outage lasts
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=600))]
+    outage: u16,
+    /// The folder for the report [default: target/comparison]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// The ratios.json of another run, to say how far the two are apart
+    #[arg(long, value_name = "FILE")]
+    before: Option<PathBuf>,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// What is done for a booking, and what it costs: on a local AWS, wherever the load is
+    Work,
+    /// How long bookings take, and how many there can be
+    Load,
+    /// What becomes of them while the coordinator is out of order: on a local AWS
+    Outages,
+    /// How many questions explain a failure: on a local AWS
+    Explanations,
 }
 
 fn rate(text: &str) -> std::result::Result<f64, String> {
@@ -69,101 +103,177 @@ fn rate(text: &str) -> std::result::Result<f64, String> {
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How many bookings each mode is warmed up with: each function has an instance then.
 const WARM_UP: usize = 16;
-
-/// A way to carry bookings out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Mode {
-    Choreographed,
-    Standard,
-    Express,
-}
-
-impl Mode {
-    const ALL: [Self; 3] = [Self::Choreographed, Self::Standard, Self::Express];
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Choreographed => "choreographed",
-            Self::Standard => "orchestrated, STANDARD",
-            Self::Express => "orchestrated, EXPRESS",
-        }
-    }
-
-    const fn variant(self) -> Variant {
-        match self {
-            Self::Choreographed => Variant::Choreographed,
-            Self::Standard | Self::Express => Variant::Orchestrated,
-        }
-    }
-}
-
-/// The stacks, and what runs them.
-struct Stacks {
-    standard: Stack,
-    express: Stack,
-    _local: Vec<LocalAws>, // run as long as this value lives
-}
-
-impl Stacks {
-    fn of(options: &Options) -> Result<Self> {
-        if let (Some(standard), Some(express)) = (&options.standard, &options.express) {
-            let (standard, express) = (Stack::deployed(standard)?, Stack::deployed(express)?);
-            return Ok(Self { standard, express, _local: Vec::new() });
-        }
-        let _progress = Progress::of("starting two local AWS");
-        let start = |name: &str, workflow: &str| {
-            let parameters = [("WorkflowType", workflow), ("ApiRateLimit", "10000"), ("ApiBurstLimit", "5000")];
-            let parameters = parameters.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-            let log = Some(root()?.join(format!(".harmony/{name}.log")));
-            LocalAws::start(local::Options { stack_name: name.into(), parameters, log, ..local::Options::default() })
-        };
-        let local = vec![start("standard", "STANDARD")?, start("express", "EXPRESS")?];
-        let [standard, express] = [0, 1].map(|nth: usize| local.get(nth).map(|aws| aws.stack().clone()));
-        let (Some(standard), Some(express)) = (standard, express) else { return Err("there are two".into()) };
-        Ok(Self { standard, express, _local: local })
-    }
-
-    const fn stack(&self, mode: Mode) -> &Stack {
-        match mode {
-            Mode::Choreographed | Mode::Standard => &self.standard,
-            Mode::Express => &self.express,
-        }
-    }
-}
-
-/// What was measured of a mode in all turns.
-#[derive(Default)]
-struct Figures {
-    turns: Vec<Turn>,
-}
-
-/// One turn: the closed load, then the open one.
-struct Turn {
-    closed: Measured,
-    open: Measured,
-}
+/// How many outages are measured at once. Each has a local AWS of its own, on which there is little to do.
+const OUTAGES_AT_ONCE: usize = 3;
 
 pub async fn run(options: &Options) -> Result<ExitCode> {
     let folder = match &options.out {
         Some(folder) => folder.clone(),
         None => root()?.join("target/comparison"),
     };
-    fs::create_dir_all(&folder).map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
-    let stacks = Stacks::of(options)?;
-    let mix = Mix { sold_out: options.sold_out, declined: options.declined };
-    let first = today().saturating_add(30.days());
-    let mut travellers = BTreeMap::new();
-    for mode in Mode::ALL {
-        let stack = stacks.stack(mode);
-        travellers.insert(mode, Travellers::of(stack, Client::new(&stack.api_url)?, first).await?);
+    let plots = folder.join("comparison");
+    fs::create_dir_all(&plots).map_err(|error| format!("{} cannot be made: {error}", plots.display()))?;
+    let before = options.before.as_deref().map(ratios).transpose()?;
+
+    let wanted = |part| options.only.is_empty() || options.only.contains(&part);
+    let mut measured = Measurements {
+        about: about(options),
+        mix: Mix { sold_out: options.sold_out, declined: options.declined },
+        turns: BTreeMap::new(),
+        counted: Vec::new(),
+        suffered: Vec::new(),
+        explanations: Vec::new(),
+        violations: Vec::new(),
+    };
+    if wanted(Part::Work) {
+        count_work(options, &folder, &mut measured).await?;
     }
-    for mode in [Mode::Standard, Mode::Express] {
-        if let Some(travellers) = travellers.get(&mode) {
-            travellers.seed(stacks.stack(mode)).await?;
-        }
+    if wanted(Part::Load) {
+        put_load(options, &mut measured).await?;
+    }
+    if wanted(Part::Outages) {
+        outages(options, &mut measured).await?;
+    }
+    if wanted(Part::Explanations) {
+        let _progress = Progress::of("failing a booking in each variant, and finding out why");
+        measured.explanations = explanations().await?;
     }
 
+    let report = measured.report()?;
+    write(&folder, &report)?;
+    say(&report.markdown)?;
+    let violations = measured.violations.iter().chain(measured.suffered.iter().flat_map(|each| &each.violations));
+    let violations: Vec<_> = violations.collect();
+    violations.iter().try_for_each(say)?;
+    if let Some(before) = before {
+        let (table, most) = difference(&report.ratios, &before);
+        say(format!("{table}\n\nThe two runs are at most {:.0}% apart.", most * 100.0))?;
+    }
+    say(format!("The page is {}", folder.join("report.html").display()))?;
+    let turns = measured.turns.values().flatten();
+    let otherwise = turns.map(|turn| turn.closed.otherwise().count() + turn.open.otherwise().count()).sum::<usize>();
+    Ok(if violations.is_empty() && otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn write(folder: &Path, report: &Report) -> Result<()> {
+    let put = |name: &str, text: &str| {
+        let path = folder.join(name);
+        fs::write(&path, text).map_err(|error| format!("{} cannot be written: {error}", path.display()))
+    };
+    put("report.html", &report.html)?;
+    put("summary.md", &report.markdown)?;
+    put("ratios.json", &format!("{}\n", serde_json::to_string_pretty(&report.ratios)?))?;
+    for (name, plot) in &report.plots {
+        put(&format!("comparison/{name}"), plot)?;
+    }
+    Ok(())
+}
+
+fn ratios(path: &Path) -> Result<Vec<Ratio>> {
+    let text = fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    Ok(serde_json::from_slice(&text).map_err(|error| format!("{} holds no ratios: {error}", path.display()))?)
+}
+
+/// What is run, on what, when.
+fn about(options: &Options) -> Vec<(&'static str, String)> {
+    let first = |path: &str, key: &str| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(key).map(str::to_owned)).unwrap_or_default();
+        line.trim_matches(|c: char| c.is_whitespace() || c == ':' || c == '=' || c == '"').to_owned()
+    };
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output().ok();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    let python = said(".venv/bin/python", &["-c", "import importlib.metadata as m; print(m.version('ministack'))"]);
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let load = match &options.standard {
+        Some(_) => "two stacks on AWS",
+        None => "two local AWS in turns, on the machine of the generator",
+    };
+    vec![
+        ("date", Timestamp::now().strftime("%F %R UTC").to_string()),
+        ("command", format!("harmony {}", arguments.join(" "))),
+        ("load", load.into()),
+        (
+            "loads",
+            format!(
+                "{} rounds; closed: {} travellers, {} bookings a turn; open: {} a second for {} s; {}% sold out, {}% declined",
+                options.rounds,
+                options.travellers,
+                options.bookings,
+                options.rate,
+                options.seconds,
+                options.sold_out,
+                options.declined
+            ),
+        ),
+        ("machine", format!("{cores} cores, {}, {}", first("/proc/cpuinfo", "model name"), first("/etc/os-release", "PRETTY_NAME"))),
+        (
+            "versions",
+            format!(
+                "harmony {} ({}), {}, MiniStack {python}",
+                env!("CARGO_PKG_VERSION"),
+                said("git", &["describe", "--always", "--dirty"]),
+                said("rustc", &["--version"])
+            ),
+        ),
+    ]
+}
+
+/// Travellers of a stack, with plenty on sale for them.
+async fn travellers(stack: &Stack) -> Result<Travellers> {
+    let first = today().saturating_add(30.days());
+    let travellers = Travellers::of(stack, Client::new(&stack.api_url)?, first).await?;
+    travellers.seed(stack).await?;
+    Ok(travellers)
+}
+
+async fn count_work(options: &Options, folder: &Path, measured: &mut Measurements) -> Result<()> {
+    for workflow_type in ["STANDARD", "EXPRESS"] {
+        let path = folder.join(format!("work-{workflow_type}.jsonl").to_lowercase());
+        fs::write(&path, "").map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+        let name = format!("counted-{workflow_type}").to_lowercase();
+        let aws = local_aws(&name, workflow_type, &[], Some(&path))?;
+        let (travellers, notes) = (travellers(aws.stack()).await?, Notes::at(&path));
+        let modes = Mode::ALL.into_iter().filter(|mode| match mode {
+            Mode::Choreographed | Mode::Standard => workflow_type == "STANDARD",
+            Mode::Express => workflow_type == "EXPRESS",
+        });
+        for mode in modes {
+            let warm_up = Load::Closed { travellers: 4, bookings: WARM_UP };
+            let name = format!("warm-up-{mode:?}");
+            travellers.make(warm_up, mode.variant(), |n| measured.mix.nth(n), &name, PATIENCE, |_| ()).await?;
+            for fate in Fate::ALL {
+                let bookings = usize::from(options.counted);
+                let progress = Progress::counting(format!("counting, {}: {}", mode.name(), fate.name()), bookings);
+                let name = format!("count-{mode:?}-{fate:?}");
+                let made = |done| progress.done(done);
+                measured.counted.push(work::count((mode, fate), (&travellers, &notes), bookings, &name, made).await?);
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn put_load(options: &Options, measured: &mut Measurements) -> Result<()> {
+    let mut running = Vec::new(); // as long as the load lasts
+    let mut stack = |given: &Option<String>, mode: Mode| -> Result<Stack> {
+        if let Some(name) = given {
+            return Ok(Stack::deployed(name)?);
+        }
+        let aws = local_aws(&format!("{mode:?}").to_lowercase(), mode.workflow_type(), &[], None)?;
+        let stack = aws.stack().clone();
+        running.push(aws);
+        Ok(stack)
+    };
+    let (standard, express) = (stack(&options.standard, Mode::Standard)?, stack(&options.express, Mode::Express)?);
+    let (at_standard, at_express) = (travellers(&standard).await?, travellers(&express).await?);
+    let travellers = |mode| if mode == Mode::Express { &at_express } else { &at_standard };
+
     let run = fresh_key("compare");
+    let mix = measured.mix;
     let closed = Load::Closed { travellers: options.travellers.into(), bookings: options.bookings as usize };
     let open = Load::Open { rate: options.rate, lasting: Duration::from_secs(options.seconds.into()) };
     let turn = async |mode: Mode, load: Load, name: &str| -> Result<Measured> {
@@ -172,11 +282,10 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
             Load::Open { rate, lasting } => (rate * lasting.as_secs_f64()) as usize,
         };
         let progress = Progress::counting(format!("{}: {name}", mode.name()), count);
-        let Some(travellers) = travellers.get(&mode) else { return Err("no travellers for a mode".into()) };
         let key = format!("{run}-{name}-{mode:?}").replace(' ', "-");
-        Ok(travellers.make(load, mode.variant(), mix, &key, PATIENCE, |done| progress.done(done)).await?)
+        let made = |done| progress.done(done);
+        Ok(travellers(mode).make(load, mode.variant(), |n| mix.nth(n), &key, PATIENCE, made).await?)
     };
-    let mut figures: BTreeMap<Mode, Figures> = BTreeMap::new();
     let warm_up = Load::Closed { travellers: options.travellers.into(), bookings: WARM_UP };
     for mode in Mode::ALL {
         turn(mode, warm_up, "warm-up").await?;
@@ -187,145 +296,32 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
         for mode in order {
             let closed = turn(mode, closed, &format!("round {}, closed", round + 1)).await?;
             let open = turn(mode, open, &format!("round {}, open", round + 1)).await?;
-            figures.entry(mode).or_default().turns.push(Turn { closed, open });
+            measured.turns.entry(mode).or_default().push(Turn { closed, open });
         }
     }
-
-    let mut violations = 0;
-    for mode in [Mode::Standard, Mode::Express] {
-        violations += audited(stacks.stack(mode)).await?;
-    }
-    let summary = summary(&figures, options, violations);
-    say(&summary)?;
-    let path = folder.join("summary.md");
-    fs::write(&path, &summary).map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
-    say(format!("written to {}", path.display()))?;
-    let otherwise: usize = turns(&figures).map(|turn| turn.closed.otherwise.len() + turn.open.otherwise.len()).sum();
-    Ok(if violations == 0 && otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn turns(figures: &BTreeMap<Mode, Figures>) -> impl Iterator<Item = &Turn> {
-    figures.values().flat_map(|figures| &figures.turns)
-}
-
-/// How many violations an audit of everything finds.
-async fn audited(stack: &Stack) -> Result<u64> {
-    let audit = Audit::of(stack, &stack.sdk().await?)?;
-    let since = Timestamp::now().saturating_sub(stack.journal_retention()?).unwrap_or(Timestamp::MIN);
-    let reading = Reading {
-        ends: Ends { of_before: Timestamp::MAX, may_be_parked: true },
-        is_at_rest: true,
-        journal_since: since,
-        page: None,
-        charges: Reading::CHARGES,
-    };
     let _progress = Progress::of("auditing");
-    let tell = |finding: Finding<'_>| -> Result<()> { Ok(say(format!("{finding:?}"))?) };
-    Ok(audit.whole(reading, tell, |_| ()).await?.violations)
-}
-
-/// The figures as Markdown.
-fn summary(figures: &BTreeMap<Mode, Figures>, options: &Options, violations: u64) -> String {
-    let mut text = format!(
-        "# Comparison of {}\n\n{} rounds, {}% sold out, {}% declined; closed: {} travellers, {} bookings a turn; open: {} a second for {} s.\n\n",
-        Timestamp::now().strftime("%F"),
-        options.rounds,
-        options.sold_out,
-        options.declined,
-        options.travellers,
-        options.bookings,
-        options.rate,
-        options.seconds,
-    );
-    let all = |of: Histograms, mode: Mode| {
-        let mut merged = Histogram::<u64>::new(3).ok()?;
-        for turn in figures.get(&mode).into_iter().flat_map(|figures| &figures.turns) {
-            for histogram in of(&turn.open) {
-                merged.add(histogram).ok()?;
-            }
-        }
-        Some(merged)
-    };
-
-    let mut table = Table::new();
-    table.load_preset(ASCII_MARKDOWN);
-    table.set_header(["ms", "mode", "p50", "p90", "p99", "max", "p50 as a ratio"]);
-    for (name, of) in [("until 202", accepted as Histograms), ("until confirmed", confirmed), ("until failed", failed)]
-    {
-        let base = all(of, Mode::Choreographed).map(|histogram| histogram.value_at_quantile(0.5));
-        for mode in Mode::ALL {
-            let Some(histogram) = all(of, mode).filter(|histogram| !histogram.is_empty()) else { continue };
-            let at = |quantile| ms(histogram.value_at_quantile(quantile));
-            let ratio = base.filter(|base| *base > 0).map(|base| histogram.value_at_quantile(0.5) as f64 / base as f64);
-            let ratio = ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-            table.add_row([name, mode.name(), &at(0.5), &at(0.9), &at(0.99), &ms(histogram.max()), &ratio]);
-        }
+    for stack in [&standard, &express] {
+        measured.violations.extend(violations(stack).await?);
     }
-    right(&mut table);
-    text.push_str(&format!("Open load, times from when a request was due:\n\n{table}\n\n"));
+    Ok(())
+}
 
-    let mut table = Table::new();
-    table.load_preset(ASCII_MARKDOWN);
-    table.set_header([
-        "closed load",
-        "bookings/s, median",
-        "least",
-        "most",
-        "as a ratio",
-        "generator, of a core",
-        "sent again",
-    ]);
-    let rates = |mode: Mode| {
-        let turns = figures.get(&mode).into_iter().flat_map(|figures| &figures.turns);
-        let mut rates: Vec<_> = turns.map(|turn| turn.closed.per_second).collect();
-        rates.sort_by(f64::total_cmp);
-        rates
+async fn outages(options: &Options, measured: &mut Measurements) -> Result<()> {
+    let plan = Plan {
+        rate: 2.0,
+        before: Duration::from_secs(10),
+        outage: Duration::from_secs(options.outage.into()),
+        after: Duration::from_secs(20),
+        patience: Duration::from_secs(900),
+        reconcile_after: Duration::from_secs(60),
     };
-    let median = |rates: &[f64]| rates.get(rates.len() / 2).copied().unwrap_or_default();
-    let base = median(&rates(Mode::Choreographed));
-    for mode in Mode::ALL {
-        let rates = rates(mode);
-        let turns = || figures.get(&mode).into_iter().flat_map(|figures| &figures.turns);
-        let most = turns().map(|turn| turn.closed.generator).fold(0.0, f64::max);
-        let again: usize = turns().map(|turn| turn.closed.repeated + turn.open.repeated).sum();
-        let of = |rate: Option<&f64>| rate.map_or(String::new(), |rate| format!("{rate:.1}"));
-        table.add_row([
-            mode.name().to_owned(),
-            format!("{:.1}", median(&rates)),
-            of(rates.first()),
-            of(rates.last()),
-            format!("{:.2}", median(&rates) / base),
-            format!("{:.1}%", most * 100.0),
-            again.to_string(),
-        ]);
-    }
-    right(&mut table);
-    let otherwise: usize = turns(figures).map(|turn| turn.closed.otherwise.len() + turn.open.otherwise.len()).sum();
-    text.push_str(&format!(
-        "{table}\n\n{otherwise} bookings ended otherwise than they must; the audit found {violations} violations.\n"
-    ));
-    text
-}
-
-/// Some of the histograms of a load.
-type Histograms = for<'m> fn(&'m Measured) -> Vec<&'m Histogram<u64>>;
-
-fn accepted(measured: &Measured) -> Vec<&Histogram<u64>> {
-    vec![&measured.accepted]
-}
-
-fn confirmed(measured: &Measured) -> Vec<&Histogram<u64>> {
-    measured.ended.get(&Fate::Confirmed).into_iter().collect()
-}
-
-fn failed(measured: &Measured) -> Vec<&Histogram<u64>> {
-    [Fate::SoldOut, Fate::Declined].iter().filter_map(|fate| measured.ended.get(fate)).collect()
-}
-
-fn right(table: &mut Table) {
-    table.column_iter_mut().skip(2).for_each(|column| column.set_cell_alignment(CellAlignment::Right));
-}
-
-fn ms(micros: u64) -> String {
-    format!("{:.1}", micros as f64 / 1000.0)
+    let each = (plan.rate * (plan.before + plan.outage + plan.after).as_secs_f64()) as usize;
+    let all: Vec<_> = outage::Kind::ALL.into_iter().flat_map(|kind| Mode::ALL.map(|mode| (mode, kind))).collect();
+    let progress = Progress::counting("outages: bookings made", each * all.len());
+    let progress = &progress;
+    let suffered = stream::iter(all)
+        .map(|(mode, kind)| suffer(mode, kind, plan, |done| progress.done(done)))
+        .buffered(OUTAGES_AT_ONCE);
+    measured.suffered = suffered.try_collect::<Vec<_>>().await.map_err(|error: ComparisonError| error.to_string())?;
+    Ok(())
 }

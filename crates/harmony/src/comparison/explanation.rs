@@ -1,0 +1,153 @@
+//! Explanations: how many questions an operator asks to learn why a booking failed.
+//!
+//! A booking is made to fail for a technical reason (the hotel service looks for its stock in a table that is not there),
+//! and then looked into, once from the booking's journal and once with what AWS keeps, until an answer names the table.
+
+use std::time::Duration;
+
+use saga::{BookingId, Variant};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{ComparisonError, Mode, local_aws};
+use crate::{Answer, Client, Stack, TripRequest, client::fresh_key, load::Travellers};
+
+/// The table that is not there. It is what an answer must name to be the explanation.
+const MISSING: &str = "no-such-table";
+/// How long a booking may take to fail: its retries take about a minute.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A way to look into a booking.
+#[derive(Clone, Debug, Serialize)]
+pub struct Path {
+    /// Who coordinated the booking.
+    pub mode: Mode,
+    /// What was asked.
+    pub by: &'static str,
+    /// The questions, in order; the last one's answer has the explanation.
+    pub questions: Vec<String>,
+    /// Whether it was found.
+    pub found: bool,
+    /// Bytes to read in the answers.
+    pub bytes: usize,
+}
+
+/// Asks until an answer explains it.
+struct Operator<'s> {
+    aws: Client,
+    api: Client,
+    stack: &'s Stack,
+    questions: Vec<String>,
+    bytes: usize,
+}
+
+impl<'s> Operator<'s> {
+    fn of(stack: &'s Stack) -> Result<Self, ComparisonError> {
+        let aws = Client::new(stack.endpoint.as_deref().ok_or(ComparisonError::NotLocal)?)?;
+        Ok(Self { aws, api: Client::new(&stack.api_url)?, stack, questions: Vec::new(), bytes: 0 })
+    }
+
+    fn answered(&mut self, question: String, answer: &str, explanation: &str) -> bool {
+        self.questions.push(question);
+        self.bytes += answer.len();
+        answer.contains(explanation)
+    }
+
+    async fn ask(&mut self, what: &str, target: &str, body: Value, explanation: &str) -> Result<bool, ComparisonError> {
+        let content = if target.starts_with("AWSStepFunctions") { "application/x-amz-json-1.0" } else { "application/x-amz-json-1.1" };
+        let headers = [("x-amz-target", target), ("content-type", content)];
+        let answer = self.aws.send("POST", "/", &headers, body.to_string()).await?;
+        if answer.status != 200 {
+            return Err(refused(target, &answer));
+        }
+        Ok(self.answered(what.to_owned(), &answer.body, explanation))
+    }
+
+    /// Which step failed, from the booking itself.
+    async fn booking(&mut self, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
+        let answer = self.api.send("GET", &format!("/bookings/{id}"), &[], "").await?;
+        Ok(self.answered("the booking: GET /bookings/{id}".into(), &answer.body, explanation))
+    }
+
+    /// The log of one function, for this booking.
+    async fn log(&mut self, function: &str, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
+        let group = format!("/aws/lambda/{EXPLAINED}-{function}");
+        let body = json!({"logGroupName": group, "filterPattern": format!("\"{id}\"")});
+        self.ask(&format!("log of {function}: FilterLogEvents"), "Logs_20140328.FilterLogEvents", body, explanation).await
+    }
+
+    async fn history(&mut self, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
+        let machine = self.stack.state_machine_arn()?;
+        let execution = format!("{}:{id}", machine.replace(":stateMachine:", ":execution:"));
+        let body = json!({"executionArn": execution, "maxResults": 1000});
+        let what = "history of the execution: GetExecutionHistory";
+        self.ask(what, "AWSStepFunctions.GetExecutionHistory", body, explanation).await
+    }
+
+    fn path(&mut self, mode: Mode, by: &'static str, found: bool) -> Path {
+        let (questions, bytes) = (std::mem::take(&mut self.questions), std::mem::take(&mut self.bytes));
+        Path { mode, by, questions, found, bytes }
+    }
+}
+
+const EXPLAINED: &str = "explained";
+/// The functions in the order in which a booking comes to them.
+const FUNCTIONS: [&str; 6] = ["api", "flight", "hotel", "car", "payment", "booking"];
+
+/// Makes bookings fail in both variants and looks into them in each way.
+pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
+    let aws = local_aws(EXPLAINED, "STANDARD", &[], None)?;
+    let stack = aws.stack();
+    let trip = TripRequest::default();
+    Travellers::of(stack, Client::new(&stack.api_url)?, trip.flight.date).await?.seed(stack).await?;
+    break_hotel(stack).await?;
+    let api = Client::new(&stack.api_url)?;
+    let fail = async |variant: Variant| -> Result<BookingId, ComparisonError> {
+        let request = TripRequest { variant, ..trip.clone() };
+        let id = api.book_accepted(&request, &fresh_key("explain")).await?.booking_id;
+        api.wait_until_final(&id, PATIENCE).await?;
+        Ok(id)
+    };
+    let (danced, conducted) = tokio::try_join!(fail(Variant::Choreographed), fail(Variant::Orchestrated))?;
+
+    let mut operator = Operator::of(stack)?;
+    let mut paths = Vec::new();
+    for (mode, id) in [(Mode::Choreographed, &danced), (Mode::Standard, &conducted)] {
+        let step = operator.booking(id, "\"hotel.reserve\"").await?;
+        paths.push(operator.path(mode, "the booking: which step failed", step));
+
+        let mut found = operator.booking(id, MISSING).await?;
+        if !found {
+            found = operator.log("hotel", id, MISSING).await?;
+        }
+        paths.push(operator.path(mode, "the booking, then the log of the step that it names: why", found));
+    }
+    let found = operator.history(&conducted, MISSING).await?;
+    paths.push(operator.path(Mode::Standard, "AWS alone: why", found));
+    for (mode, id) in [(Mode::Choreographed, &danced), (Mode::Express, &conducted)] {
+        let mut found = false;
+        for function in FUNCTIONS {
+            if !found {
+                found = operator.log(function, id, MISSING).await?;
+            }
+        }
+        paths.push(operator.path(mode, "AWS alone: why", found));
+    }
+    Ok(paths)
+}
+
+/// The hotel service looks for its stock in a table that is not there.
+async fn break_hotel(stack: &Stack) -> Result<(), ComparisonError> {
+    let lambda = Client::new(stack.endpoint.as_deref().ok_or(ComparisonError::NotLocal)?)?;
+    let path = format!("/2015-03-31/functions/{EXPLAINED}-hotel/configuration");
+    let settings = lambda.send("GET", &path, &[], "").await?;
+    let mut settings: Value = settings.json().map_err(|_| refused(&path, &settings))?;
+    settings["Environment"]["Variables"]["STOCK_TABLE"] = MISSING.into();
+    let changed = json!({"Environment": settings["Environment"]});
+    let answer = lambda.send("PUT", &path, &[], changed.to_string()).await?;
+    if answer.status == 200 { Ok(()) } else { Err(refused(&path, &answer)) }
+}
+
+fn refused(asked: &str, answer: &Answer) -> ComparisonError {
+    ComparisonError::Refused { asked: asked.into(), said: format!("{}: {}", answer.status, answer.says()) }
+}

@@ -1,0 +1,423 @@
+//! Plots, as SVG.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use plotters::{
+    coord::Shift,
+    prelude::{
+        ChartBuilder, Circle, Color, Cross, DrawingArea, EmptyElement, IntoDrawingArea, IntoFont, IntoLogRange,
+        LineSeries, PathElement, RGBColor, Rectangle, SVGBackend, SeriesLabelPosition, Text, WHITE,
+    },
+    style::{
+        TextStyle,
+        text_anchor::{HPos, Pos, VPos},
+    },
+};
+
+use super::{
+    ComparisonError, Mode,
+    costs::{Costs, Service, total},
+    outage::Suffered,
+    work::Note,
+};
+
+/// Width of every plot, in pixels.
+const WIDTH: u32 = 920;
+const INK: RGBColor = RGBColor(44, 48, 56);
+const PALE: RGBColor = RGBColor(224, 227, 232);
+const FONT: &str = "system-ui, sans-serif";
+
+const fn colour(mode: Mode) -> RGBColor {
+    match mode {
+        Mode::Choreographed => RGBColor(13, 125, 140),
+        Mode::Standard => RGBColor(209, 84, 24),
+        Mode::Express => RGBColor(112, 72, 200),
+    }
+}
+
+const fn service_colour(service: Service) -> RGBColor {
+    match service {
+        Service::DynamoDb => RGBColor(63, 94, 160),
+        Service::Lambda => RGBColor(232, 144, 52),
+        Service::ApiGateway => RGBColor(150, 96, 170),
+        Service::StepFunctions => RGBColor(209, 60, 96),
+        Service::Sns => RGBColor(58, 150, 110),
+        Service::Sqs => RGBColor(120, 180, 90),
+        Service::CloudWatch => RGBColor(140, 146, 156),
+    }
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+fn failed(error: impl std::fmt::Display) -> ComparisonError {
+    ComparisonError::Plot(error.to_string())
+}
+
+/// Draws on white, so that a plot can be read on any page.
+fn svg(
+    height: u32,
+    draw: impl FnOnce(&Area<'_>) -> Result<(), ComparisonError>,
+) -> Result<String, ComparisonError> {
+    let mut text = String::new();
+    {
+        let area = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
+        area.fill(&WHITE).map_err(failed)?;
+        draw(&area)?;
+        area.present().map_err(failed)?;
+    }
+    Ok(text)
+}
+
+fn small() -> TextStyle<'static> {
+    (FONT, 13).into_font().color(&INK)
+}
+
+/// Times by percentile, on scales that show the few that took long: one line for each mode.
+pub fn latencies(histograms: &BTreeMap<Mode, Histogram<u64>>) -> Result<String, ComparisonError> {
+    let all = || histograms.values().filter(|histogram| !histogram.is_empty());
+    let most = all().map(Histogram::max).max().unwrap_or(1_000) as f64 / 1e3;
+    let least = all().map(Histogram::min).min().unwrap_or(1_000) as f64 / 1e3;
+    let rarest = all().map(Histogram::len).max().unwrap_or(100) as f64;
+    svg(360, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d((1.0..rarest * 1.3).log_scale(), (least * 0.8..most * 1.25).log_scale())
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .bold_line_style(PALE)
+            .light_line_style(WHITE)
+            .axis_style(INK)
+            .label_style(small())
+            .x_desc("percentile of the bookings")
+            .y_desc("ms")
+            .x_label_formatter(&|one_in: &f64| percentile(*one_in))
+            .y_label_formatter(&|ms: &f64| format!("{ms:.0}"))
+            .draw()
+            .map_err(failed)?;
+        for (mode, histogram) in histograms.iter().filter(|(_, histogram)| !histogram.is_empty()) {
+            let points = (0..=200).map(|step| (rarest.ln() * f64::from(step) / 200.0).exp());
+            let points = points
+                .filter(|one_in| *one_in <= histogram.len() as f64)
+                .map(|one_in| (one_in, histogram.value_at_quantile(1.0 - 1.0 / one_in).max(1) as f64 / 1e3));
+            let colour = colour(*mode);
+            chart
+                .draw_series(LineSeries::new(points, colour.stroke_width(2)))
+                .map_err(failed)?
+                .label(mode.name())
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(WHITE.mix(0.9))
+            .label_font(small())
+            .draw()
+            .map_err(failed)
+    })
+}
+
+/// The percentile that one in so many is above.
+fn percentile(one_in: f64) -> String {
+    let text = format!("{:.3}", 100.0 * (1.0 - 1.0 / one_in));
+    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// Dollars a month against bookings a month.
+pub fn costs_by_volume(lines: &BTreeMap<Mode, (f64, f64)>) -> Result<String, ComparisonError> {
+    const FROM: f64 = 1e2;
+    const TO: f64 = 1e10;
+    let cost = |(standing, each): (f64, f64), volume: f64| (standing + each * volume).max(0.01);
+    let most = lines.values().map(|line| cost(*line, TO)).fold(1.0, f64::max);
+    let least = lines.values().map(|line| cost(*line, FROM)).fold(most, f64::min);
+    svg(360, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(84)
+            .build_cartesian_2d((FROM..TO).log_scale(), (least * 0.5..most * 2.0).log_scale())
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .bold_line_style(PALE)
+            .light_line_style(WHITE)
+            .axis_style(INK)
+            .label_style(small())
+            .x_desc("bookings a month")
+            .y_desc("USD a month")
+            .x_label_formatter(&|volume: &f64| thousands(*volume))
+            .y_label_formatter(&|usd: &f64| if *usd < 1.0 { format!("{usd:.2}") } else { thousands(*usd) })
+            .draw()
+            .map_err(failed)?;
+        for (mode, line) in lines {
+            let points = (0..=160).map(|step| FROM * 10_f64.powf(f64::from(step) / 20.0));
+            let colour = colour(*mode);
+            let width = if *mode == Mode::Express { 3 } else { 2 };
+            chart
+                .draw_series(LineSeries::new(
+                    points.map(|volume| (volume, cost(*line, volume))),
+                    colour.stroke_width(width),
+                ))
+                .map_err(failed)?
+                .label(mode.name())
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperLeft)
+            .background_style(WHITE.mix(0.9))
+            .label_font(small())
+            .draw()
+            .map_err(failed)
+    })
+}
+
+/// 1k, 10k, 100k, 1M …
+pub fn thousands(number: f64) -> String {
+    let (scaled, suffix) = match number {
+        ..1e3 => (number, ""),
+        ..1e6 => (number / 1e3, "k"),
+        ..1e9 => (number / 1e6, "M"),
+        _ => (number / 1e9, "G"),
+    };
+    let text = if scaled < 10.0 { format!("{scaled:.1}") } else { format!("{scaled:.0}") };
+    format!("{}{suffix}", text.strip_suffix(".0").unwrap_or(&text))
+}
+
+/// Dollars for a million bookings, a bar for each mode with a part for each service.
+pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, ComparisonError> {
+    let most = costs.values().map(total).fold(0.0, f64::max) * 1e6;
+    let bars = costs.len() as f64;
+    svg(260, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(190)
+            .build_cartesian_2d(0.0..most * 1.16, 0.0..bars)
+            .map_err(failed)?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .disable_y_axis()
+            .bold_line_style(PALE)
+            .light_line_style(WHITE)
+            .axis_style(INK)
+            .label_style(small())
+            .x_desc("USD for a million bookings")
+            .draw()
+            .map_err(failed)?;
+        for (nth, (mode, costs)) in costs.iter().enumerate() {
+            let middle = bars - nth as f64 - 0.5;
+            let mut from = 0.0;
+            for service in Service::ALL {
+                let cost = costs.get(&service).copied().unwrap_or_default() * 1e6;
+                let part = Rectangle::new(
+                    [(from, middle - 0.32), (from + cost, middle + 0.32)],
+                    service_colour(service).filled(),
+                );
+                chart.draw_series([part]).map_err(failed)?;
+                if cost > most * 0.07 {
+                    let style = (FONT, 12).into_font().color(&WHITE).pos(Pos::new(HPos::Center, VPos::Center));
+                    let text = Text::new(format!("{cost:.1}"), (from + cost / 2.0, middle), style);
+                    chart.draw_series([text]).map_err(failed)?;
+                }
+                from += cost;
+            }
+            let sum = small().pos(Pos::new(HPos::Left, VPos::Center));
+            chart
+                .draw_series([Text::new(format!("  {:.1}", total(costs) * 1e6), (from, middle), sum)])
+                .map_err(failed)?;
+            let name = small().pos(Pos::new(HPos::Right, VPos::Center));
+            chart.draw_series([Text::new(format!("{}  ", mode.name()), (0.0, middle), name)]).map_err(failed)?;
+        }
+        // A legend beside the axis' title, as there is one colour for each service.
+        let mut x = 190;
+        for service in Service::ALL {
+            let box_ = Rectangle::new([(x, 4), (x + 11, 15)], service_colour(service).filled());
+            area.draw(&box_).map_err(failed)?;
+            let style = (FONT, 12).into_font().color(&INK);
+            area.draw(&Text::new(service.name(), (x + 16, 3), style)).map_err(failed)?;
+            x += 34 + 7 * i32::try_from(service.name().len()).unwrap_or(0);
+        }
+        Ok(())
+    })
+}
+
+/// What became of each booking that was asked for around an outage: a point each, at how long it took.
+pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
+    let points = || all.iter().flat_map(|suffered| &suffered.points);
+    let last = points().map(|point| point.due).fold(1.0, f64::max);
+    let longest = points().map(|point| point.ended - point.due).fold(1.0, f64::max);
+    svg(360, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin(16)
+            .x_label_area_size(44)
+            .y_label_area_size(64)
+            .build_cartesian_2d(0.0..last * 1.02, (0.02..longest * 1.5).log_scale())
+            .map_err(failed)?;
+        if let Some((from, to)) = all.first().map(|suffered| suffered.outage) {
+            let shade = Rectangle::new([(from, 0.02), (to, longest * 1.5)], RGBColor(250, 236, 228).filled());
+            chart.draw_series([shade]).map_err(failed)?;
+        }
+        chart
+            .configure_mesh()
+            .bold_line_style(PALE)
+            .light_line_style(WHITE.mix(0.0))
+            .axis_style(INK)
+            .label_style(small())
+            .x_desc("asked for, in seconds; the outage is shaded")
+            .y_desc("took, in seconds")
+            .y_label_formatter(&|seconds: &f64| format!("{seconds}"))
+            .draw()
+            .map_err(failed)?;
+        for suffered in all {
+            let colour = colour(suffered.mode);
+            let at = |point: &super::outage::Point| (point.due, (point.ended - point.due).max(0.021));
+            let good = suffered.points.iter().filter(|point| point.confirmed);
+            chart
+                .draw_series(good.map(|point| Circle::new(at(point), 3, colour.mix(0.75).filled())))
+                .map_err(failed)?
+                .label(format!("{}: confirmed", suffered.mode.name()))
+                .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
+            let bad: Vec<_> = suffered.points.iter().filter(|point| !point.confirmed).collect();
+            if !bad.is_empty() {
+                chart
+                    .draw_series(bad.into_iter().map(|point| Cross::new(at(point), 4, colour.stroke_width(2))))
+                    .map_err(failed)?
+                    .label(format!("{}: given back", suffered.mode.name()))
+                    .legend(move |(x, y)| Cross::new((x + 8, y), 4, colour.stroke_width(2)));
+            }
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.9))
+            .label_font(small())
+            .draw()
+            .map_err(failed)
+    })
+}
+
+/// The rows of a timeline, from the top.
+const ROWS: [&str; 8] = ["api", "coordinator", "flight", "hotel", "car", "payment", "booking", "DynamoDB"];
+
+fn row(note: &Note) -> Option<usize> {
+    let name = match note.kind.as_str() {
+        "invocation" => note.name.rsplit('-').next().unwrap_or_default(),
+        "execution" | "transition" | "publish" | "delivery" | "receive" | "delete" => "coordinator",
+        "request" if note.service == "DynamoDB" => "DynamoDB",
+        _ => return None,
+    };
+    ROWS.iter().position(|row| *row == name)
+}
+
+/// What was done for one booking in each mode, one below the other on the same scale.
+pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonError> {
+    let first = |notes: &[Note]| notes.iter().map(|note| note.at).fold(f64::MAX, f64::min);
+    let end = |notes: &[Note]| notes.iter().map(|note| note.at + note.took).fold(0.0, f64::max);
+    let longest = all.values().map(|notes| (end(notes) - first(notes)) * 1e3).fold(1.0, f64::max);
+    let panel = 250;
+    svg(panel * u32::try_from(all.len()).unwrap_or(3) + 10, |area| {
+        for (area, (mode, notes)) in area.split_evenly((all.len(), 1)).iter().zip(all) {
+            let from = first(notes);
+            let height = ROWS.len() as f64;
+            let mut chart = ChartBuilder::on(area)
+                .margin_left(16)
+                .margin_right(24)
+                .margin_top(4)
+                .caption(mode.name(), (FONT, 16).into_font().color(&colour(*mode)))
+                .x_label_area_size(34)
+                .y_label_area_size(92)
+                .build_cartesian_2d(0.0..longest * 1.03, 0.0..height)
+                .map_err(failed)?;
+            chart
+                .configure_mesh()
+                .disable_y_mesh()
+                .disable_y_axis()
+                .bold_line_style(PALE)
+                .light_line_style(WHITE)
+                .axis_style(INK)
+                .label_style((FONT, 12).into_font().color(&INK))
+                .x_desc("ms since the request")
+                .draw()
+                .map_err(failed)?;
+            for (nth, name) in ROWS.iter().enumerate() {
+                let name = match (*name, mode) {
+                    ("coordinator", Mode::Choreographed) => "topic, inboxes",
+                    ("coordinator", _) => "state machine",
+                    (name, _) => name,
+                };
+                let style = (FONT, 12).into_font().color(&INK).pos(Pos::new(HPos::Right, VPos::Center));
+                let at = (0.0, height - nth as f64 - 0.5);
+                chart
+                    .draw_series([EmptyElement::at(at) + Text::new(name.to_owned(), (-8, 0), style)])
+                    .map_err(failed)?;
+            }
+            for note in notes {
+                let Some(row) = row(note) else { continue };
+                let middle = height - row as f64 - 0.5;
+                let (start, stop) = ((note.at - from) * 1e3, (note.at + note.took - from) * 1e3);
+                let (half, fill) = match note.kind.as_str() {
+                    "execution" => (0.12, colour(*mode).mix(0.35)),
+                    "transition" | "publish" | "delivery" | "receive" | "delete" => (0.38, colour(*mode).mix(0.9)),
+                    "request" => (0.3, service_colour(Service::DynamoDb).mix(0.9)),
+                    _ => (0.34, service_colour(Service::Lambda).mix(0.85)),
+                };
+                let least = longest / 700.0; // so that what takes no time is seen, too
+                let bar = Rectangle::new([(start, middle - half), (stop.max(start + least), middle + half)], fill.filled());
+                chart.draw_series([bar]).map_err(failed)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::comparison::outage::{Kind, Point};
+
+    fn histogram() -> Histogram<u64> {
+        let mut histogram = Histogram::<u64>::new(3).unwrap();
+        (1..1_000_u64).for_each(|n| histogram.record(n * 100).unwrap());
+        histogram
+    }
+
+    #[test]
+    fn every_plot_is_drawn_even_of_little() {
+        let of_each = |mode: Mode| (mode, histogram());
+        let plots = [
+            latencies(&Mode::ALL.map(of_each).into()).unwrap(),
+            latencies(&BTreeMap::from([(Mode::Express, Histogram::<u64>::new(3).unwrap())])).unwrap(),
+            costs_by_volume(&Mode::ALL.map(|mode| (mode, (3.0, 1e-4))).into()).unwrap(),
+            costs_by_service(&Mode::ALL.map(|mode| (mode, [(Service::Lambda, 1e-5)].into())).into()).unwrap(),
+        ];
+        for plot in plots {
+            assert!(plot.starts_with("<svg") && plot.trim_end().ends_with("</svg>"), "{plot}");
+        }
+    }
+
+    #[test]
+    fn a_booking_that_was_given_back_is_not_drawn_as_one_that_was_confirmed() {
+        let point = |due, confirmed| Point { due, ended: due + 1.0, confirmed };
+        let suffered = |confirmed| Suffered {
+            mode: Mode::Standard,
+            kind: Kind::Stopped,
+            outage: (1.0, 2.0),
+            points: vec![point(0.5, true), point(1.5, confirmed)],
+            repeated: 0,
+            violations: Vec::new(),
+        };
+        let [all_good, one_bad] = [true, false].map(|confirmed| outages(&[&suffered(confirmed)]).unwrap());
+        assert!(!all_good.contains("given back") && one_bad.contains("given back"));
+    }
+
+    #[test]
+    fn scales_are_labelled_as_people_read_them() {
+        assert_eq!([1.0, 10.0, 100.0, 1000.0].map(percentile), ["0%", "90%", "99%", "99.9%"]);
+        assert_eq!([12.0, 1e3, 2.5e6, 1e10].map(thousands), ["12", "1k", "2.5M", "10G"]);
+    }
+}
