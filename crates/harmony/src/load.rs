@@ -33,8 +33,8 @@ const FULL: &str = "nyc-annex";
 const LOOK: usize = 100;
 /// How long to wait before another look at bookings that have not ended.
 const AGAIN: Duration = Duration::from_millis(250);
-/// How long to wait before a request is sent again that was not accepted.
-const RETRY: Duration = Duration::from_millis(100);
+/// How long to wait before a request is sent again that was not accepted: at first, and at the most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
 /// How long a request is sent again that is not accepted.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -340,6 +340,7 @@ impl Travellers {
         repeated: &AtomicUsize,
     ) -> Result<BookingId, TravellersError> {
         let deadline = Instant::now() + PATIENCE;
+        let mut pause = RETRY.0;
         loop {
             match self.client.book_accepted(request, key).await {
                 Ok(accepted) => return Ok(accepted.booking_id),
@@ -347,7 +348,8 @@ impl Travellers {
                     if Instant::now() < deadline =>
                 {
                     repeated.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(RETRY).await;
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY.1);
                 }
                 Err(error) => return Err(error.into()),
             }

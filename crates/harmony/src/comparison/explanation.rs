@@ -1,19 +1,21 @@
 //! Explanations: how many questions an operator asks to learn why a booking failed.
 //!
 //! A booking is made to fail for a technical reason (the hotel service looks for its stock in a table that is not there),
-//! and then looked into, once from the booking's journal and once with what AWS keeps, until an answer names the table.
+//! and then looked into, once from the booking's journal and once with what AWS keeps, until an answer has the reason.
 
 use std::time::Duration;
 
-use saga::{BookingId, Variant};
+use saga::{BookingId, Status, Variant};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{ComparisonError, Mode, local_aws};
 use crate::{Answer, Client, Stack, TripRequest, client::fresh_key, load::Travellers};
 
-/// The table that is not there. It is what an answer must name to be the explanation.
+/// The table that is not there.
 const MISSING: &str = "no-such-table";
+/// What DynamoDB says of it. It is what an answer must have to be the explanation.
+const WHY: &str = "ResourceNotFoundException";
 /// How long a booking may take to fail: its retries take about a minute.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -100,15 +102,19 @@ pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
     let stack = aws.stack();
     let trip = TripRequest::default();
     Travellers::of(stack, Client::new(&stack.api_url)?, trip.flight.date).await?.seed(stack).await?;
-    break_hotel(stack).await?;
+    let whole = stock_table_of_hotel(stack, MISSING).await?;
     let api = Client::new(&stack.api_url)?;
     let fail = async |variant: Variant| -> Result<BookingId, ComparisonError> {
         let request = TripRequest { variant, ..trip.clone() };
         let id = api.book_accepted(&request, &fresh_key("explain")).await?.booking_id;
-        api.wait_until_final(&id, PATIENCE).await?;
+        api.follow_until(|status| status != Status::Pending, &id, PATIENCE, |_| ()).await?;
         Ok(id)
     };
     let (danced, conducted) = tokio::try_join!(fail(Variant::Choreographed), fail(Variant::Orchestrated))?;
+    stock_table_of_hotel(stack, &whole).await?; // or the cancellation could not end either
+    for id in [&danced, &conducted] {
+        api.wait_until_final(id, PATIENCE).await?;
+    }
 
     let mut operator = Operator::of(stack)?;
     let mut paths = Vec::new();
@@ -116,19 +122,19 @@ pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
         let step = operator.booking(id, "\"hotel.reserve\"").await?;
         paths.push(operator.path(mode, "the booking: which step failed", step));
 
-        let mut found = operator.booking(id, MISSING).await?;
+        let mut found = operator.booking(id, WHY).await?;
         if !found {
-            found = operator.log("hotel", id, MISSING).await?;
+            found = operator.log("hotel", id, WHY).await?;
         }
         paths.push(operator.path(mode, "the booking, then the log of the step that it names: why", found));
     }
-    let found = operator.history(&conducted, MISSING).await?;
+    let found = operator.history(&conducted, WHY).await?;
     paths.push(operator.path(Mode::Standard, "AWS alone: why", found));
     for (mode, id) in [(Mode::Choreographed, &danced), (Mode::Express, &conducted)] {
         let mut found = false;
         for function in FUNCTIONS {
             if !found {
-                found = operator.log(function, id, MISSING).await?;
+                found = operator.log(function, id, WHY).await?;
             }
         }
         paths.push(operator.path(mode, "AWS alone: why", found));
@@ -136,16 +142,17 @@ pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
     Ok(paths)
 }
 
-/// The hotel service looks for its stock in a table that is not there.
-async fn break_hotel(stack: &Stack) -> Result<(), ComparisonError> {
+/// Lets the hotel service look for its stock in this table, and says where it did before.
+async fn stock_table_of_hotel(stack: &Stack, table: &str) -> Result<String, ComparisonError> {
     let lambda = Client::new(stack.endpoint.as_deref().ok_or(ComparisonError::NotLocal)?)?;
     let path = format!("/2015-03-31/functions/{EXPLAINED}-hotel/configuration");
     let settings = lambda.send("GET", &path, &[], "").await?;
     let mut settings: Value = settings.json().map_err(|_| refused(&path, &settings))?;
-    settings["Environment"]["Variables"]["STOCK_TABLE"] = MISSING.into();
+    let before = settings["Environment"]["Variables"]["STOCK_TABLE"].as_str().unwrap_or_default().to_owned();
+    settings["Environment"]["Variables"]["STOCK_TABLE"] = table.into();
     let changed = json!({"Environment": settings["Environment"]});
     let answer = lambda.send("PUT", &path, &[], changed.to_string()).await?;
-    if answer.status == 200 { Ok(()) } else { Err(refused(&path, &answer)) }
+    if answer.status == 200 { Ok(before) } else { Err(refused(&path, &answer)) }
 }
 
 fn refused(asked: &str, answer: &Answer) -> ComparisonError {

@@ -128,8 +128,9 @@ impl Suffered {
 pub async fn suffer(mode: Mode, kind: Kind, plan: Plan, tell: impl Fn(usize)) -> Result<Suffered, ComparisonError> {
     let name = format!("outage-{mode:?}-{kind:?}").to_lowercase();
     let age = plan.reconcile_after.as_secs().to_string();
-    let parameters = [("PendingMaxAgeSeconds", age.as_str())];
-    let mut aws = local_aws(&name, mode.workflow_type(), &parameters, None)?;
+    // Others may be under way, and to start one takes a while.
+    let start = move || local_aws(&name, mode.workflow_type(), &[("PendingMaxAgeSeconds", &age)], None);
+    let mut aws = tokio::task::spawn_blocking(start).await.map_err(|_| ComparisonError::NotLocal)??;
     let stack = aws.stack().clone();
     let travellers = Travellers::of(&stack, Client::new(&stack.api_url)?, today()).await?;
     travellers.seed(&stack).await?;

@@ -207,6 +207,7 @@ pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, Compari
             .axis_style(INK)
             .label_style(small())
             .x_desc("USD for a million bookings")
+            .x_label_formatter(&|usd: &f64| format!("{usd:.0}"))
             .draw()
             .map_err(failed)?;
         for (nth, (mode, costs)) in costs.iter().enumerate() {
@@ -227,11 +228,11 @@ pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, Compari
                 from += cost;
             }
             let sum = small().pos(Pos::new(HPos::Left, VPos::Center));
-            chart
-                .draw_series([Text::new(format!("  {:.1}", total(costs) * 1e6), (from, middle), sum)])
-                .map_err(failed)?;
+            let sum = Text::new(format!("{:.1}", total(costs) * 1e6), (8, 0), sum);
+            chart.draw_series([EmptyElement::at((from, middle)) + sum]).map_err(failed)?;
             let name = small().pos(Pos::new(HPos::Right, VPos::Center));
-            chart.draw_series([Text::new(format!("{}  ", mode.name()), (0.0, middle), name)]).map_err(failed)?;
+            let name = Text::new(mode.name(), (-8, 0), name);
+            chart.draw_series([EmptyElement::at((0.0, middle)) + name]).map_err(failed)?;
         }
         // A legend beside the axis' title, as there is one colour for each service.
         let mut x = 190;
@@ -251,15 +252,16 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
     let points = || all.iter().flat_map(|suffered| &suffered.points);
     let last = points().map(|point| point.due).fold(1.0, f64::max);
     let longest = points().map(|point| point.ended - point.due).fold(1.0, f64::max);
-    svg(360, |area| {
+    let top = longest * 40.0; // with room for the legend, on a logarithmic scale
+    svg(420, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(16)
             .x_label_area_size(44)
             .y_label_area_size(64)
-            .build_cartesian_2d(0.0..last * 1.02, (0.02..longest * 1.5).log_scale())
+            .build_cartesian_2d(0.0..last * 1.02, (0.02..top).log_scale())
             .map_err(failed)?;
         if let Some((from, to)) = all.first().map(|suffered| suffered.outage) {
-            let shade = Rectangle::new([(from, 0.02), (to, longest * 1.5)], RGBColor(250, 236, 228).filled());
+            let shade = Rectangle::new([(from, 0.02), (to, top)], RGBColor(250, 236, 228).filled());
             chart.draw_series([shade]).map_err(failed)?;
         }
         chart
@@ -269,6 +271,7 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
             .axis_style(INK)
             .label_style(small())
             .x_desc("asked for, in seconds; the outage is shaded")
+            .x_label_formatter(&|seconds: &f64| format!("{seconds:.0}"))
             .y_desc("took, in seconds")
             .y_label_formatter(&|seconds: &f64| format!("{seconds}"))
             .draw()
@@ -342,6 +345,7 @@ pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonEr
                 .axis_style(INK)
                 .label_style((FONT, 12).into_font().color(&INK))
                 .x_desc("ms since the request")
+                .x_label_formatter(&|ms: &f64| format!("{ms:.0}"))
                 .draw()
                 .map_err(failed)?;
             for (nth, name) in ROWS.iter().enumerate() {

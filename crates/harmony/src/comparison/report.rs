@@ -117,18 +117,22 @@ impl Measurements {
     /// Writes the report.
     pub fn report(&self) -> Result<Report, ComparisonError> {
         let published = Published::read()?;
-        let mut ratios = Vec::new();
-        let sections = [
-            self.latency(&mut ratios)?,
-            self.throughput(&mut ratios),
-            self.timelines()?,
-            self.work(),
-            self.costs(&published, &mut ratios)?,
-            self.limits(&published)?,
-            self.outages()?,
-            self.explained(),
-            self.sources(&published)?,
-        ];
+        let (mut ratios, mut sections) = (Vec::new(), Vec::new());
+        if !self.turns.is_empty() {
+            sections.extend([self.latency(&mut ratios)?, self.throughput(&mut ratios)]);
+        }
+        if !self.counted.is_empty() {
+            sections.extend([self.timelines()?, self.work(), self.costs(&published, &mut ratios)?, self.limits(&published)?]);
+        }
+        if !self.suffered.is_empty() {
+            sections.push(self.outages()?);
+        }
+        if !self.explanations.is_empty() {
+            sections.push(self.explained());
+        }
+        if !self.counted.is_empty() {
+            sections.push(self.sources(&published)?);
+        }
         let plots = sections.iter().flat_map(|section| &section.parts).filter_map(|part| match part {
             Part::Plot { name, svg, .. } => Some((format!("{name}.svg"), svg.clone())),
             _ => None,
@@ -515,7 +519,10 @@ impl Measurements {
         let parts = vec![
             Part::Text(
                 "A booking failed because the hotel service was set up with a table that is not there. An operator who knows \
-                 the booking's id asks until an answer names the failed step, or that table."
+                 the booking's id asks until an answer names the failed step, or has DynamoDB's error. Logs are asked one by \
+                 one, in the order in which a booking comes to the functions; CloudWatch Logs Insights asks all of them with \
+                 two questions, StartQuery and GetQueryResults. EXPRESS keeps no history: its row looks at the same booking \
+                 without one."
                     .into(),
             ),
             table(&["what is asked", "questions", "kB to read", "which"], rows.collect()),
