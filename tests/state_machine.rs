@@ -256,9 +256,19 @@ fn every_state_is_reached_and_every_target_exists() {
             assert_eq!(&target.0, around, "{name} leaves its branch");
         }
         assert!(around.is_some() || name == start || reached.contains(name), "{name} is never reached");
-        let ends = state["End"] == true || ["Succeed", "Fail"].contains(&state["Type"].as_str().unwrap_or_default());
+        let ends = state["End"] == true || state["Type"] == "Fail";
         assert!(ends || !successors(state).is_empty(), "{name} goes nowhere");
     }
+}
+
+/// A state that does nothing is a transition all the same, and transitions are what a STANDARD execution costs.
+#[test]
+fn an_execution_ends_with_the_step_that_ends_its_booking() {
+    let ends =
+        states(&definition()).into_iter().filter(|(_, (around, state))| around.is_none() && state["End"] == true);
+    let ends: BTreeSet<_> = ends.map(|(name, _)| name).collect();
+    assert_eq!(ends, [Step::Confirm, Step::Fail].map(|step| tasks()[&step].0.clone()).into());
+    assert!(states(&definition()).values().all(|(_, state)| state["Type"] != "Succeed"));
 }
 
 #[test]

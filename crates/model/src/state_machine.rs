@@ -212,6 +212,7 @@ struct Machine {
 /// Where an execution is, with all that it knows.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Execution {
+    /// The name of its state; [`ENDED`] if it is in none any more.
     state: String,
     /// Where its branches are, in a Parallel state.
     branches: Vec<Branch>,
@@ -219,10 +220,19 @@ struct Execution {
     variables: BTreeMap<String, Value>,
 }
 
+const ENDED: &str = "";
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Branch {
     At(String),
     Done(Value),
+}
+
+impl Execution {
+    /// Nothing that it knew matters any more.
+    fn ended() -> Self {
+        Self { state: ENDED.to_owned(), branches: Vec::new(), input: Value::Null, variables: BTreeMap::new() }
+    }
 }
 
 impl Machine {
@@ -271,10 +281,7 @@ impl Machine {
                     return execution;
                 }
                 "Task" => return execution,
-                "Succeed" | "Fail" => {
-                    // Nothing that it knows matters any more.
-                    return Execution { input: Value::Null, variables: BTreeMap::new(), ..execution };
-                }
+                "Fail" => return Execution::ended(),
                 other => panic!("{}: a {other} state is not followed here", execution.state),
             }
         }
@@ -288,13 +295,16 @@ impl Machine {
             variables.insert(name.clone(), evaluate(value, &states, &execution.variables));
         }
         let output = fields.get("Output").map_or(result, |output| evaluate(output, &states, &execution.variables));
-        self.enter(text_of(&fields["Next"]).to_owned(), output, variables)
+        match fields["End"].as_bool() {
+            Some(true) => Execution::ended(),
+            _ => self.enter(text_of(&fields["Next"]).to_owned(), output, variables),
+        }
     }
 
     /// The branches, or the one place, where a task is open.
     fn tasks(&self, execution: &Execution) -> Vec<Option<usize>> {
         if execution.branches.is_empty() {
-            return if self.definition(&execution.state)["Type"] == "Task" { vec![None] } else { Vec::new() };
+            return if execution.state == ENDED { Vec::new() } else { vec![None] };
         }
         let is_open = |at: &usize| matches!(execution.branches[*at], Branch::At(_));
         (0..execution.branches.len()).filter(is_open).map(Some).collect()
