@@ -177,6 +177,8 @@ pub type Costs = BTreeMap<Service, f64>;
 /// A limit that a rate of bookings meets.
 #[derive(Clone, Debug)]
 pub struct Limit<'q> {
+    /// What it limits, in short.
+    pub name: &'static str,
     /// Which.
     pub quota: &'q Quota,
     /// How much of it a booking a second takes.
@@ -244,25 +246,25 @@ impl Region {
     pub fn limits(&self, mode: Mode, work: &Work, busiest: f64) -> Result<Vec<Limit<'_>>, CostsError> {
         let count = |unit: Unit| work.get(&unit).copied().unwrap_or_default();
         let mut takes = vec![
-            ("apigateway.account.requests", count(Unit::ApiRequests)),
-            ("lambda.concurrency", count(Unit::BilledMs) / 1e3),
-            ("sns.publish", count(Unit::Publishes)),
-            ("dynamodb.table.writes", busiest),
+            ("API Gateway requests", "apigateway.account.requests", count(Unit::ApiRequests)),
+            ("Lambda at once", "lambda.concurrency", count(Unit::BilledMs) / 1e3),
+            ("SNS messages", "sns.publish", count(Unit::Publishes)),
+            ("writes to one table", "dynamodb.table.writes", busiest),
         ];
         match mode {
             Mode::Choreographed => {}
             Mode::Standard => {
-                takes.push(("states.start_execution.standard", count(Unit::Executions)));
-                takes.push(("states.transitions.standard", count(Unit::Transitions)));
+                takes.push(("STANDARD starts", "states.start_execution.standard", count(Unit::Executions)));
+                takes.push(("STANDARD transitions", "states.transitions.standard", count(Unit::Transitions)));
             }
-            Mode::Express => takes.push(("states.start_execution.express", count(Unit::Executions))),
+            Mode::Express => takes.push(("EXPRESS starts", "states.start_execution.express", count(Unit::Executions))),
         }
         let mut limits = Vec::new();
-        for (id, each) in takes {
+        for (name, id, each) in takes {
             let missing = || CostsError::Missing { what: format!("quota {id}"), region: self.name.clone() };
             let quota = self.quotas.get(id).ok_or_else(missing)?;
             if let Some(allowed) = quota.per_second.filter(|_| each > 0.0) {
-                limits.push(Limit { quota, each, bookings_per_second: allowed / each });
+                limits.push(Limit { name, quota, each, bookings_per_second: allowed / each });
             }
         }
         limits.sort_by(|one, other| one.bookings_per_second.total_cmp(&other.bookings_per_second));

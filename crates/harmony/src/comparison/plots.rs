@@ -94,6 +94,7 @@ pub fn latencies(histograms: &BTreeMap<Mode, Histogram<u64>>) -> Result<String, 
             .label_style(small())
             .x_desc("percentile of the bookings")
             .y_desc("ms")
+            .y_labels(24)
             .x_label_formatter(&|one_in: &f64| percentile(*one_in))
             .y_label_formatter(&|ms: &f64| format!("{ms:.0}"))
             .draw()
@@ -120,8 +121,11 @@ pub fn latencies(histograms: &BTreeMap<Mode, Histogram<u64>>) -> Result<String, 
     })
 }
 
-/// The percentile that one in so many is above.
+/// The percentile that one in so many is above, for those that people speak of.
 fn percentile(one_in: f64) -> String {
+    if ![1.0, 2.0, 10.0, 100.0, 1_000.0, 10_000.0].iter().any(|named| (one_in - named).abs() < 1e-6 * named) {
+        return String::new();
+    }
     let text = format!("{:.3}", 100.0 * (1.0 - 1.0 / one_in));
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
@@ -422,6 +426,7 @@ mod tests {
     #[test]
     fn scales_are_labelled_as_people_read_them() {
         assert_eq!([1.0, 10.0, 100.0, 1000.0].map(percentile), ["0%", "90%", "99%", "99.9%"]);
+        assert_eq!(percentile(3.0), "");
         assert_eq!([12.0, 1e3, 2.5e6, 1e10].map(thousands), ["12", "1k", "2.5M", "10G"]);
     }
 }

@@ -403,7 +403,7 @@ impl Measurements {
     fn limits(&self, published: &Published) -> Result<Section, ComparisonError> {
         let mut parts = vec![Part::Text(
             "The quotas that an account has unless it asks for more, divided by what a booking of the mix takes of each. The \
-             first three of each mode; all can be raised unless said otherwise. The stack's own ApiRateLimit (100 requests \
+             first three of each mode; AWS raises all of them for those who ask. The stack's own ApiRateLimit (100 requests \
              a second) comes before. Bookings of one and the same flight and date meet another limit in every mode: one \
              item takes 1,000 write units a second, that is 500 reservations."
                 .into(),
@@ -419,7 +419,7 @@ impl Measurements {
                         plots::thousands(limit.bookings_per_second),
                         limit.quota.per_second.map_or(String::new(), plots::thousands),
                         number(limit.each),
-                        format!("{}{}", limit.quota.what, if limit.quota.adjustable { "" } else { " (fixed)" }),
+                        format!("{}: {}", limit.name, limit.quota.what),
                     ]);
                 }
             }
@@ -438,7 +438,7 @@ impl Measurements {
                 let over: Vec<_> = limits
                     .iter()
                     .filter(|limit| limit.bookings_per_second < rate)
-                    .map(|limit| format!("{} ({}×)", limit.quota.what, number(rate / limit.bookings_per_second)))
+                    .map(|limit| format!("{} ({}×)", limit.name, number(rate / limit.bookings_per_second)))
                     .collect();
                 let at_once = work.get(&Unit::BilledMs).copied().unwrap_or_default() / 1e3 * rate;
                 rows.push(vec![
@@ -532,7 +532,8 @@ impl Measurements {
 
     fn sources(&self, published: &Published) -> Result<Section, ComparisonError> {
         let mut parts = vec![Part::Text(format!(
-            "Prices in {} and quotas, as read on {}. They are in `prices.json`; put in your own.",
+            "Prices in {} and quotas (a second, or at once), as read on {}. `prices.json` has them, with what else is to know of \
+             each: some could only be read second-hand. Put in your own.",
             published.currency, published.read_on
         ))];
         for name in Self::REGIONS {
@@ -541,14 +542,14 @@ impl Measurements {
             for (id, price) in &region.prices {
                 let date = price.source_date.clone().unwrap_or_default();
                 let each = if price.per > 1.0 { format!("{} {}s", plots::thousands(price.per), price.unit) } else { price.unit.clone() };
-                rows.push(vec![id.clone(), format!("{} for {each}", price.usd), date, price.source.clone(), price.note.clone().unwrap_or_default()]);
+                rows.push(vec![id.clone(), format!("{} for {each}", price.usd), date, price.source.clone()]);
             }
             for (id, quota) in &region.quotas {
                 let date = quota.source_date.clone().unwrap_or_default();
                 let allowed = quota.per_second.map_or("none".into(), plots::thousands);
-                rows.push(vec![id.clone(), allowed, date, quota.source.clone(), quota.note.clone().unwrap_or_default()]);
+                rows.push(vec![id.clone(), allowed, date, quota.source.clone()]);
             }
-            parts.push(table(&[name, "price or quota", "dated", "source", "note"], rows));
+            parts.push(table(&[name, "price or quota", "dated", "source"], rows));
         }
         Ok(Section { title: "Where prices and quotas come from", parts })
     }
