@@ -187,7 +187,8 @@ impl Measurements {
         let mut parts = vec![
             Part::Text(
                 "Open load: requests come at a fixed rate, whatever becomes of those before, and times count from when a \
-                 request was due. Ratios are to the choreographed mode."
+                 request was due. Ratios are to the choreographed mode. A local AWS runs STANDARD and EXPRESS with the same \
+                 engine: where those two differ there, it is noise."
                     .into(),
             ),
             table(&["ms", "bookings", "p50", "p90", "p99", "max", "p50 ratio", "p99 ratio"], rows),
@@ -475,7 +476,9 @@ impl Measurements {
         let mut parts = vec![Part::Text(
             "The coordinator is out of order for a while under open load: what the state machine asks of functions, or what \
              anybody publishes to the topic, is refused. Every booking asked for could succeed. \"Given back\" means failed, \
-             with nothing reserved and nothing charged; a booking that had not ended would be lost, and the run would fail."
+             with nothing reserved and nothing charged; a booking that had not ended would be lost, and the run would fail. \
+             A record that a destination cannot publish is gone, and its booking waits for the reconciler, which takes up \
+             bookings after 60 s here (the template's default is 600 s)."
                 .into(),
         )];
         let mut rows = Vec::new();
