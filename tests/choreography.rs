@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use saga::{
     Class, Event, Participant, Step,
@@ -58,8 +58,25 @@ enum Shape {
     Record,
 }
 
-/// The shapes in which an event travels, which follow from the edges on which the steps that it tells of are asked for.
-fn shapes(event: &Event) -> BTreeSet<Shape> {
+/// The participants whose programs say themselves what they have to say when they are invoked by SNS. Of the others it
+/// is for a destination to carry it.
+fn speakers() -> BTreeSet<Participant> {
+    let says = |participant: &Participant, how: &str| {
+        let path = format!("{}/../functions/{}/src/main.rs", env!("CARGO_MANIFEST_DIR"), participant.name());
+        fs::read_to_string(path).unwrap().contains(&format!("says: Says::{how},"))
+    };
+    let all = Participant::ALL.into_iter();
+    all.filter(|participant| {
+        let itself = says(participant, "Itself");
+        assert_ne!(itself, says(participant, "ByDestination"), "{}", participant.name());
+        itself
+    })
+    .collect()
+}
+
+/// The shape in which an event travels, which follows from who says it, and from the edges on which the steps that it
+/// tells of are asked for.
+fn shapes(event: &Event, speakers: &BTreeSet<Participant>) -> BTreeSet<Shape> {
     let mut shapes = BTreeSet::new();
     if let Event::Requested { .. } = event {
         shapes.insert(Shape::Plain); // the API and the reconciler say it themselves
@@ -70,7 +87,8 @@ fn shapes(event: &Event) -> BTreeSet<Shape> {
             let outcomes = saga_outcomes();
             let said = outcomes.iter().filter_map(|outcome| Event::after(&cause, step, outcome));
             if said.into_iter().any(|said| said.event_type() == event.event_type()) {
-                shapes.insert(if edge(step) == Edge::Forward { Shape::Record } else { Shape::Plain });
+                let is_carried = edge(step) == Edge::Forward && !speakers.contains(&participant);
+                shapes.insert(if is_carried { Shape::Record } else { Shape::Plain });
             }
         }
     }
@@ -96,12 +114,11 @@ fn saga_outcomes() -> Vec<saga::Outcome> {
 }
 
 /// Whether a filter policy with the scope `MessageBody` lets an event through. Of the operators of
-/// <https://docs.aws.amazon.com/sns/latest/dg/sns-subscription-filter-policies.html> the template uses two: a list of
-/// values, and `$or`.
+/// <https://docs.aws.amazon.com/sns/latest/dg/sns-subscription-filter-policies.html> the template uses none but a list of
+/// values.
 fn lets_through(filter: &Value, event: &str, shape: Shape) -> bool {
     let Some(filter) = filter.as_mapping() else { return true };
     filter.iter().all(|(key, rule)| match (key.as_str().unwrap_or_default(), shape) {
-        ("$or", _) => rule.as_sequence().unwrap().iter().any(|one| lets_through(one, event, shape)),
         ("type", Shape::Plain) => rule.as_sequence().unwrap().iter().any(|name| name.as_str() == Some(event)),
         ("responsePayload", Shape::Record) => lets_through(rule, event, Shape::Plain),
         _ => false,
@@ -122,7 +139,8 @@ fn capital(participant: Participant) -> String {
     format!("{}{}", name[..1].to_uppercase(), &name[1..])
 }
 
-struct Template(Value);
+/// The template, and who says itself what it says.
+struct Template(Value, BTreeSet<Participant>);
 
 impl Template {
     fn of_type<'t>(&'t self, kind: &'t str) -> impl Iterator<Item = (&'t str, &'t Value)> {
@@ -192,7 +210,7 @@ impl Template {
                 for on in [Edge::Forward, Edge::Inbox] {
                     let filters = self.filters(&function, on);
                     let comes = filters.iter().filter(|sub| lets_through(&sub["FilterPolicy"], name, shape)).count();
-                    let wanted = step.is_some_and(|step| edge(step) == on) && shapes(&event).contains(&shape);
+                    let wanted = step.is_some_and(|step| edge(step) == on) && shapes(&event, &self.1).contains(&shape);
                     match (wanted, comes) {
                         (true, 1) | (false, 0) => {}
                         (true, 0) => faults.push(format!("{function} does not get {name} ({on:?}, {shape:?})")),
@@ -219,8 +237,14 @@ impl Template {
         if forward {
             let config = &function["EventInvokeConfig"];
             let destinations = &config["DestinationConfig"];
-            if target(&destinations["OnSuccess"]["Destination"]) != "EventsTopic" {
-                faults.push(format!("{name} has no OnSuccess destination: nobody hears of its outcomes"));
+            match (self.1.contains(&participant), target(&destinations["OnSuccess"]["Destination"]).as_str()) {
+                (false, "EventsTopic") | (true, "") => {}
+                (false, _) => {
+                    faults.push(format!("{name} has no OnSuccess destination: nobody hears of its outcomes"));
+                }
+                (true, _) => {
+                    faults.push(format!("{name} says itself what it says, and its OnSuccess destination nothing"));
+                }
             }
             if target(&destinations["OnFailure"]["Destination"]) != "StepFailures" {
                 faults.push(format!("{name} has no OnFailure destination StepFailures: nobody hears that it gave up"));
@@ -342,7 +366,7 @@ impl Template {
 
 #[test]
 fn every_event_reaches_who_listens_and_nobody_else_and_nothing_gets_lost_on_the_way() {
-    assert_eq!(Template(template()).faults(), Vec::<String>::new());
+    assert_eq!(Template(template(), speakers()).faults(), Vec::<String>::new());
 }
 
 /// Each fault that somebody could make who adds a participant, and what the test above would say.
@@ -377,6 +401,21 @@ fn what_is_forgotten_is_named() {
         (
             |t| drop(t["Resources"]["CarFunction"]["Properties"].as_mapping_mut().unwrap().remove("EventInvokeConfig")),
             "CarFunction has no OnFailure destination",
+        ),
+        (
+            |t| {
+                let config = &mut t["Resources"]["CarFunction"]["Properties"]["EventInvokeConfig"];
+                drop(config["DestinationConfig"].as_mapping_mut().unwrap().remove("OnSuccess"));
+            },
+            "CarFunction has no OnSuccess destination: nobody hears",
+        ),
+        (
+            |t| {
+                let [payment, car] = ["PaymentFunction", "CarFunction"].map(|name| ["Resources", name, "Properties"]);
+                let config = car.iter().fold(&*t, |at, name| &at[*name])["EventInvokeConfig"].clone();
+                payment.iter().fold(t, |at, name| &mut at[*name])["EventInvokeConfig"] = config;
+            },
+            "PaymentFunction says itself what it says, and its OnSuccess destination nothing",
         ),
         (
             |t| t["Resources"]["CarFunction"]["Properties"]["EventInvokeConfig"]["MaximumRetryAttempts"] = Value::Null,
@@ -444,15 +483,24 @@ fn what_is_forgotten_is_named() {
     for (change, fault) in cases {
         let mut changed = template();
         change(&mut changed);
-        let faults = Template(changed).faults();
+        let faults = Template(changed, speakers()).faults();
+        assert!(faults.iter().any(|found| found.contains(fault)), "expected {fault:?} among {faults:#?}");
+    }
+    // And in a program: it leaves to a destination what it has to say, and there is none.
+    let faults = Template(template(), BTreeSet::new()).faults();
+    for fault in
+        ["PaymentFunction has no OnSuccess destination: nobody hears", "BookingFunction does not get payment.charged"]
+    {
         assert!(faults.iter().any(|found| found.contains(fault)), "expected {fault:?} among {faults:#?}");
     }
 }
 
 #[test]
 fn filters_are_read_as_sns_reads_them() {
-    let filter: Value = serde_yaml_ng::from_str("$or: [{type: [a]}, {responsePayload: {type: [b]}}]").unwrap();
-    assert!(lets_through(&filter, "a", Shape::Plain) && lets_through(&filter, "b", Shape::Record));
-    assert!(!lets_through(&filter, "a", Shape::Record) && !lets_through(&filter, "b", Shape::Plain));
+    let filter = |text: &str| -> Value { serde_yaml_ng::from_str(text).unwrap() };
+    let (plain, record) = (filter("type: [a, b]"), filter("responsePayload: {type: [a]}"));
+    assert!(lets_through(&plain, "b", Shape::Plain) && lets_through(&record, "a", Shape::Record));
+    assert!(!lets_through(&plain, "a", Shape::Record) && !lets_through(&record, "a", Shape::Plain));
+    assert!(!lets_through(&plain, "c", Shape::Plain) && !lets_through(&record, "b", Shape::Record));
     assert!(lets_through(&Value::Null, "a", Shape::Record), "no filter lets everything through");
 }

@@ -383,10 +383,9 @@ impl Tap {
     }
 }
 
-/// The event in a message, whichever shape it has; none in the record of a function that said nothing.
-pub fn event_in(message: &Value) -> Option<Value> {
-    let event = message.get("responsePayload").unwrap_or(message);
-    (!event.is_null()).then(|| event.clone())
+/// The event in a message, whichever shape it has.
+pub fn event_in(message: &Value) -> &Value {
+    message.get("responsePayload").unwrap_or(message)
 }
 
 /// The legs of a request.

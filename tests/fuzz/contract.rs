@@ -336,7 +336,8 @@ fn invocation(data: &[u8]) {
         is_known(&answer, data.len(), works);
         match source.as_str() {
             "aws:sqs" => is_batch(&payload, &answer, &world, works),
-            "aws:sns" => {}
+            // What is said is returned or published, and not both.
+            "aws:sns" => assert!(!matches!(answer, Ok(Some(_))) || world.said().is_empty(), "{answer:?}"),
             _ => is_reply(who, &payload, &answer, works),
         }
     }

@@ -14,7 +14,7 @@ use aws_smithy_runtime_api::client::{
     orchestrator::{HttpRequest, HttpResponse},
 };
 use jiff::Timestamp;
-use runtime::{Diagnostic, Failure, Fault, Input, Queue};
+use runtime::{Diagnostic, Failure, Fault, Input, Queue, Says};
 use saga::{BookingId, Envelope, Leg, Money, Outcome, Participant, PaymentReference, PaymentToken, Status, Traveller};
 use serde_json::{Value, json};
 use services::{
@@ -106,7 +106,8 @@ impl World {
         let publish = async |event| self.publish(event).await;
         let fault =
             |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() };
-        runtime::Participant { handle, publish, fault, queue: QUEUE.clone() }.invoked(payload).await
+        let says = if let Some(Participant::Seller(_)) = who { Says::ByDestination } else { Says::Itself };
+        runtime::Participant { handle, publish, says, fault, queue: QUEUE.clone() }.invoked(payload).await
     }
 
     /// As each function's `main.rs` wires it.

@@ -1,6 +1,6 @@
 //! The payloads in `events/`, for `sam local invoke`: one for each way in which each function is invoked.
 //!
-//! They tell of nine bookings, all of the same trip, which is so far ahead that it stays bookable. [`prepare`] makes a
+//! They tell of eight bookings, all of the same trip, which is so far ahead that it stays bookable. [`prepare`] makes a
 //! stack ready for them. After that each can be sent in any order and as often as one likes, and is answered as
 //! `events/answers.json` says; and once all of them were sent, the bookings have ended as [`ENDS`] says.
 
@@ -33,20 +33,19 @@ const REQUEST: &str = "events";
 const ANSWERS: &str = "answers.json";
 
 /// The bookings that the events tell of, by the number that is their name, and how each ends.
-pub const ENDS: [(u8, Variant, Status); 9] = [
+pub const ENDS: [(u8, Variant, Status); 8] = [
     (1, Variant::Orchestrated, Status::Confirmed), // reserved, charged and confirmed by commands
     (2, Variant::Orchestrated, Status::Failed),    // aborted, cancelled and failed by commands
     (3, Variant::Orchestrated, Status::NeedsOperator), // parked by a command
     (4, Variant::Choreographed, Status::Confirmed), // requested, reserved and charged, by events
     (5, Variant::Choreographed, Status::Failed),   // rejected, aborted and cancelled, by events
-    (6, Variant::Choreographed, Status::Confirmed), // charged, in a record of payment
+    (UNPARKED, Variant::Orchestrated, Status::Confirmed), // put back by an operator although it has ended
     (7, Variant::Choreographed, Status::Failed),   // given up by flight
     (8, Variant::Choreographed, Status::Failed),   // requested, and nobody was told
-    (UNPARKED, Variant::Orchestrated, Status::Confirmed), // put back by an operator although it has ended
 ];
 /// The booking that payment lacks only the flight of.
 const COLLECTED: u8 = 4;
-const UNPARKED: u8 = 9;
+const UNPARKED: u8 = 6;
 
 /// A payload, and what its function must answer.
 #[derive(Clone, Debug, PartialEq)]

@@ -13,7 +13,7 @@ use saga::{
     Event, EventType, Leg, Outcome, Participant, Status, Step,
     command::Action as Command,
     header, payment,
-    payment::{Aborting, Charge, Charging},
+    payment::{Abort, Aborting, Charge, Charging},
     reservation,
 };
 use stateright::{Model, Property};
@@ -114,6 +114,22 @@ enum Work {
     Abort(Aborting),
 }
 
+impl Work {
+    /// What came of it, if nothing is left but to say so.
+    fn done(&self) -> Option<(Step, Outcome)> {
+        match self {
+            Self::Charge(charging) => match charging.next(0) {
+                Charge::Answer(outcome) => Some((Step::Charge, outcome)),
+                _ => None,
+            },
+            Self::Abort(aborting) => match aborting.next() {
+                Abort::Answer(outcome) => Some((Step::Abort, outcome)),
+                _ => None,
+            },
+        }
+    }
+}
+
 /// How everything stands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct State {
@@ -153,9 +169,13 @@ pub enum Action {
     Drive,
     /// A worker makes its next move, in words.
     Move(usize, Provider, &'static str),
+    /// A worker that is done publishes what came of it, and its message is acknowledged.
+    Say(usize),
+    /// It publishes, and dies before it returns: its message comes again.
+    SayAndDie(usize),
     /// A worker takes over the lease of another.
     TakeOver(usize),
-    /// A worker dies.
+    /// A worker dies: between two moves, or before it has published what came of them, or as that fails.
     Die(usize),
 }
 
@@ -184,6 +204,10 @@ impl fmt::Debug for Action {
             }
             Self::Move(worker, Provider::IsSilent, what) => {
                 write!(f, "payment's worker {worker} {what}, which it does not, nor does it answer")
+            }
+            Self::Say(worker) => write!(f, "payment's worker {worker} publishes its answer"),
+            Self::SayAndDie(worker) => {
+                write!(f, "payment's worker {worker} publishes its answer, and dies before it returns")
             }
             Self::TakeOver(worker) => write!(f, "payment's worker {worker} finds that the lease has ended"),
             Self::Die(worker) => write!(f, "payment's worker {worker} dies"),
@@ -285,16 +309,13 @@ impl Choreography {
         }
     }
 
-    /// A worker that is done says so.
-    fn finish(&self, state: &mut State, index: usize) {
+    /// A worker that is done says so, and is gone. Returns its message.
+    fn finish(&self, state: &mut State, index: usize) -> Set {
         let Worker { of, work } = state.workers.remove(index);
-        let (step, outcome) = match work {
-            Work::Charge(Charging::Done(Some(outcome))) => (Step::Charge, outcome),
-            Work::Abort(Aborting::Done(outcome)) => (Step::Abort, outcome),
-            _ => return, // an error: the message comes again
-        };
-        self.say(state, of, step, &outcome);
-        state.waiting &= !of.map_or(0, bit);
+        if let Some((step, outcome)) = work.done() {
+            self.say(state, of, step, &outcome);
+        }
+        of.map_or(0, bit)
     }
 
     fn work(&self, state: &mut State, index: usize, lease_has_ended: bool, provider: Provider) {
@@ -303,16 +324,13 @@ impl Choreography {
             Work::Charge(charging) => Work::Charge(state.books.charge(charging, lease_has_ended, provider, self.twin)),
             Work::Abort(aborting) => Work::Abort(state.books.abort(aborting, self.twin)),
         };
-        let is_done = match &work {
-            Work::Charge(charging) => matches!(charging, Charging::Done(_)),
-            Work::Abort(aborting) => matches!(aborting, Aborting::Done(_)),
-        };
         if self.twin == Some(Twin::SayThenVoid) && matches!(work, Work::Abort(Aborting::Fenced { .. })) {
             self.say(state, worker.of, Step::Abort, &Outcome::Aborted { reason: None });
         }
-        state.workers[index].work = work;
-        if is_done {
-            self.finish(state, index);
+        if work == Work::Charge(Charging::Done(None)) {
+            state.workers.remove(index); // an error: the message comes again
+        } else {
+            state.workers[index].work = work;
         }
     }
 
@@ -365,6 +383,14 @@ impl Choreography {
                     state.faults.spend(|left| &mut left.silences);
                 }
                 self.work(state, index, false, provider);
+            }
+            Action::Say(index) => {
+                let acknowledged = self.finish(state, index);
+                state.waiting &= !acknowledged;
+            }
+            Action::SayAndDie(index) => {
+                state.faults.spend(|left| &mut left.deaths);
+                self.finish(state, index);
             }
             Action::TakeOver(index) => self.work(state, index, true, Provider::Answers),
             Action::Die(index) => {
@@ -533,6 +559,17 @@ impl Model for Choreography {
             actions.push(Action::Drive);
         }
         for (index, worker) in state.workers.iter().enumerate() {
+            if faults.allow(|left| left.deaths) {
+                actions.push(Action::Die(index));
+            }
+            if worker.work.done().is_some() {
+                actions.push(Action::Say(index));
+                // Without bounds it is the same: the message can be heard again anyway.
+                if faults.is_bounded() && faults.allow(|left| left.deaths) {
+                    actions.push(Action::SayAndDie(index));
+                }
+                continue;
+            }
             let (next, what) = match &worker.work {
                 Work::Charge(charging) => (charging.next(0), books::words(&charging.next(0))),
                 // Which move it is does not matter here.
@@ -550,9 +587,6 @@ impl Model for Choreography {
             if matches!(next, Charge::Ask { .. }) && faults.allow(|left| left.silences) {
                 actions.push(Action::Move(index, Provider::ChargesSilently, what));
                 actions.push(Action::Move(index, Provider::IsSilent, what));
-            }
-            if faults.allow(|left| left.deaths) {
-                actions.push(Action::Die(index));
             }
         }
     }

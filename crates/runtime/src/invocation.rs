@@ -22,21 +22,37 @@ pub struct Fault {
 
 const UNREADABLE: &str = "InvalidInput";
 
+/// How what is said in answer to SNS reaches the topic.
+///
+/// A destination gets a record of every success, also of one with nothing to say, and nobody can filter it out before it
+/// is sent. And a record holds what the function was given, so it is much longer than the event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Says {
+    /// The function returns it, and the destination `OnSuccess` carries it there. For those who always answer.
+    ByDestination,
+    /// The function publishes it, and returns nothing. For those who often have nothing to say; they need no `OnSuccess`.
+    Itself,
+}
+
 /// What a function consists of that takes part in a saga, whoever invokes it.
 ///
 /// | invoked by | `handle` gets | what becomes of its answer | of its error |
 /// |---|---|---|---|
 /// | a state machine, a schedule, or by hand | the payload | it is the reply | it is the function's error |
-/// | SNS | the event | it is returned, and Destinations carry it to the topic | it is the function's error, and Lambda retries, then records the failure |
+/// | SNS, and it says [`ByDestination`](Says::ByDestination) | the event | it is returned, and Destinations carry it to the topic | it is the function's error, and Lambda retries, then records the failure |
+/// | SNS, and it says [`Itself`](Says::Itself) | the event | it is published, and then nothing is returned | the same, also if the publishing fails |
 /// | SQS | each event of a batch | it is published, and then the message is acknowledged | the message comes again; if that cannot help, it is parked with the reason |
 ///
-/// An answer that could not be published is published when the message comes again: the step answers the same.
+/// Who publishes may fail at it, or die before: the event comes again, the step answers the same, and that is published
+/// then. Who dies after it, before Lambda or SQS knows, publishes twice, and an event that is heard again changes nothing.
 #[derive(Debug)]
 pub struct Participant<H, P, E> {
     /// Carries out what it is invoked for, and answers; none if there is nothing to say.
     pub handle: H,
     /// Publishes an event.
     pub publish: P,
+    /// Who does so when it is invoked by SNS.
+    pub says: Says,
     /// Tells what kind of error an error is.
     pub fault: fn(&E) -> Fault,
     /// Where it is fed from by SQS.
@@ -51,7 +67,7 @@ impl<H, P, E> Participant<H, P, E> {
         P: AsyncFn(String) -> Result<(), F>,
         R: Serialize,
         E: std::error::Error,
-        F: std::error::Error,
+        F: std::error::Error + Into<E>,
     {
         let this = &self;
         run(service_fn(move |event: LambdaEvent<Value>| {
@@ -74,18 +90,25 @@ impl<H, P, E> Participant<H, P, E> {
         P: AsyncFn(String) -> Result<(), F>,
         R: Serialize,
         E: std::error::Error,
-        F: std::error::Error,
+        F: std::error::Error + Into<E>,
     {
         let source = payload.pointer("/Records/0/eventSource").or(payload.pointer("/Records/0/EventSource"));
-        let input = match source.and_then(Value::as_str) {
+        let (input, says) = match source.and_then(Value::as_str) {
             Some("aws:sqs") => {
                 let batch = Batch::deserialize(payload).map_err(|error| Unreadable(error.to_string()))?;
                 return Ok(Some(self.batch(batch).await));
             }
-            Some("aws:sns") => message::read(message::notified(&payload)?)?,
-            _ => Input::Command(payload),
+            Some("aws:sns") => (message::read(message::notified(&payload)?)?, Some(self.says)),
+            _ => (Input::Command(payload), None),
         };
-        match (self.handle)(input).await {
+        let answer = match ((self.handle)(input).await, says) {
+            (Ok(Some(answer)), Some(Says::Itself)) => {
+                let event = serde_json::to_string(&answer).map_err(|error| Unreadable(error.to_string()))?;
+                (self.publish)(event).await.map(|()| None).map_err(Into::into)
+            }
+            (answer, _) => answer,
+        };
+        match answer {
             Ok(answer) => {
                 answer.map(serde_json::to_value).transpose().map_err(|error| Unreadable(error.to_string()).into())
             }
@@ -273,4 +296,58 @@ fn response(answer: Response<String>) -> ApiGatewayProxyResponse {
 fn decoded(body: &str) -> Vec<u8> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     STANDARD.decode(body).unwrap_or_else(|_| vec![0xff])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use aws_config::{BehaviorVersion, SdkConfig};
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the topic is gone")]
+    struct Gone;
+
+    /// What comes of an invocation by SNS that is answered with this, and what is published.
+    fn answered(
+        says: Says,
+        answer: Option<&str>,
+        is_published: bool,
+    ) -> (Result<Option<Value>, Diagnostic>, Vec<String>) {
+        let published = RefCell::new(Vec::new());
+        let participant = Participant {
+            handle: async |_| Ok(answer),
+            publish: async |event| {
+                published.borrow_mut().push(event);
+                if is_published { Ok(()) } else { Err(Gone) }
+            },
+            says,
+            fault: |_: &Gone| Fault { error_type: "Gone", is_retriable: true },
+            queue: Queue::new(&SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build(), "", ""),
+        };
+        let payload = json!({"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "{}"}}]});
+        let result = participant.invoked(payload).now_or_never().unwrap_or_else(|| panic!("it waits for nobody"));
+        (result, published.into_inner())
+    }
+
+    #[test]
+    fn what_is_said_in_answer_to_sns_is_returned_or_published() {
+        let (returned, published) = answered(Says::ByDestination, Some("this"), true);
+        assert_eq!((returned.ok(), published.len()), (Some(Some(json!("this"))), 0));
+        let (returned, published) = answered(Says::Itself, Some("this"), true);
+        assert_eq!((returned.ok(), published), (Some(None), vec!["\"this\"".to_owned()]));
+        for says in [Says::ByDestination, Says::Itself] {
+            let (returned, published) = answered(says, None, true);
+            assert_eq!((returned.ok(), published.len()), (Some(None), 0));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_published_is_an_error_of_its_own_type() {
+        let (failed, _) = answered(Says::Itself, Some("this"), false);
+        assert_eq!(failed.map_err(|error| error.error_type), Err("Gone".to_owned()));
+    }
 }

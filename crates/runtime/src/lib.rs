@@ -13,7 +13,7 @@ mod message;
 mod queue;
 
 pub use aws::{AwsError, aws};
-pub use invocation::{Fault, Participant, answer_http, serve_http};
+pub use invocation::{Fault, Participant, Says, answer_http, serve_http};
 pub use lambda_runtime::{Diagnostic, Error};
 pub use message::{Failure, Input, Unreadable, event, read};
 pub use queue::{Queue, REASON};

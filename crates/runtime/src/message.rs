@@ -7,8 +7,8 @@
 //! | a record of a failure | Destinations, `OnFailure` | the function gave up the event that it was given (`requestPayload`) |
 //! | a notification | a subscription's dead-letter queue | nobody was given the event |
 //!
-//! A record nests what caused it, which may be a record again. Nobody passes a record on: each function returns an event
-//! of its own, so that the nesting ends with the next one.
+//! A record nests what caused it, and the record of a failure may nest the record of a success. Nobody passes a record
+//! on: each function says an event of its own, so that the nesting ends with the next one.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html>
 
 use serde_json::Value;

@@ -1,7 +1,7 @@
 //! Confirms or fails a booking, or hands it to an operator.
 
 use jiff::Timestamp;
-use runtime::{Failure, Fault, Input, Participant, Queue, number_setting, setting};
+use runtime::{Failure, Fault, Input, Participant, Queue, Says, number_setting, setting};
 use services::{BookingDesk, Events, StepError, Topic};
 use store::{Bookings, Journal};
 
@@ -19,6 +19,7 @@ async fn main() -> Result<(), runtime::Error> {
             Input::Event(event) | Input::Failure(Failure { event, .. }) => desk.hear(&event).await,
         },
         publish: async |event| topic.publish(event).await,
+        says: Says::Itself,
         fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
         queue: Queue::of_function(&aws)?,
     }

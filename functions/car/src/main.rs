@@ -1,7 +1,7 @@
 //! Reserves and cancels cars, day by day.
 
 use jiff::Timestamp;
-use runtime::{Failure, Fault, Input, Participant, Queue, number_setting, setting};
+use runtime::{Failure, Fault, Input, Participant, Queue, Says, number_setting, setting};
 use saga::Leg;
 use services::{Catalogue, Events, Seller, StepError, Topic};
 use store::{Journal, StockTable};
@@ -25,6 +25,7 @@ async fn main() -> Result<(), runtime::Error> {
             Input::Event(event) | Input::Failure(Failure { event, .. }) => seller.hear(&event).await,
         },
         publish: async |event| topic.publish(event).await,
+        says: Says::ByDestination,
         fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
         queue: Queue::of_function(&aws)?,
     }

@@ -1,7 +1,7 @@
 //! Charges once, or aborts so that no charge can follow.
 
 use jiff::Timestamp;
-use runtime::{Fault, Input, Participant, Queue, number_setting, setting};
+use runtime::{Fault, Input, Participant, Queue, Says, number_setting, setting};
 use services::{Cashier, Events, SandboxProvider, StepError, Topic};
 use store::{Journal, Ledger, Payments};
 
@@ -27,6 +27,7 @@ async fn main() -> Result<(), runtime::Error> {
             }
         },
         publish: async |event| topic.publish(event).await,
+        says: Says::Itself,
         fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
         queue: Queue::of_function(&aws)?,
     }

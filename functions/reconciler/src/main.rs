@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use runtime::{Failure, Fault, Input, Participant, Queue, number_setting, setting};
+use runtime::{Failure, Fault, Input, Participant, Queue, Says, number_setting, setting};
 use saga::{Leg, Participant as Of};
 use services::{BookingDesk, DeadLetterQueues, Events, Reconciler, StateMachine, StepError, Topic};
 use store::{Bookings, Headers, Journal};
@@ -41,6 +41,7 @@ async fn main() -> Result<(), runtime::Error> {
             }
         },
         publish: async |event| topic.publish(event).await,
+        says: Says::Itself,
         fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
         queue: Queue::of_function(&aws)?,
     }
