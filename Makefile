@@ -93,10 +93,22 @@ sam-local: build .venv/local $(SAM) ## run all functions with `sam local`, in Do
 	$(SAM) build
 	@$(HARMONY) sam-local $(ARGS)
 
-bench: build .venv/local ## measure cold start, processor time and memory, as ratios
+bench: build .venv/local target/peers/python/handler.py target/peers/typescript/package/handler.js ## measure what functions take, as ratios, beside the same step with Powertools
 	cargo build --release -p bench
 	cargo build --release -p usual
 	@target/release/bench
+
+# The same step in Python and TypeScript. The benchmark says so, loudly, if it has to do without one.
+PEERS := crates/bench/peers
+target/peers/python/handler.py: $(PEERS)/python/handler.py $(PEERS)/python/requirements.txt .venv/local
+	@rm -rf $(@D) && mkdir -p $(@D)
+	@.venv/bin/pip install --quiet --disable-pip-version-check --target $(@D) -r $(PEERS)/python/requirements.txt && \
+	  cp $< $@ || echo "Powertools for Python is not installed" >&2
+
+target/peers/typescript/package/handler.js: $(PEERS)/typescript/handler.ts $(PEERS)/typescript/package.json
+	@rm -rf target/peers/typescript && mkdir -p target/peers/typescript && cp $^ target/peers/typescript
+	@cd target/peers/typescript && npm install --silent --no-package-lock --no-audit --no-fund && npm run --silent build || \
+	  echo "Powertools for TypeScript is not installed" >&2
 
 lint: $(SAM) ## check format, lints, licences and the template
 	cargo fmt --all --check

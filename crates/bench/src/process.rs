@@ -1,0 +1,76 @@
+//! What the system knows of a process: <https://man7.org/linux/man-pages/man5/proc.5.html>.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use harmony::Stack;
+
+use crate::Outcome;
+
+/// A process, by its folder in `/proc`.
+#[derive(Debug)]
+pub(crate) struct Process(PathBuf);
+
+impl Process {
+    pub(crate) fn new(id: u32) -> Self {
+        Self(format!("/proc/{id}").into())
+    }
+
+    /// The process that serves a function: the child of the local AWS with that name in its environment.
+    pub(crate) fn of_function(stack: &Stack, function: &str) -> Outcome<Self> {
+        let parent = stack.pid.ok_or("the stack is not on the local AWS")?;
+        let name = format!("AWS_LAMBDA_FUNCTION_NAME={function}\0");
+        for entry in fs::read_dir("/proc")? {
+            let process = Self(entry?.path());
+            let is_named = fs::read(process.0.join("environ"))
+                .is_ok_and(|all| all.windows(name.len()).any(|part| part == name.as_bytes()));
+            if is_named && process.parent() == Some(parent) {
+                return Ok(process);
+            }
+        }
+        Err(format!("no process serves {function}").into())
+    }
+
+    fn parent(&self) -> Option<u32> {
+        let status = fs::read_to_string(self.0.join("status")).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        self.0.file_name().and_then(|id| id.to_str()).unwrap_or_default() // a number
+    }
+
+    /// What it has in memory, `VmRSS`, in MB.
+    pub(crate) fn resident(&self) -> Outcome<f64> {
+        let status = fs::read_to_string(self.0.join("status"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
+        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1e3)
+    }
+
+    /// Its time on a processor so far, of all its threads: the first field of `schedstat`.
+    pub(crate) fn processor_time(&self) -> Outcome<Duration> {
+        let mut sum = 0;
+        for thread in fs::read_dir(self.0.join("task"))? {
+            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue }; // has just ended
+            sum += text.split_whitespace().next().ok_or("no schedstat")?.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(sum))
+    }
+}
+
+/// Where a program is, if it is installed.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
+}
+
+/// The folder for what a measurement leaves behind, empty.
+pub(crate) fn fresh(folder: &Path) -> Outcome<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    Ok(fs::create_dir_all(folder)?)
+}

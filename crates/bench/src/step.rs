@@ -1,0 +1,68 @@
+//! The step that is measured, on a local AWS: `flight.reserve`, each time for another booking.
+
+use std::time::{Duration, Instant};
+
+use harmony::{Client, LocalAws, Options, Stack, TripRequest};
+use saga::{BookingId, IdempotencyKey, Leg, StockLine};
+use serde_json::{Value, json};
+use store::{Journal, StockTable};
+
+use crate::Outcome;
+
+/// A local AWS with enough seats on one flight.
+pub(crate) struct Steps {
+    pub(crate) local: LocalAws,
+    pub(crate) lambda: Client,
+    /// The name of the flight function.
+    pub(crate) flight: String,
+    number: usize,
+}
+
+impl Steps {
+    pub(crate) async fn on(options: Options) -> Outcome<Self> {
+        let local = LocalAws::start(options)?;
+        let stack = local.stack();
+        let trip = TripRequest::default();
+        let client = store::client(&stack.sdk().await?);
+        let journal = Journal::new(client.clone(), stack.journal_table()?, 730);
+        let line = StockLine { product: trip.flight.flight_no.clone(), date: trip.flight.date, units: 1_000_000 };
+        StockTable::new(client, stack.stock_table(Leg::Flight)?, journal).seed(&[line]).await?;
+        let lambda = Client::new(stack.endpoint.as_deref().ok_or("the local AWS has no endpoint")?)?;
+        let functions: Value = lambda.send("GET", "/2015-03-31/functions/", &[], "").await?.json()?;
+        let names = functions["Functions"].as_array().ok_or("no functions")?.iter();
+        let flight = names.filter_map(|f| f["FunctionName"].as_str()).find(|name| name.ends_with("-flight"));
+        let flight = flight.ok_or("no function is called …-flight")?.to_owned();
+        Ok(Self { local, lambda, flight, number: 0 })
+    }
+
+    pub(crate) fn stack(&self) -> &Stack {
+        self.local.stack()
+    }
+
+    /// Has a function carry out the next step, and says how long the caller waited.
+    pub(crate) async fn reserve(&mut self, function: &str) -> Outcome<Duration> {
+        self.number += 1;
+        let command = command("bench", self.number)?.to_string();
+        let began = Instant::now();
+        let answer = self.lambda.send("POST", &invocations(function), &[], command).await?;
+        let took = began.elapsed();
+        if answer.body.contains("reserved") { Ok(took) } else { Err(format!("{function}: {}", answer.body).into()) }
+    }
+
+    /// Sends a function what it refuses at once.
+    pub(crate) async fn refused(&self, function: &str) -> Outcome<()> {
+        self.lambda.send("POST", &invocations(function), &[], "{}").await?;
+        Ok(())
+    }
+}
+
+fn invocations(function: &str) -> String {
+    format!("/2015-03-31/functions/{function}/invocations")
+}
+
+/// A command to reserve a seat, for the booking of that number.
+pub(crate) fn command(caller: &str, number: usize) -> Outcome<Value> {
+    let key = IdempotencyKey::try_from(format!("bench-{number}").as_str())?;
+    let flight = TripRequest::default().flight;
+    Ok(json!({"step": "flight.reserve", "booking_id": BookingId::derive(caller, &key), "flight": flight}))
+}
