@@ -35,19 +35,27 @@ impl Process {
     }
 
     fn parent(&self) -> Option<u32> {
-        let status = fs::read_to_string(self.0.join("status")).ok()?;
-        status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+        self.status("PPid").ok()?.parse().ok()
+    }
+
+    fn status(&self, name: &str) -> Outcome<String> {
+        let status = fs::read_to_string(self.0.join("status"))?;
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        Ok(value.ok_or_else(|| format!("a process without {name}"))?.trim().to_owned())
     }
 
     pub(crate) fn id(&self) -> &str {
         self.0.file_name().and_then(|id| id.to_str()).unwrap_or_default() // a number
     }
 
-    /// What it has in memory, `VmRSS`, in MB.
+    /// What it has in memory, in MB.
     pub(crate) fn resident(&self) -> Outcome<f64> {
-        let status = fs::read_to_string(self.0.join("status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
-        Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? / 1e3)
+        Ok(self.status("VmRSS")?.trim_end_matches(" kB").parse::<f64>()? / 1e3)
+    }
+
+    /// How often its first thread has waited so far, and was woken again.
+    pub(crate) fn waits(&self) -> Outcome<u64> {
+        Ok(self.status("voluntary_ctxt_switches")?.parse()?)
     }
 
     /// Its time on a processor so far, of all its threads: the first field of `schedstat`.

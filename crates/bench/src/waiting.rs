@@ -8,7 +8,7 @@
 //! ```
 
 use std::{
-    env, fmt,
+    env,
     process::Command,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -28,16 +28,15 @@ use store::{Journal, StockTable};
 
 use crate::{
     Outcome,
-    process::Process,
     report::{Report, median},
     step::{self, Steps},
 };
 
 const WARM_UP: usize = 50;
 const STEPS: usize = 500;
-/// Between two steps, as other processes work between two invocations: what the step needs is then no longer in the
-/// processor's caches.
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two steps. Other processes work between two invocations, and what the step needs is then no longer in the
+/// processor's caches; back to back it is.
+const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::ZERO];
 /// What DynamoDB is known for, in milliseconds.
 const TYPICAL: [f64; 2] = [5.0, 10.0];
 
@@ -46,9 +45,8 @@ const TYPICAL: [f64; 2] = [5.0, 10.0];
 struct Split {
     handler: f64,
     waiting: f64,
-    own: f64,
+    rest: f64,
     share: f64,
-    processor: f64,
 }
 
 pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64) -> Outcome<()> {
@@ -64,36 +62,47 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     process.env("STOCK_TABLE", stack.stock_table(Leg::Flight)?).env("JOURNAL_TABLE", stack.journal_table()?);
     let output = process.output()?;
     let said = String::from_utf8_lossy(&output.stdout); // its log, and then the result
-    let split: Split = serde_json::from_str(said.lines().last().unwrap_or_default())
+    let [paused, at_once]: [Split; 2] = serde_json::from_str(said.lines().last().unwrap_or_default())
         .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
-    let part = |name: &str, time: f64| {
-        vec![name.into(), format!("{time:.3} ms"), format!("{:.1} %", 100.0 * time / split.handler)]
+    let row = |name: &str, pick: fn(&Split) -> f64| {
+        vec![name.to_owned(), format!("{:.3} ms", pick(&paused)), format!("{:.3} ms", pick(&at_once))]
     };
     report.table(
-        &["", &format!("median of {STEPS}"), "of the handler's time"],
-        [part("handler", split.handler), part("waiting for DynamoDB", split.waiting), part("the rest", split.own)],
+        &[&format!("median of {STEPS}"), &format!("every {} ms", PAUSES[0].as_millis()), "back to back"],
+        [
+            row("handler", |split| split.handler),
+            row("waiting for DynamoDB", |split| split.waiting),
+            row("the rest", |split| split.rest),
+            vec![
+                "share of waiting".into(),
+                format!("{:.1} %", 100.0 * paused.share),
+                format!("{:.1} %", 100.0 * at_once.share),
+            ],
+        ],
     );
     let whole = |waiting: f64| waiting / (waiting + warm_processor_ms);
-    let computed = TYPICAL.map(|latency| (latency, latency / (latency + split.own), whole(latency)));
     report.says(format_args!(
-        "Waiting takes {:.1} % of a step (median). If all that the function's process does for an invocation is added, \
-         whenever it does it ({warm_processor_ms:.3} ms on a processor, see above), {:.1} %. The handler alone takes {:.3} ms \
-         on a processor, what it does while it waits included.",
-        100.0 * split.share, 100.0 * whole(split.waiting), split.processor,
+        "If all that the function's process does for an invocation is counted, whenever it does it ({warm_processor_ms:.3} ms \
+         on a processor, see above), waiting takes {:.1} %. The local AWS is reached without TLS.",
+        100.0 * whole(paused.waiting),
     ));
+    let computed = TYPICAL.map(|latency| (latency, latency / (latency + paused.rest), whole(latency)));
     let shares = computed.map(|(latency, handler, whole)| {
-        format!("{:.1} % (of the whole process {:.1} %) at {latency} ms", 100.0 * handler, 100.0 * whole)
+        format!("{:.1} % at {latency} ms (of all that the process does {:.1} %)", 100.0 * handler, 100.0 * whole)
     });
     report.says(format_args!(
-        "Computed, not measured: were DynamoDB to answer as it does on AWS, in single-digit milliseconds, waiting would take {}.",
+        "Computed, not measured: were the answer to take single-digit milliseconds, as DynamoDB's does on AWS, waiting would \
+         take {}.",
         shares.join(", ")
     ));
+    let split = |split: &Split| json!({"handler_ms": split.handler, "waiting_ms": split.waiting, "rest_ms": split.rest, "share": split.share});
+    let computed = computed
+        .map(|(latency, handler, whole)| json!({"dynamodb_ms": latency, "share": handler, "share_of_process": whole}));
     report.keep(
         "waiting",
         json!({
-            "handler_ms": split.handler, "waiting_ms": split.waiting, "rest_ms": split.own, "share": split.share,
-            "share_of_process": whole(split.waiting), "handler_processor_ms": split.processor,
-            "computed": computed.map(|(latency, handler, whole)| json!({"ms": latency, "share": handler, "share_of_process": whole})),
+            "paused": split(&paused), "back_to_back": split(&at_once), "share_of_process": whole(paused.waiting),
+            "computed": computed,
         }),
     );
     Ok(())
@@ -140,33 +149,31 @@ pub(crate) async fn steps() -> Outcome<()> {
         fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
         queue: Queue::of_function(&aws)?,
     };
-    let this = Process::new(std::process::id());
-    let (mut handler, mut waiting, mut own, mut share) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut processor = Duration::ZERO;
-    for number in 0..WARM_UP + STEPS {
-        let payload = step::command("handler", number)?;
-        tokio::time::sleep(PAUSE).await;
-        let (before, began) = (this.processor_time()?, Instant::now());
-        let answer = participant.invoked(payload).await;
-        let took = began.elapsed();
-        let waited = stopwatch.reset()?;
-        if !answer.as_ref().is_ok_and(|answer| answer.as_ref().is_some_and(|reply| reply["outcome"] == "reserved")) {
-            return Err(format!("{answer:?}").into());
+    let mut splits = Vec::new();
+    for pause in PAUSES {
+        let (mut handler, mut waiting, mut rest, mut share) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for number in 0..WARM_UP + STEPS {
+            let payload = step::command(&format!("handler after {pause:?}"), number)?;
+            tokio::time::sleep(pause).await;
+            let began = Instant::now();
+            let answer = participant.invoked(payload).await;
+            let took = began.elapsed();
+            let waited = stopwatch.reset()?;
+            if !matches!(&answer, Ok(Some(reply)) if reply["outcome"] == "reserved") {
+                return Err(format!("{answer:?}").into());
+            }
+            if number >= WARM_UP {
+                let [took, waited] = [took, waited].map(|time| time.as_secs_f64() * 1e3);
+                handler.push(took);
+                waiting.push(waited);
+                rest.push(took - waited);
+                share.push(waited / took);
+            }
         }
-        // The system brings the figure up to date when the process waits.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        if number >= WARM_UP {
-            processor += this.processor_time()? - before;
-            let [took, waited] = [took, waited].map(|time| time.as_secs_f64() * 1e3);
-            handler.push(took);
-            waiting.push(waited);
-            own.push(took - waited);
-            share.push(waited / took);
-        }
+        let [handler, waiting, rest, share] = [handler, waiting, rest, share].map(|values| median(&values));
+        splits.push(Split { handler, waiting, rest, share });
     }
-    let [handler, waiting, own, share] = [handler, waiting, own, share].map(|times| median(&times));
-    let processor = processor.as_secs_f64() * 1e3 / STEPS as f64;
-    println!("{}", serde_json::to_string(&Split { handler, waiting, own, share, processor })?);
+    println!("{}", serde_json::to_string(&splits)?);
     Ok(())
 }
 
@@ -174,17 +181,10 @@ pub(crate) async fn steps() -> Outcome<()> {
 #[derive(Clone, Debug, Default)]
 struct Stopwatch(Arc<Mutex<(Option<Instant>, Duration)>>);
 
-/// Another thread that holds the lock has panicked, and there is none.
-#[derive(Debug)]
+/// Whoever held the lock has panicked.
+#[derive(Debug, thiserror::Error)]
+#[error("the stopwatch is broken: its lock was held by a thread that panicked")]
 struct Poisoned;
-
-impl fmt::Display for Poisoned {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the stopwatch is broken")
-    }
-}
-
-impl std::error::Error for Poisoned {}
 
 type Intercepted = Result<(), aws_sdk_dynamodb::error::BoxError>;
 

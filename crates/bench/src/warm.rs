@@ -16,7 +16,8 @@ pub(crate) async fn measure(report: &mut Report, steps: &mut Steps) -> Outcome<f
     report.part(
         "Warm step",
         "A `flight.reserve` on the local AWS, of the function's own process. A payload that is refused at once costs \
-         what the runtime takes for any invocation.",
+         what the runtime takes for any invocation. It must wait three times for a step (for an event, for DynamoDB, for its \
+         answer being taken), and each time it is woken costs, as others have used the processor's caches meanwhile.",
     );
     let flight = steps.flight.clone();
     for _ in 0..STEPS {
@@ -24,9 +25,10 @@ pub(crate) async fn measure(report: &mut Report, steps: &mut Steps) -> Outcome<f
     }
     let process = Process::of_function(steps.stack(), &flight)?;
     let (mut done, mut refused) = (Vec::new(), Vec::new());
+    let mut waits = [0, 0];
     for _ in 0..ROUNDS {
         for (is_refused, times) in [(false, &mut done), (true, &mut refused)] {
-            let before = process.processor_time()?;
+            let (before, waits_before) = (process.processor_time()?, process.waits()?);
             for _ in 0..STEPS {
                 match is_refused {
                     true => steps.refused(&flight).await?,
@@ -34,16 +36,23 @@ pub(crate) async fn measure(report: &mut Report, steps: &mut Steps) -> Outcome<f
                 }
             }
             times.push((process.processor_time()? - before).as_secs_f64() * 1e3 / STEPS as f64);
+            waits[usize::from(is_refused)] += process.waits()? - waits_before;
         }
     }
     let invocations = STEPS + 2 * ROUNDS * STEPS;
     let (step, least) = (median(&done), done.iter().copied().fold(f64::INFINITY, f64::min));
+    let waits = waits.map(|waits| waits as f64 / (ROUNDS * STEPS) as f64);
     let (nothing, resident) = (median(&refused), process.resident()?);
     report.table(
-        &["", &format!("median of {ROUNDS} × {STEPS}"), "× a step"],
+        &["", &format!("processor, median of {ROUNDS} × {STEPS}"), "× a step", "times that it waits"],
         [
-            vec!["a step, on a processor".into(), format!("{step:.3} ms"), "1".into()],
-            vec!["a refused payload".into(), format!("{nothing:.3} ms"), format!("{:.2}", nothing / step)],
+            vec!["a step".into(), format!("{step:.3} ms"), "1".into(), format!("{:.1}", waits[0])],
+            vec![
+                "a refused payload".into(),
+                format!("{nothing:.3} ms"),
+                format!("{:.2}", nothing / step),
+                format!("{:.1}", waits[1]),
+            ],
         ],
     );
     report.says(format_args!(
@@ -54,7 +63,7 @@ pub(crate) async fn measure(report: &mut Report, steps: &mut Steps) -> Outcome<f
         "warm_step",
         json!({
             "processor_ms": step, "least_processor_ms": least, "refused_processor_ms": nothing,
-            "refused_of_step": nothing / step, "resident_mb": resident, "invocations": invocations,
+            "refused_of_step": nothing / step, "waits": waits[0], "refused_waits": waits[1], "resident_mb": resident, "invocations": invocations,
         }),
     );
     Ok(step)
