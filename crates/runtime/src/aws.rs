@@ -10,9 +10,10 @@
 use std::time::Duration;
 
 use aws_config::{
-    BehaviorVersion, Region, SdkConfig, environment::EnvironmentVariableCredentialsProvider, identity::IdentityCache,
+    BehaviorVersion, Region, SdkConfig, identity::IdentityCache,
     stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
+use aws_sdk_sqs::config::Credentials;
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
@@ -59,7 +60,7 @@ pub fn aws() -> Result<SdkConfig, Error> {
     Ok(SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new(setting("AWS_REGION")?))
-        .credentials_provider(SharedCredentialsProvider::new(EnvironmentVariableCredentialsProvider::new()))
+        .credentials_provider(SharedCredentialsProvider::new(credentials()?))
         .http_client(http)
         .service_config(Environment)
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
@@ -67,6 +68,12 @@ pub fn aws() -> Result<SdkConfig, Error> {
         .timeout_config(timeouts())
         .account_id_endpoint_mode(AccountIdEndpointMode::Disabled)
         .build())
+}
+
+/// A process keeps the credentials that Lambda has put into its environment, so they are read once, not for each call.
+fn credentials() -> Result<Credentials, Error> {
+    let (id, secret) = (setting("AWS_ACCESS_KEY_ID")?, setting("AWS_SECRET_ACCESS_KEY")?);
+    Ok(Credentials::new(id, secret, setting("AWS_SESSION_TOKEN").ok(), None, "Environment"))
 }
 
 /// A call that hangs must not use up a function's time (10 s).
