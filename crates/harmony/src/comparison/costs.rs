@@ -147,15 +147,8 @@ pub enum Service {
 
 impl Service {
     /// All there are.
-    pub const ALL: [Self; 7] = [
-        Self::DynamoDb,
-        Self::Lambda,
-        Self::ApiGateway,
-        Self::StepFunctions,
-        Self::Sns,
-        Self::Sqs,
-        Self::CloudWatch,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::DynamoDb, Self::Lambda, Self::ApiGateway, Self::StepFunctions, Self::Sns, Self::Sqs, Self::CloudWatch];
 
     /// What it is called.
     pub const fn name(self) -> &'static str {
@@ -204,7 +197,9 @@ impl Region {
                 count(Unit::Executions) * self.each("states.request.express")?
                     + gb_seconds(Unit::ExecutionMs, EXECUTION_GB) * self.each("states.gb_second.express")?
             }
-            Mode::Choreographed | Mode::Standard => count(Unit::Transitions) * self.each("states.transition.standard")?,
+            Mode::Choreographed | Mode::Standard => {
+                count(Unit::Transitions) * self.each("states.transition.standard")?
+            }
         };
         Ok([
             (Service::ApiGateway, count(Unit::ApiRequests) * self.each("apigateway.rest.request")?),

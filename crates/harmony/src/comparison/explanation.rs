@@ -56,7 +56,11 @@ impl<'s> Operator<'s> {
     }
 
     async fn ask(&mut self, what: &str, target: &str, body: Value, explanation: &str) -> Result<bool, ComparisonError> {
-        let content = if target.starts_with("AWSStepFunctions") { "application/x-amz-json-1.0" } else { "application/x-amz-json-1.1" };
+        let content = if target.starts_with("AWSStepFunctions") {
+            "application/x-amz-json-1.0"
+        } else {
+            "application/x-amz-json-1.1"
+        };
         let headers = [("x-amz-target", target), ("content-type", content)];
         let answer = self.aws.send("POST", "/", &headers, body.to_string()).await?;
         if answer.status != 200 {
@@ -75,7 +79,8 @@ impl<'s> Operator<'s> {
     async fn log(&mut self, function: &str, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
         let group = format!("/aws/lambda/{EXPLAINED}-{function}");
         let body = json!({"logGroupName": group, "filterPattern": format!("\"{id}\"")});
-        self.ask(&format!("log of {function}: FilterLogEvents"), "Logs_20140328.FilterLogEvents", body, explanation).await
+        self.ask(&format!("log of {function}: FilterLogEvents"), "Logs_20140328.FilterLogEvents", body, explanation)
+            .await
     }
 
     async fn history(&mut self, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {

@@ -55,10 +55,7 @@ fn failed(error: impl std::fmt::Display) -> ComparisonError {
 }
 
 /// Draws on white, so that a plot can be read on any page.
-fn svg(
-    height: u32,
-    draw: impl FnOnce(&Area<'_>) -> Result<(), ComparisonError>,
-) -> Result<String, ComparisonError> {
+fn svg(height: u32, draw: impl FnOnce(&Area<'_>) -> Result<(), ComparisonError>) -> Result<String, ComparisonError> {
     let mut text = String::new();
     {
         let area = SVGBackend::with_string(&mut text, (WIDTH, height)).into_drawing_area();
@@ -375,7 +372,8 @@ pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonEr
                     _ => (0.34, service_colour(Service::Lambda).mix(0.85)),
                 };
                 let least = longest / 700.0; // so that what takes no time is seen, too
-                let bar = Rectangle::new([(start, middle - half), (stop.max(start + least), middle + half)], fill.filled());
+                let bar =
+                    Rectangle::new([(start, middle - half), (stop.max(start + least), middle + half)], fill.filled());
                 chart.draw_series([bar]).map_err(failed)?;
             }
         }

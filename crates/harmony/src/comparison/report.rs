@@ -122,7 +122,12 @@ impl Measurements {
             sections.extend([self.latency(&mut ratios)?, self.throughput(&mut ratios)]);
         }
         if !self.counted.is_empty() {
-            sections.extend([self.timelines()?, self.work(), self.costs(&published, &mut ratios)?, self.limits(&published)?]);
+            sections.extend([
+                self.timelines()?,
+                self.work(),
+                self.costs(&published, &mut ratios)?,
+                self.limits(&published)?,
+            ]);
         }
         if !self.suffered.is_empty() {
             sections.push(self.outages()?);
@@ -157,7 +162,9 @@ impl Measurements {
             |measured| [Fate::SoldOut, Fate::Declined].iter().filter_map(|fate| measured.ended.get(fate)).collect();
         let mut rows = Vec::new();
         let mut drawn = Vec::new();
-        for (what, of) in [("until 202", accepted), ("until confirmed", confirmed), ("until failed, all given back", failed)] {
+        for (what, of) in
+            [("until 202", accepted), ("until confirmed", confirmed), ("until failed, all given back", failed)]
+        {
             let mut all = BTreeMap::new();
             for mode in Mode::ALL {
                 let mut merged = Histogram::<u64>::new(3).map_err(|error| ComparisonError::Plot(error.to_string()))?;
@@ -166,7 +173,8 @@ impl Measurements {
                 }
                 all.insert(mode, merged);
             }
-            let at = |mode: Mode, quantile: f64| all.get(&mode).map_or(0, |histogram| histogram.value_at_quantile(quantile));
+            let at =
+                |mode: Mode, quantile: f64| all.get(&mode).map_or(0, |histogram| histogram.value_at_quantile(quantile));
             for mode in Mode::ALL {
                 let Some(histogram) = all.get(&mode).filter(|histogram| !histogram.is_empty()) else { continue };
                 let mut row = vec![format!("{what}, {}", mode.name()), histogram.len().to_string()];
@@ -219,7 +227,11 @@ impl Measurements {
             rows.push(vec![
                 mode.name().into(),
                 number(own),
-                format!("{} to {}", number(all.iter().copied().fold(f64::MAX, f64::min)), number(all.iter().copied().fold(0.0, f64::max))),
+                format!(
+                    "{} to {}",
+                    number(all.iter().copied().fold(f64::MAX, f64::min)),
+                    number(all.iter().copied().fold(0.0, f64::max))
+                ),
                 format!("{:.2}", own / base),
                 used(|used| used.local_aws),
                 used(|used| used.functions),
@@ -227,8 +239,22 @@ impl Measurements {
                 again.to_string(),
             ]);
         }
-        let otherwise: usize = self.turns.values().flatten().map(|turn| turn.closed.otherwise().count() + turn.open.otherwise().count()).sum();
-        let head = ["closed load", "bookings/s", "least to most", "ratio", "local AWS, of a core", "functions", "generator", "sent again"];
+        let otherwise: usize = self
+            .turns
+            .values()
+            .flatten()
+            .map(|turn| turn.closed.otherwise().count() + turn.open.otherwise().count())
+            .sum();
+        let head = [
+            "closed load",
+            "bookings/s",
+            "least to most",
+            "ratio",
+            "local AWS, of a core",
+            "functions",
+            "generator",
+            "sent again",
+        ];
         let parts = vec![
             Part::Text(
                 "Closed load: so many travellers, each of whom books again as soon as a booking is accepted. On a local AWS \
@@ -337,7 +363,9 @@ impl Measurements {
             let of = |service| by_mode.get(&mode).and_then(|costs| costs.get(&service)).copied().unwrap_or_default();
             [Service::StepFunctions, Service::Sns, Service::Sqs].map(of).iter().sum::<f64>()
         };
-        rows.push(row("coordination only (Step Functions, SNS, SQS)".into(), &|mode| Ok(number(coordination(mode) * 1e6)))?);
+        rows.push(row("coordination only (Step Functions, SNS, SQS)".into(), &|mode| {
+            Ok(number(coordination(mode) * 1e6))
+        })?);
         let other = published.region(second)?;
         rows.push(row(format!("all, {second}"), &|mode| {
             Ok(number(costs::total(&self.costs_of(other, mode, self.mix)?) * 1e6))
@@ -365,16 +393,29 @@ impl Measurements {
             lines.insert(mode, (region.standing(mode)?, total(mode)));
         }
         let mut crossings = Vec::new();
-        for (one, other) in [(Mode::Choreographed, Mode::Standard), (Mode::Choreographed, Mode::Express), (Mode::Standard, Mode::Express)] {
+        for (one, other) in [
+            (Mode::Choreographed, Mode::Standard),
+            (Mode::Choreographed, Mode::Express),
+            (Mode::Standard, Mode::Express),
+        ] {
             let (a, b) = (lines.get(&one).copied().unwrap_or_default(), lines.get(&other).copied().unwrap_or_default());
             crossings.push(match costs::crossover(a, b) {
                 Some(volume) => {
                     let (below, above) = if a.0 < b.0 { (one, other) } else { (other, one) };
-                    format!("{} is cheaper below {} bookings a month, {} above", below.name(), plots::thousands(volume), above.name())
+                    format!(
+                        "{} is cheaper below {} bookings a month, {} above",
+                        below.name(),
+                        plots::thousands(volume),
+                        above.name()
+                    )
                 }
                 None => {
                     let cheaper = if a.1 <= b.1 { one } else { other };
-                    format!("{} is cheaper than {} at any volume", cheaper.name(), if cheaper == one { other.name() } else { one.name() })
+                    format!(
+                        "{} is cheaper than {} at any volume",
+                        cheaper.name(),
+                        if cheaper == one { other.name() } else { one.name() }
+                    )
                 }
             });
         }
@@ -389,14 +430,22 @@ impl Measurements {
                 self.mix.sold_out, self.mix.declined
             )),
             table(&heads("USD for a million bookings"), rows),
-            Part::Plot { name: "costs", caption: format!("What a million bookings cost, by service ({main})"), svg: plots::costs_by_service(&by_mode)? },
+            Part::Plot {
+                name: "costs",
+                caption: format!("What a million bookings cost, by service ({main})"),
+                svg: plots::costs_by_service(&by_mode)?,
+            },
             Part::Text("As a function of the mix, half of those that fail being sold out and half declined:".into()),
             table(&heads("USD for a million bookings"), by_mix),
             Part::Text(format!(
                 "When nobody books, mappings ask their queues and alarms watch all the same: {standing} a month. So {}.",
                 crossings.join("; ")
             )),
-            Part::Plot { name: "costs-by-volume", caption: format!("What a month costs, by volume ({main}; both scales are logarithmic)"), svg: plots::costs_by_volume(&lines)? },
+            Part::Plot {
+                name: "costs-by-volume",
+                caption: format!("What a month costs, by volume ({main}; both scales are logarithmic)"),
+                svg: plots::costs_by_volume(&lines)?,
+            },
         ];
         Ok(Section { title: "What it costs", parts })
     }
@@ -497,7 +546,16 @@ impl Measurements {
             ]);
         }
         let head = [
-            "outage", "s", "bookings", "took over 2 s", "given back", "lost", "s to recover", "longest, s", "requests sent again", "violations",
+            "outage",
+            "s",
+            "bookings",
+            "took over 2 s",
+            "given back",
+            "lost",
+            "s to recover",
+            "longest, s",
+            "requests sent again",
+            "violations",
         ];
         parts.push(table(&head, rows));
         for (kind, name) in outage::Kind::ALL.into_iter().zip(["outage-throttled", "outage-stopped"]) {
@@ -514,7 +572,11 @@ impl Measurements {
         let rows = self.explanations.iter().map(|path| {
             vec![
                 format!("{}: {}", path.mode.name(), path.by),
-                if path.found { path.questions.len().to_string() } else { format!("not found with {}", path.questions.len()) },
+                if path.found {
+                    path.questions.len().to_string()
+                } else {
+                    format!("not found with {}", path.questions.len())
+                },
                 number(path.bytes as f64 / 1e3),
                 path.questions.join(", "),
             ]
@@ -544,7 +606,11 @@ impl Measurements {
             let mut rows = Vec::new();
             for (id, price) in &region.prices {
                 let date = price.source_date.clone().unwrap_or_default();
-                let each = if price.per > 1.0 { format!("{} {}s", plots::thousands(price.per), price.unit) } else { price.unit.clone() };
+                let each = if price.per > 1.0 {
+                    format!("{} {}s", plots::thousands(price.per), price.unit)
+                } else {
+                    price.unit.clone()
+                };
                 rows.push(vec![id.clone(), format!("{} for {each}", price.usd), date, price.source.clone()]);
             }
             for (id, quota) in &region.quotas {
@@ -559,7 +625,10 @@ impl Measurements {
 
     fn markdown(&self, sections: &[Section]) -> String {
         let mut text = String::from("# Orchestration or choreography, measured\n\n");
-        let about = Table { head: vec!["run".into(), String::new()], rows: self.about.iter().map(|(name, value)| vec![(*name).into(), value.clone()]).collect() };
+        let about = Table {
+            head: vec!["run".into(), String::new()],
+            rows: self.about.iter().map(|(name, value)| vec![(*name).into(), value.clone()]).collect(),
+        };
         let _ = writeln!(text, "{}", as_markdown(&about, false)); // a string takes all
         for section in sections {
             let _ = writeln!(text, "\n## {}", section.title);
@@ -567,7 +636,9 @@ impl Measurements {
                 let _ = match part {
                     Part::Text(paragraph) => writeln!(text, "\n{paragraph}"),
                     Part::Table(table) => writeln!(text, "\n{}", as_markdown(table, true)),
-                    Part::Plot { name, caption, .. } => writeln!(text, "\n![{caption}](comparison/{name}.svg)\n\n*{caption}*"),
+                    Part::Plot { name, caption, .. } => {
+                        writeln!(text, "\n![{caption}](comparison/{name}.svg)\n\n*{caption}*")
+                    }
                 };
             }
         }
@@ -619,7 +690,8 @@ figure { margin: 1rem 0 } figure svg { max-width: 100%; height: auto } figcaptio
 
 /// Whether a column holds figures only, which stand at the right.
 fn is_figures(table: &Table, column: usize) -> bool {
-    let figure = |cell: &String| cell.is_empty() || cell.starts_with(|first: char| first.is_ascii_digit()) && cell.len() < 24;
+    let figure =
+        |cell: &String| cell.is_empty() || cell.starts_with(|first: char| first.is_ascii_digit()) && cell.len() < 24;
     column > 0 && table.rows.iter().filter_map(|row| row.get(column)).all(figure)
 }
 
@@ -648,7 +720,9 @@ fn as_markdown(table: &Table, figures: bool) -> String {
     drawn.load_preset(ASCII_MARKDOWN).set_content_arrangement(comfy_table::ContentArrangement::Disabled);
     drawn.set_header(&table.head);
     for row in &table.rows {
-        drawn.add_row(row.iter().map(|cell| if cell.starts_with("https://") { format!("[source]({cell})") } else { cell.replace('|', "\\|") }));
+        drawn.add_row(row.iter().map(|cell| {
+            if cell.starts_with("https://") { format!("[source]({cell})") } else { cell.replace('|', "\\|") }
+        }));
     }
     for (nth, column) in drawn.column_iter_mut().enumerate() {
         if figures && is_figures(table, nth) {
@@ -663,7 +737,9 @@ pub fn difference(one: &[Ratio], other: &[Ratio]) -> (String, f64) {
     let mut most: f64 = 0.0;
     let mut rows = Vec::new();
     for ratio in one {
-        let Some(before) = other.iter().find(|each| each.what == ratio.what && each.mode == ratio.mode) else { continue };
+        let Some(before) = other.iter().find(|each| each.what == ratio.what && each.mode == ratio.mode) else {
+            continue;
+        };
         let apart = (ratio.value / before.value).max(before.value / ratio.value) - 1.0;
         most = most.max(apart);
         rows.push(vec![
@@ -684,7 +760,8 @@ mod tests {
     #[test]
     fn runs_are_held_against_each_other_ratio_by_ratio() {
         let ratio = |what: &str, value| Ratio { what: what.into(), mode: "m".into(), value };
-        let (text, most) = difference(&[ratio("a", 1.1), ratio("b", 0.5)], &[ratio("a", 1.0), ratio("b", 0.625), ratio("c", 1.0)]);
+        let (text, most) =
+            difference(&[ratio("a", 1.1), ratio("b", 0.5)], &[ratio("a", 1.0), ratio("b", 0.625), ratio("c", 1.0)]);
         assert!((most - 0.25).abs() < 1e-9, "{most}");
         assert!(text.contains("| a, m") && text.contains("25%") && !text.contains("| c"), "{text}");
     }

@@ -209,7 +209,14 @@ fn about(options: &Options) -> Vec<(&'static str, String)> {
                 options.declined
             ),
         ),
-        ("machine", format!("{cores} cores, {}, {}", first("/proc/cpuinfo", "model name"), first("/etc/os-release", "PRETTY_NAME"))),
+        (
+            "machine",
+            format!(
+                "{cores} cores, {}, {}",
+                first("/proc/cpuinfo", "model name"),
+                first("/etc/os-release", "PRETTY_NAME")
+            ),
+        ),
         (
             "versions",
             format!(
