@@ -51,8 +51,10 @@ impl Drop for Metered {
     }
 }
 
+type Takes = [(Unit, f64); 6];
+
 /// What each booking takes. A change that adds a call, a message or a state is seen here, and has to be worth it.
-const EXPECTED: [(Mode, Fate, [(Unit, f64); 6]); 4] = [
+const EXPECTED: [(Mode, Fate, Takes); 4] = [
     (
         Mode::Choreographed,
         Fate::Confirmed,

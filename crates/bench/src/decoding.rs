@@ -6,7 +6,7 @@ use std::{env, fs, path::Path, process::Command, time::Duration};
 use criterion::{BatchSize, Criterion};
 use futures_util::FutureExt;
 use http::Response;
-use runtime::{Failure, Fault, Input, Participant, Queue, Unreadable};
+use runtime::{Failure, Fault, Input, Participant, Queue, Says};
 use saga::{BookingRequest, Envelope};
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ const SHAPES: [(&str, &str, usize); 6] = [
     ("SNS record", "flight/sns-booking-requested", 0),
     ("SQS batch of one", "flight/sqs-booking-aborted", 0),
     ("SQS batch of ten", "flight/sqs-booking-aborted", 10),
-    ("destination record, from SQS", "booking/sqs-payment-charged-record", 0),
+    ("destination record, from SNS", "payment/sns-flight-reserved", 0),
     ("HTTP request", "api/post-booking", 0),
 ];
 
@@ -78,7 +78,8 @@ pub(crate) fn decode() -> Outcome<()> {
                 Ok(None)
             }
         },
-        publish: async |_| Ok::<_, Unreadable>(()),
+        publish: async |_| Ok::<_, NotRead>(()),
+        says: Says::ByDestination,
         fault: |_: &NotRead| Fault { error_type: "NotRead", is_retriable: false },
         queue: Queue::of_function(&runtime::aws()?)?,
     };

@@ -4,6 +4,7 @@
 //! ```text
 //!   payload ─▶ runtime ─▶ services ─▶ store ─▶ SDK ──send──▶ │ DynamoDB │ ──answer──▶ SDK ─▶ … ─▶ reply
 //!   ◀───────────────────────────────── handler ─────────────────────────────────────────────────────▶
+//!                                          ◀──────────────── call ───────────────────▶
 //!                                                  ◀──────── waiting ────────▶
 //! ```
 
@@ -16,10 +17,13 @@ use std::{
 
 use aws_sdk_dynamodb::config::{
     ConfigBag, Intercept, RuntimeComponents,
-    interceptors::{BeforeDeserializationInterceptorContextRef, BeforeTransmitInterceptorContextRef},
+    interceptors::{
+        BeforeDeserializationInterceptorContextRef, BeforeSerializationInterceptorContextRef,
+        BeforeTransmitInterceptorContextRef, FinalizerInterceptorContextRef,
+    },
 };
 use jiff::Timestamp;
-use runtime::{Fault, Input, Participant, Queue};
+use runtime::{Fault, Input, Participant, Queue, Says};
 use saga::Leg;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -44,8 +48,10 @@ const TYPICAL: [f64; 2] = [5.0, 10.0];
 #[derive(Serialize, Deserialize)]
 struct Split {
     handler: f64,
+    call: f64,
     waiting: f64,
     rest: f64,
+    share_of_call: f64,
     share: f64,
 }
 
@@ -53,7 +59,8 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     report.part(
         "What a warm step spends its time on",
         "The handler's time, from the payload to the reply, with the flight function's own code and configuration. \
-         Waiting is from the request being handed over to be sent to its answer having arrived.",
+         The call is all of the SDK's call of DynamoDB, signing and parsing included; waiting is from the request being \
+         handed over to be sent to its answer having arrived.",
     );
     let stack = steps.stack();
     let endpoint = stack.endpoint.as_deref().ok_or("the local AWS has no endpoint")?;
@@ -71,8 +78,14 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
         &[&format!("median of {STEPS}"), &format!("every {} ms", PAUSES[0].as_millis()), "back to back"],
         [
             row("handler", |split| split.handler),
-            row("waiting for DynamoDB", |split| split.waiting),
-            row("the rest", |split| split.rest),
+            row("in the call of DynamoDB", |split| split.call),
+            row("of that, waiting", |split| split.waiting),
+            row("all but waiting", |split| split.rest),
+            vec![
+                "share of the call".into(),
+                format!("{:.1} %", 100.0 * paused.share_of_call),
+                format!("{:.1} %", 100.0 * at_once.share_of_call),
+            ],
             vec![
                 "share of waiting".into(),
                 format!("{:.1} %", 100.0 * paused.share),
@@ -95,7 +108,7 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
          take {}.",
         shares.join(", ")
     ));
-    let split = |split: &Split| json!({"handler_ms": split.handler, "waiting_ms": split.waiting, "rest_ms": split.rest, "share": split.share});
+    let split = |split: &Split| json!({"handler_ms": split.handler, "call_ms": split.call, "share_of_call": split.share_of_call, "waiting_ms": split.waiting, "rest_ms": split.rest, "share": split.share});
     let computed = computed
         .map(|(latency, handler, whole)| json!({"dynamodb_ms": latency, "share": handler, "share_of_process": whole}));
     report.keep(
@@ -146,40 +159,61 @@ pub(crate) async fn steps() -> Outcome<()> {
             Input::Event(_) | Input::Failure(_) => Ok(None),
         },
         publish: async |_| Ok::<_, StepError>(()),
+        says: Says::ByDestination,
         fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
         queue: Queue::of_function(&aws)?,
     };
     let mut splits = Vec::new();
     for pause in PAUSES {
-        let (mut handler, mut waiting, mut rest, mut share) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let mut figures = [const { Vec::new() }; 6];
         for number in 0..WARM_UP + STEPS {
             let payload = step::command(&format!("handler after {pause:?}"), number)?;
             tokio::time::sleep(pause).await;
             let began = Instant::now();
             let answer = participant.invoked(payload).await;
             let took = began.elapsed();
-            let waited = stopwatch.reset()?;
+            let (called, waited) = stopwatch.reset()?;
             if !matches!(&answer, Ok(Some(reply)) if reply["outcome"] == "reserved") {
                 return Err(format!("{answer:?}").into());
             }
             if number >= WARM_UP {
-                let [took, waited] = [took, waited].map(|time| time.as_secs_f64() * 1e3);
-                handler.push(took);
-                waiting.push(waited);
-                rest.push(took - waited);
-                share.push(waited / took);
+                let [took, called, waited] = [took, called, waited].map(|time| time.as_secs_f64() * 1e3);
+                let found = [took, called, waited, took - waited, called / took, waited / took];
+                figures.iter_mut().zip(found).for_each(|(values, value)| values.push(value));
             }
         }
-        let [handler, waiting, rest, share] = [handler, waiting, rest, share].map(|values| median(&values));
-        splits.push(Split { handler, waiting, rest, share });
+        let [handler, call, waiting, rest, share_of_call, share] = figures.map(|values| median(&values));
+        splits.push(Split { handler, call, waiting, rest, share_of_call, share });
     }
     println!("{}", serde_json::to_string(&splits)?);
     Ok(())
 }
 
-/// Notes when a request is handed over to be sent, and when its answer is there.
+/// Notes when a call begins and ends, and when its request is handed over to be sent and its answer is there.
 #[derive(Clone, Debug, Default)]
-struct Stopwatch(Arc<Mutex<(Option<Instant>, Duration)>>);
+struct Stopwatch(Arc<Mutex<Laps>>);
+
+#[derive(Debug, Default)]
+struct Laps {
+    call: Lap,
+    wait: Lap,
+}
+
+/// When it began, if it has, and how long those before took.
+#[derive(Debug, Default)]
+struct Lap(Option<Instant>, Duration);
+
+impl Lap {
+    fn begin(&mut self) {
+        self.0 = Some(Instant::now());
+    }
+
+    fn end(&mut self) {
+        if let Some(began) = self.0.take() {
+            self.1 += began.elapsed();
+        }
+    }
+}
 
 /// Whoever held the lock has panicked.
 #[derive(Debug, thiserror::Error)]
@@ -189,9 +223,15 @@ struct Poisoned;
 type Intercepted = Result<(), aws_sdk_dynamodb::error::BoxError>;
 
 impl Stopwatch {
-    /// How long was waited since the last time.
-    fn reset(&self) -> Result<Duration, Poisoned> {
-        Ok(std::mem::take(&mut *self.0.lock().map_err(|_| Poisoned)?).1)
+    /// How long calls took since the last time, and how long of that was waited.
+    fn reset(&self) -> Result<(Duration, Duration), Poisoned> {
+        let laps = std::mem::take(&mut *self.0.lock().map_err(|_| Poisoned)?);
+        Ok((laps.call.1, laps.wait.1))
+    }
+
+    fn note(&self, what: impl FnOnce(&mut Laps)) -> Intercepted {
+        what(&mut *self.0.lock().map_err(|_| Poisoned)?);
+        Ok(())
     }
 }
 
@@ -200,14 +240,21 @@ impl Intercept for Stopwatch {
         "Stopwatch"
     }
 
+    fn read_before_execution(
+        &self,
+        _: &BeforeSerializationInterceptorContextRef<'_>,
+        _: &mut ConfigBag,
+    ) -> Intercepted {
+        self.note(|laps| laps.call.begin())
+    }
+
     fn read_before_transmit(
         &self,
         _: &BeforeTransmitInterceptorContextRef<'_>,
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        self.0.lock().map_err(|_| Poisoned)?.0 = Some(Instant::now());
-        Ok(())
+        self.note(|laps| laps.wait.begin())
     }
 
     fn read_before_deserialization(
@@ -216,10 +263,15 @@ impl Intercept for Stopwatch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        let mut watch = self.0.lock().map_err(|_| Poisoned)?;
-        if let Some(began) = watch.0.take() {
-            watch.1 += began.elapsed();
-        }
-        Ok(())
+        self.note(|laps| laps.wait.end())
+    }
+
+    fn read_after_execution(
+        &self,
+        _: &FinalizerInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Intercepted {
+        self.note(|laps| laps.call.end())
     }
 }
