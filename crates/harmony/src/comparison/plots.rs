@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 use plotters::{
-    coord::Shift,
+    coord::{CoordTranslate, Shift},
     prelude::{
-        ChartBuilder, Circle, Color, Cross, DrawingArea, EmptyElement, IntoDrawingArea, IntoFont, IntoLogRange,
-        LineSeries, PathElement, RGBColor, Rectangle, SVGBackend, SeriesLabelPosition, Text, WHITE,
+        ChartBuilder, ChartContext, Circle, Color, Cross, DrawingArea, DrawingBackend, EmptyElement, IntoDrawingArea,
+        IntoFont, IntoLogRange, LineSeries, PathElement, RGBColor, Rectangle, SVGBackend, SeriesLabelPosition, Text,
+        WHITE,
     },
     style::{
         TextStyle,
@@ -70,6 +71,14 @@ fn small() -> TextStyle<'static> {
     (FONT, 13).into_font().color(&INK)
 }
 
+fn legend<'a, B: DrawingBackend + 'a, C: CoordTranslate>(
+    chart: &mut ChartContext<'a, B, C>,
+    position: SeriesLabelPosition,
+) -> Result<(), ComparisonError> {
+    let labels = &mut chart.configure_series_labels();
+    labels.position(position).background_style(WHITE.mix(0.9)).label_font(small()).draw().map_err(failed)
+}
+
 /// Times by percentile, on scales that show the few that took long: one line for each mode.
 pub fn latencies(histograms: &BTreeMap<Mode, Histogram<u64>>) -> Result<String, ComparisonError> {
     let all = || histograms.values().filter(|histogram| !histogram.is_empty());
@@ -108,13 +117,7 @@ pub fn latencies(histograms: &BTreeMap<Mode, Histogram<u64>>) -> Result<String, 
                 .label(mode.name())
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.9))
-            .label_font(small())
-            .draw()
-            .map_err(failed)
+        legend(&mut chart, SeriesLabelPosition::UpperLeft)
     })
 }
 
@@ -166,13 +169,7 @@ pub fn costs_by_volume(lines: &BTreeMap<Mode, (f64, f64)>) -> Result<String, Com
                 .label(mode.name())
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3)));
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .background_style(WHITE.mix(0.9))
-            .label_font(small())
-            .draw()
-            .map_err(failed)
+        legend(&mut chart, SeriesLabelPosition::UpperLeft)
     })
 }
 
@@ -295,13 +292,7 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
                     .legend(move |(x, y)| Cross::new((x + 8, y), 4, colour.stroke_width(2)));
             }
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .background_style(WHITE.mix(0.9))
-            .label_font(small())
-            .draw()
-            .map_err(failed)
+        legend(&mut chart, SeriesLabelPosition::UpperRight)
     })
 }
 
