@@ -21,7 +21,7 @@ demo: build .venv/local ## book every scenario on a local AWS in both variants a
 	@$(HARMONY) demo $(ARGS)
 
 test: faults build .venv/local ## run all tests
-	cargo test --release --workspace --exclude usual
+	cargo test --release --workspace --exclude bench --exclude usual
 	.venv/bin/python -B -m unittest discover -s crates/harmony/local
 
 # What has a bounded part in `make test`, as a whole; each notes its figures in this file.
@@ -30,7 +30,7 @@ PROOFS := tables crashes contention conflicts audit hostile
 prove: faults build .venv/local ## prove the guarantees, and print the figures (fuzzing needs a C++ compiler)
 	@rm -f $(PROOF)
 	HARMONY_PROOF=$(PROOF) cargo run --release -p model -- --whole
-	HARMONY_PROOF=$(PROOF) cargo test --release --workspace --exclude usual $(PROOFS:%=--test %) -- --include-ignored
+	HARMONY_PROOF=$(PROOF) cargo test --release --workspace --exclude bench --exclude usual $(PROOFS:%=--test %) -- --include-ignored
 	HARMONY_PROOF=$(PROOF) tests/fuzz/run $(SECONDS)
 	@echo; cat $(PROOF)
 
