@@ -130,7 +130,8 @@ pub async fn suffer(mode: Mode, kind: Kind, plan: Plan, tell: impl Fn(usize)) ->
     let age = plan.reconcile_after.as_secs().to_string();
     // Others may be under way, and to start one takes a while.
     let start = move || local_aws(&name, mode.workflow_type(), &[("PendingMaxAgeSeconds", &age)], None);
-    let mut aws = tokio::task::spawn_blocking(start).await.map_err(|_| ComparisonError::NotLocal)??;
+    let started = tokio::task::spawn_blocking(start).await;
+    let mut aws = started.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()))?;
     let stack = aws.stack().clone();
     let travellers = Travellers::of(&stack, Client::new(&stack.api_url)?, today()).await?;
     travellers.seed(&stack).await?;
