@@ -735,7 +735,10 @@ def main():
 
     def watch_stdin():
         for line in sys.stdin:
-            Outage.order(json.loads(line))
+            try:
+                Outage.order(json.loads(line))
+            except (ValueError, KeyError, TypeError):  # nothing may keep this from seeing that stdin ends
+                print(f"no order of an outage: {line!r}", file=complaints, flush=True)
         stop(0, scratch)
 
     def bring_up():

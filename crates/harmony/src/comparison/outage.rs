@@ -90,7 +90,9 @@ pub struct Suffered {
     pub kind: Kind,
     /// From when to when, in seconds from the first request.
     pub outage: (f64, f64),
-    /// All bookings, by when they were due. All are to be confirmed, as far as it lies with the traveller.
+    /// How many bookings were asked for.
+    pub asked: usize,
+    /// All bookings that ended, by when they were due. All are to be confirmed, as far as it lies with the traveller.
     pub points: Vec<Point>,
     /// Requests that had to be sent again before they were accepted.
     pub repeated: usize,
@@ -105,6 +107,11 @@ impl Suffered {
     /// Bookings that took longer than they do when all is well.
     pub fn delayed(&self) -> usize {
         self.points.iter().filter(|point| point.ended - point.due > Self::LATE).count()
+    }
+
+    /// Bookings that did not end.
+    pub fn lost(&self) -> usize {
+        self.asked.saturating_sub(self.points.len())
     }
 
     /// Bookings that failed, with all given back, because the coordinator was out of order.
@@ -145,7 +152,8 @@ pub async fn suffer(mode: Mode, kind: Kind, plan: Plan, tell: impl Fn(usize)) ->
     let (measured, orders) = tokio::join!(make(load, "outage", &tell), order(&mut aws, kind, plan));
     let (from, to) = orders?;
     let violations = violations(&stack).await?;
-    Ok(suffered(mode, kind, (from, to), &measured?, violations))
+    let asked = (plan.rate * plan.lasting().as_secs_f64()) as usize; // as the load counts them
+    Ok(Suffered { asked, ..suffered(mode, kind, (from, to), &measured?, violations) })
 }
 
 /// Orders the outage and ends it, and says when that was.
@@ -175,7 +183,15 @@ fn suffered(
     };
     let mut points: Vec<_> = measured.bookings.iter().map(point).collect();
     points.sort_by(|one, other| one.due.total_cmp(&other.due));
-    Suffered { mode, kind, outage: (since(from), since(to)), points, repeated: measured.repeated, violations }
+    Suffered {
+        mode,
+        kind,
+        outage: (since(from), since(to)),
+        asked: points.len(),
+        points,
+        repeated: measured.repeated,
+        violations,
+    }
 }
 
 #[cfg(test)]
@@ -193,8 +209,9 @@ mod tests {
             point(26.0, 90.0, true), // asked for after the outage
         ];
         let (mode, kind) = (Mode::Choreographed, Kind::Stopped);
-        let suffered = Suffered { mode, kind, outage: (10.0, 20.0), points, repeated: 0, violations: Vec::new() };
-        assert_eq!((suffered.delayed(), suffered.failed()), (3, 1));
+        let suffered =
+            Suffered { mode, kind, outage: (10.0, 20.0), asked: 6, points, repeated: 0, violations: Vec::new() };
+        assert_eq!((suffered.delayed(), suffered.failed(), suffered.lost()), (3, 1, 1));
         assert!((suffered.recovery() - 25.0).abs() < 1e-9);
         assert!((suffered.longest() - 64.0).abs() < 1e-9);
     }

@@ -404,6 +404,7 @@ mod tests {
             mode: Mode::Standard,
             kind: Kind::Stopped,
             outage: (1.0, 2.0),
+            asked: 2,
             points: vec![point(0.5, true), point(1.5, confirmed)],
             repeated: 0,
             violations: Vec::new(),

@@ -535,10 +535,10 @@ impl Measurements {
             rows.push(vec![
                 format!("{}, {}", suffered.kind.name(), suffered.mode.name()),
                 number(suffered.outage.1 - suffered.outage.0),
-                suffered.points.len().to_string(),
+                suffered.asked.to_string(),
                 suffered.delayed().to_string(),
                 suffered.failed().to_string(),
-                "0".into(),
+                suffered.lost().to_string(),
                 number(suffered.recovery()),
                 number(suffered.longest()),
                 suffered.repeated.to_string(),
