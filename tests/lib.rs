@@ -77,7 +77,9 @@ fn start_logging(
 ) -> LocalAws {
     let owned = |(key, value): &(&str, &str)| ((*key).to_owned(), (*value).to_owned());
     // AWS waits for a minute, then for two, before it invokes a function again that failed asynchronously.
-    let env = [&[("LAMBDA_ASYNC_RETRY_BASE_SECONDS", "0.2")], env].concat().iter().map(owned).collect();
+    // And a user may have told Python where to find itself, which is not this Python.
+    let usual = [("LAMBDA_ASYNC_RETRY_BASE_SECONDS", "0.2"), ("PYTHONHOME", "/nowhere")];
+    let env = [&usual[..], env].concat().iter().map(owned).collect();
     let parameters = parameters.iter().map(owned).collect();
     let options = Options { stack_name: stack.into(), parameters, env, log, functions, ..Options::default() };
     LocalAws::start(options).unwrap_or_else(|error| panic!("no local AWS: {error}"))

@@ -45,9 +45,9 @@ async fn all() -> Outcome<()> {
     report.publish()
 }
 
-/// A program that `make bench` has built.
+/// A program that `make bench` has built, as it has this one.
 fn built(name: &str) -> Outcome<PathBuf> {
-    let path = harmony::local::root()?.join("target/release").join(name);
+    let path = env::current_exe()?.with_file_name(name);
     if path.exists() { Ok(path) } else { Err(format!("{} is missing: run `make bench`", path.display()).into()) }
 }
 

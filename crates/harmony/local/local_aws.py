@@ -36,10 +36,12 @@ import uuid
 import zipfile
 from pathlib import Path
 
-import meter
+sys.path.insert(0, str(Path(__file__).parent))  # Python leaves it out if it is told to trust no folder (-I)
+import meter  # noqa: E402
 
 MINISTACK = "1.5.33"  # The patches replace private functions, which any other version may have changed.
 REGION = "eu-central-1"
+SCRATCH = Path(__file__).resolve().parents[3] / "target"
 # Of the caller's environment only this gets through: a profile, a proxy or a service's own endpoint would lead
 # to the real AWS, and MiniStack has switches of its own.
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "RUST_BACKTRACE", "LOG_LEVEL")
@@ -719,10 +721,11 @@ def main():
     except importlib.metadata.PackageNotFoundError as error:
         found = f"no {error.name}"
     if found != MINISTACK:
-        needed = Path(__file__).with_name("requirements.txt")
-        print(f"MiniStack {MINISTACK} is needed, found {found}: pip install -r {needed}", file=sys.stderr)
+        print(f"MiniStack {MINISTACK} is needed, found {found}: remove .venv, and run `make setup`", file=sys.stderr)
         sys.exit(2)
-    scratch = tempfile.mkdtemp(prefix="local-aws-")
+    # Functions are unpacked and run there. Not in /tmp, where some machines let nobody run anything.
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    scratch = tempfile.mkdtemp(prefix="local-aws-", dir=SCRATCH)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop(0, scratch))
     said, complaints = (os.fdopen(os.dup(descriptor), "w") for descriptor in (1, 2))

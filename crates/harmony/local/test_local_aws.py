@@ -79,6 +79,7 @@ while True:
         path, body = "error", {"errorMessage": str(error), "errorType": "Told"}
     name = os.environ["AWS_LAMBDA_FUNCTION_NAME"]
     line = {"function": name, "pid": os.getpid(), "id": request_id, "event": event, "span": [start, time.time()]}
+    line["program"] = os.path.abspath(__file__)
     os.write(seen, json.dumps(line).encode() + b"\\n")
     call("POST", request_id + "/" + path, json.dumps(body))
 """
@@ -237,7 +238,6 @@ Outputs:
 
 def setUpModule():
     global aws
-    unittest.addModuleCleanup(shutil.rmtree, Path(__file__).with_name("__pycache__"), ignore_errors=True)
     aws = Aws()
 
 
@@ -251,19 +251,21 @@ class Aws:
         self.seen_file.touch()
         bootstrap = self.folder / "code" / "bootstrap"
         bootstrap.parent.mkdir()
-        bootstrap.write_text(f"#!{sys.executable} -IS\n{BOOTSTRAP}")
+        # Not the virtual environment's, whose path may hold a space: the system would take it for the end of the path.
+        bootstrap.write_text(f"#!{os.path.realpath(sys.executable)} -IS\n{BOOTSTRAP}")
         bootstrap.chmod(0o755)
         template = self.folder / "template.yaml"
         template.write_text(TEMPLATE.replace("SEEN_FILE", str(self.seen_file)))
         self.log = self.folder / "log"
-        command = [sys.executable, LAUNCHER, "--template", template, "--stack", "test", "--log", self.log]
+        command = [sys.executable, "-I", "-B", LAUNCHER, "--template", template, "--stack", "test", "--log", self.log]
         command += ["--functions", self.folder]
         environment = {**os.environ, "LAMBDA_ASYNC_RETRY_BASE_SECONDS": str(RETRY_BASE), "TMPDIR": str(self.folder)}
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         unittest.addModuleCleanup(self.stop)
         ready = json.loads(self.process.stdout.readline())
-        self.topic = ready["outputs"]["Topic"]
+        self.endpoint, self.topic = ready["endpoint"], ready["outputs"]["Topic"]
         self.lambdas, self.events, self.sns, self.sqs = self.clients(ready, "lambda", "events", "sns", "sqs")
+        self.apigateway, *_ = self.clients(ready, "apigateway")
         self.received = {}
 
     def clients(self, ready, *names):
@@ -277,10 +279,12 @@ class Aws:
 
     def stop(self):
         workers = {line["pid"] for line in self.seen()}
+        programs = {Path(line["program"]) for line in self.seen()}
         self.process.stdin.close()
         code = self.process.wait(10)
         self.process.stdout.close()
-        left = [path.name for path in self.folder.iterdir() if path.name.startswith("local-aws-")]
+        # In TMPDIR nobody may be allowed to run a program.
+        left = [path for path in programs if path.exists() or self.folder in path.parents]
         alive = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
         assert (code, left, alive) == (0, [], []), (code, left, alive)
 
@@ -684,12 +688,40 @@ class Launcher(unittest.TestCase):
             metadata = Path(folder) / "ministack-9.9.9.dist-info" / "METADATA"
             metadata.parent.mkdir()
             metadata.write_text("Metadata-Version: 2.1\nName: ministack\nVersion: 9.9.9\n")
-            command = [sys.executable, LAUNCHER, "--template", "template.yaml", "--stack", "test"]
+            command = [sys.executable, "-B", LAUNCHER, "--template", "template.yaml", "--stack", "test"]
             environment = {**os.environ, "PYTHONPATH": folder}
             done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10)
         self.assertEqual((done.returncode, done.stdout), (2, ""))
-        needed = LAUNCHER.with_name("requirements.txt")
-        self.assertRegex(done.stderr, rf"^MiniStack \S+ is needed, found 9\.9\.9: pip install -r {needed}\n$")
+        self.assertRegex(done.stderr, r"^MiniStack \S+ is needed, found 9\.9\.9: remove \.venv, and run `make setup`\n$")
+
+
+class Deployment(unittest.TestCase):
+    def check(self, *args):
+        environment = {**os.environ, "AWS_ENDPOINT_URL": aws.endpoint, "AWS_DEFAULT_REGION": "eu-central-1"}
+        environment.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
+        command = [sys.executable, "-I", "-B", LAUNCHER.with_name("check_deployment.py"), *args]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30)
+        return done.returncode, done.stderr
+
+    def set_role(self, arn):
+        change = {"op": "replace", "path": "/cloudwatchRoleArn", "value": arn}
+        aws.apigateway.update_account(patchOperations=[change])
+
+    def test_prod_is_refused_while_api_gateway_has_no_role_for_access_logs(self):
+        code, said = self.check("--config-env", "prod")
+        self.assertEqual(code, 1)
+        self.assertIn("AccessLogs=ON_AND_SET_UP_ACCOUNT", said)
+        for without in (["staging"], ["prod", "--parameter-overrides", "DeletionProtection=ON"]):
+            self.assertEqual(self.check("--config-env", *without), (0, ""))
+        self.set_role("arn:aws:iam::000000000000:role/logs")
+        self.addCleanup(self.set_role, "")
+        self.assertEqual(self.check("--config-env", "prod"), (0, ""))
+
+    def test_a_name_is_refused_that_makes_a_functions_name_too_long(self):
+        self.assertEqual(self.check("--stack-name", "x" * 53, "--config-env", "staging"), (0, ""))
+        code, said = self.check("--stack-name", "x" * 54, "--config-env", "staging")
+        self.assertEqual(code, 1)
+        self.assertIn("has 54 characters, of 53 at most: " + "x" * 54 + "-reconciler is", said)
 
 
 if __name__ == "__main__":

@@ -146,7 +146,9 @@ impl LocalAws {
             return Err(LocalError::NoPython(python));
         }
         let mut command = Command::new(&python);
-        command.current_dir(&root).arg(LAUNCHER).args(["--template", "template.yaml", "--stack", &options.stack_name]);
+        // Isolated from the user's own settings of Python, and leaving no `__pycache__` behind.
+        command.current_dir(&root).args(["-I", "-B", LAUNCHER]);
+        command.args(["--template", "template.yaml", "--stack", &options.stack_name]);
         for (key, value) in &options.parameters {
             command.args(["--parameter", &format!("{key}={value}")]);
         }

@@ -133,8 +133,12 @@ impl Cloud {
 
 /// The SAM CLI: the one that `make deploy` has installed, or else the user's.
 pub fn sam() -> Command {
-    let own = crate::local::root().map(|root| root.join(".venv-dev/bin/sam")).ok();
-    let mut sam = Command::new(own.filter(|own| own.exists()).unwrap_or_else(|| "sam".into()));
+    let own = crate::local::root().map(|root| root.join(".venv-dev/bin")).ok();
+    let mut sam = Command::new("sam");
+    if let Some(own) = own.filter(|own| own.join("sam").exists()) {
+        sam = Command::new(own.join("python"));
+        sam.args(["-I", "-m", "samcli"]); // isolated from the user's own settings of Python
+    }
     sam.env("SAM_CLI_TELEMETRY", "0");
     sam
 }
