@@ -137,7 +137,7 @@ struct Enforced {
 impl Enforced {
     async fn start(name: &str, env: &[(&str, &str)]) -> Self {
         let log = std::env::temp_dir().join(format!("harmony-{name}-{}.log", std::process::id()));
-        let parameters = [("MaxReceiveCount", "2"), ("PendingMaxAgeSeconds", "60")];
+        let parameters = [("MaxReceiveCount", "2"), ("PendingMaxAgeSeconds", "60"), ("PatienceSeconds", "2")];
         let local = start_logged(name, &parameters, &[&ENFORCED, env].concat(), &log);
         let house = House::of(local.stack()).await;
         let api = Client::new(&house.stack.api_url).unwrap();

@@ -56,8 +56,7 @@ async fn every_command_of_the_runbook_does_what_it_says() {
 
 async fn try_out(variant: Variant) {
     let name = format!("runbook-{}", variant.name());
-    let parameters = [("MaxReceiveCount", "2"), ("PendingMaxAgeSeconds", "86400")];
-    // A state machine's waits are for minutes, too.
+    let parameters = [("MaxReceiveCount", "2"), ("PendingMaxAgeSeconds", "86400"), ("PatienceSeconds", "2")];
     let local = start_with(&name, &parameters, &[("SFN_WAIT_SCALE", "0.02")]);
     let house = House::of(local.stack()).await;
     let api = Client::new(&house.stack.api_url).unwrap();

@@ -70,11 +70,85 @@ fn catch_all(state: &Value) -> &Value {
     last
 }
 
-fn attempts(state: &Value) -> u64 {
-    state["Retry"]
-        .as_array()
-        .and_then(|retries| retries.last())
-        .map_or(0, |retry| retry["MaxAttempts"].as_u64().expect("MaxAttempts"))
+/// What Lambda says when an account's or a function's concurrency is used up:
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/sfn-best-practices.html#bp-lambda-serviceexception>.
+const REFUSED: &str = "Lambda.TooManyRequestsException";
+
+/// How long an attempt can take that Lambda refuses: no function runs, and the answer is a 429,
+/// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html>.
+const REFUSAL_SECONDS: f64 = 1.0;
+
+/// How long a task can take until it is given up, or succeeds in its last attempt: each retrier counts its own attempts,
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html#error-handling-retrying-after-an-error>,
+/// whose default values are these.
+fn task_seconds(task: &Value) -> f64 {
+    let timeout = task["TimeoutSeconds"].as_f64().expect("a timeout");
+    let retries = task["Retry"].as_array().into_iter().flatten().map(|retrier| {
+        let number = |name: &str, default: f64| retrier.get(name).map_or(default, |it| it.as_f64().expect(name));
+        let attempt = if retrier["ErrorEquals"] == json!([REFUSED]) { REFUSAL_SECONDS } else { timeout };
+        let (mut interval, mut seconds) = (number("IntervalSeconds", 1.0), 0.0);
+        for _ in 0..retrier.get("MaxAttempts").map_or(3, |it| it.as_u64().expect("MaxAttempts")) {
+            seconds += attempt + interval.min(number("MaxDelaySeconds", f64::INFINITY));
+            interval *= number("BackoffRate", 2.0);
+        }
+        seconds
+    });
+    timeout + retries.sum::<f64>()
+}
+
+/// For how many seconds of an execution a rule of a Choice can hold, if it does so only for a while.
+fn until(rule: &Value) -> Option<f64> {
+    let (_, bound) = rule["Condition"].as_str()?.split_once("$toMillis($states.context.Execution.StartTime) < ")?;
+    match bound.split_once(" * 1000").expect("seconds in milliseconds").0 {
+        "${PatienceSeconds}" => {
+            let template = include_str!("../template.yaml");
+            let template: serde_yaml_ng::Value = serde_yaml_ng::from_str(template).expect("the template is YAML");
+            Some(template["Parameters"]["PatienceSeconds"]["MaxValue"].as_f64().expect("MaxValue"))
+        }
+        seconds => Some(seconds.parse().expect("a number")),
+    }
+}
+
+/// How long it can take from this state of a machine (or of a branch) to its end, and through which tasks, if no rule
+/// holds any more that holds only for a while.
+fn longest(machine: &Value, name: &str, before: &[&str]) -> (f64, Vec<String>) {
+    assert!(!before.contains(&name), "{name} can come after itself, so nothing bounds the time");
+    let (mut state, before) = (machine["States"][name].clone(), [before, &[name]].concat());
+    if let Some(choices) = state["Choices"].as_array_mut() {
+        choices.retain(|rule| until(rule).is_none());
+    }
+    let after = successors(&state).iter().map(|next| longest(machine, next, &before)).max_by(by_time);
+    let (rest, tasks) = after.unwrap_or_default();
+    let (own, own_tasks) = match state["Type"].as_str().expect("a type") {
+        "Choice" | "Pass" | "Fail" => (0.0, Vec::new()),
+        "Wait" => (state["Seconds"].as_f64().expect("Seconds"), Vec::new()),
+        "Task" => (task_seconds(&state), vec![name.to_owned()]),
+        "Parallel" => {
+            assert_eq!(state["Retry"], Value::Null, "{name} repeats its branches");
+            let branches = state["Branches"].as_array().expect("branches").iter();
+            let start = |branch: &Value| longest(branch, branch["StartAt"].as_str().expect("StartAt"), &[]);
+            branches.map(start).max_by(by_time).expect("a branch")
+        }
+        other => panic!("{name}: how long a {other} state takes is not computed here"),
+    };
+    (own + rest, [own_tasks, tasks].concat())
+}
+
+/// Every way through a machine that can be the longest: from its start, and from where a rule leads in the last moment in
+/// which it holds.
+fn ways(machine: &Value) -> Vec<(f64, Vec<String>)> {
+    let start = longest(machine, machine["StartAt"].as_str().expect("StartAt"), &[]);
+    let states = machine["States"].as_object().expect("states").values();
+    let rules = states.flat_map(|state| state["Choices"].as_array().into_iter().flatten());
+    let late = rules.filter_map(|rule| {
+        let (seconds, tasks) = longest(machine, rule["Next"].as_str().expect("Next"), &[]);
+        Some((until(rule)? + seconds, tasks))
+    });
+    [start].into_iter().chain(late).collect()
+}
+
+fn by_time(one: &(f64, Vec<String>), other: &(f64, Vec<String>)) -> std::cmp::Ordering {
+    one.0.total_cmp(&other.0)
 }
 
 #[test]
@@ -124,9 +198,12 @@ fn every_command_can_be_read_by_its_participant() {
 }
 
 #[test]
-fn every_task_has_a_timeout_a_retry_with_full_jitter_and_a_catch_all() {
+fn every_task_has_a_timeout_and_a_catch_all_and_the_same_retry() {
     let permanent: Vec<_> =
         ErrorKind::ALL.into_iter().filter(|kind| !kind.is_retriable()).map(ErrorKind::name).collect();
+    let permanent = json!({"ErrorEquals": permanent, "MaxAttempts": 0});
+    let in_progress = json!([ErrorKind::ChargeInProgress.name()]);
+    let mut profiles = BTreeSet::new();
     for (name, (_, state)) in states(&definition()) {
         if state["Type"] == "Parallel" {
             catch_all(&state);
@@ -134,23 +211,70 @@ fn every_task_has_a_timeout_a_retry_with_full_jitter_and_a_catch_all() {
         if state["Type"] != "Task" {
             continue;
         }
-        let timeout = state["TimeoutSeconds"].as_u64().unwrap_or_else(|| panic!("{name} has no timeout"));
-        assert!(timeout > 10, "{name} gives up before the function's own timeout of 10 s");
         catch_all(&state);
+        let timeout = state["TimeoutSeconds"].as_u64().unwrap_or_else(|| panic!("{name} has no timeout"));
         let retries = state["Retry"].as_array().unwrap_or_else(|| panic!("{name} has no Retry"));
         let last = retries.last().expect("a Retry");
         assert_eq!(last["ErrorEquals"], json!(["States.ALL"]), "{name}");
-        assert_eq!(last["JitterStrategy"], "FULL", "{name}");
-        assert!(last["BackoffRate"].as_f64().is_some_and(|rate| rate > 1.0), "{name}");
-        assert!(last["MaxDelaySeconds"].as_u64().is_some_and(|delay| delay > 0), "{name}");
-        if state.pointer("/Arguments/Payload/step").is_some() {
-            assert_eq!(
-                retries[0],
-                json!({"ErrorEquals": permanent, "MaxAttempts": 0}),
-                "{name} repeats what cannot succeed"
-            );
+        if state.pointer("/Arguments/Payload/step").is_none() {
+            profiles.insert(last.to_string());
+            continue;
         }
+        assert!(timeout > 10, "{name} gives up before the function's own timeout of 10 s");
+        let retries = retries.iter().filter(|retrier| retrier["ErrorEquals"] != in_progress);
+        let [first, refused, last] = retries.collect::<Vec<_>>()[..] else { panic!("{name} has other retriers") };
+        assert_eq!(*first, permanent, "{name} repeats what cannot succeed");
+        assert_eq!(refused["ErrorEquals"], json!([REFUSED]), "{name}");
+        for retrier in [refused, last] {
+            assert_eq!(retrier["JitterStrategy"], "FULL", "{name}");
+        }
+        profiles.extend([refused, last].map(Value::to_string));
     }
+    assert_eq!(profiles.len(), 2, "one way to wait for concurrency, one to repeat: {profiles:#?}");
+}
+
+/// EXPRESS ends an execution after five minutes, wherever it is, and runs no Catch then:
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html>. What is left of them is for the
+/// transitions between states.
+#[test]
+fn every_way_through_ends_before_express_does() {
+    let ways = ways(&definition());
+    for (seconds, tasks) in &ways {
+        assert!(*seconds <= 280.0, "{seconds} s through {tasks:?}");
+    }
+    let steps = ["Charge", "Abort", "Fail", "Park", "MarkNeedsOperator"];
+    assert!(steps.iter().all(|step| ways[0].1.iter().any(|task| task == step)), "{ways:?}");
+    assert_eq!(ways.len(), 5, "what must succeed is tried again for a while: {ways:?}");
+}
+
+#[test]
+fn time_is_computed_as_step_functions_waits() {
+    let task = json!({"Type": "Task", "TimeoutSeconds": 10, "End": true, "Retry": [
+        {"ErrorEquals": ["Never"], "MaxAttempts": 0},
+        {"ErrorEquals": [REFUSED], "IntervalSeconds": 2, "MaxDelaySeconds": 5, "MaxAttempts": 3},
+        {"ErrorEquals": ["States.ALL"], "BackoffRate": 3},
+    ]});
+    let (refused, others) = (3.0 + 2.0 + 4.0 + 5.0, 30.0 + 1.0 + 3.0 + 9.0);
+    assert_eq!(task_seconds(&task), 10.0 + refused + others);
+    let quick = json!({"Type": "Task", "TimeoutSeconds": 1, "End": true});
+    let branch = |task: &Value| json!({"StartAt": "B", "States": {"B": task}});
+    let machine = json!({"States": {
+        "A": {"Type": "Parallel", "Branches": [branch(&quick), branch(&task)], "Next": "C"},
+        "C": {"Type": "Choice", "Choices": [{"Next": "D"}], "Default": "E"},
+        "D": quick,
+        "E": {"Type": "Task", "TimeoutSeconds": 2, "Catch": [{"Next": "D"}], "End": true},
+    }});
+    let (seconds, tasks) = longest(&machine, "A", &[]);
+    assert_eq!((seconds, tasks.join(" ")), (task_seconds(&task) + 2.0 + 1.0, "B E D".to_owned()));
+    let early = "{% $now - $toMillis($states.context.Execution.StartTime) < 50 * 1000 and $x %}";
+    let machine = json!({"StartAt": "A", "States": {
+        "A": {"Type": "Task", "TimeoutSeconds": 3, "Next": "B"},
+        "B": {"Type": "Choice", "Choices": [{"Condition": early, "Next": "C"}], "Default": "D"},
+        "C": {"Type": "Wait", "Seconds": 7, "Next": "A"},
+        "D": {"Type": "Fail"},
+    }});
+    let seconds: Vec<_> = ways(&machine).into_iter().map(|(seconds, _)| seconds).collect();
+    assert_eq!(seconds, [3.0, 50.0 + 7.0 + 3.0]);
 }
 
 /// Whose worker dies while it charges must not lose the trip by that alone.
@@ -178,7 +302,9 @@ fn every_error_that_is_named_is_one_that_is_emitted() {
         {
             for error in rule["ErrorEquals"].as_array().expect("ErrorEquals") {
                 let error = error.as_str().expect("a name");
-                let known = error.starts_with("States.") || ErrorKind::ALL.into_iter().any(|kind| kind.name() == error);
+                let known = error.starts_with("States.")
+                    || error == REFUSED
+                    || ErrorKind::ALL.into_iter().any(|kind| kind.name() == error);
                 assert!(known, "{name} names {error}, which nobody emits");
             }
         }
@@ -206,22 +332,31 @@ fn a_compensatable_step_that_errs_does_not_abandon_its_siblings_and_is_undone() 
 }
 
 #[test]
-fn what_must_succeed_is_tried_longer_and_then_parked() {
+fn what_must_succeed_is_tried_again_for_a_while_and_then_parked() {
     let (tasks, states) = (tasks(), states(&definition()));
-    let forward = attempts(&tasks[&Step::Charge].2);
+    let permanent = ErrorKind::ALL.into_iter().filter(|kind| !kind.is_retriable());
+    let permanent: Vec<_> = permanent.map(|kind| format!("'{}'", kind.name())).collect();
     for step in Step::ALL.into_iter().filter(|step| step.class() == Class::Retriable && *step != Step::Park) {
         let (name, around, state) = &tasks[&step];
-        assert!(attempts(state) > forward, "{name}");
         let caught = catch_all(state);
-        match around {
-            None => assert_eq!(caught["Next"], "Park", "{name}"),
+        let (again, later) = match around {
+            None => (name, caught["Next"].as_str().expect("Next")),
             Some(parallel) => {
                 assert_eq!(caught["Output"]["outcome"], "parked", "{name}");
-                assert!(after(parallel).contains("Park"), "{name}");
+                (parallel, states[parallel].1["Next"].as_str().expect("Next"))
             }
-        }
+        };
+        let later = &states[later].1;
+        assert_eq!(later["Default"], "Park", "{name}");
+        let rule = later["Choices"].as_array().expect("Choices").last().expect("a rule");
+        assert!(until(rule).is_some(), "{name} is tried again without an end");
+        let condition = rule["Condition"].as_str().expect("a condition");
+        let can_help = format!("$count($stuck[error in [{}]]) = 0", permanent.join(", "));
+        assert!(condition.contains(&can_help), "{name} is tried again although that cannot help: {condition}");
+        let pause = &states[rule["Next"].as_str().expect("Next")].1;
+        assert_eq!((&pause["Type"], &pause["Next"]), (&json!("Wait"), &json!(again)), "{name}");
     }
-    assert_eq!(states["Park"].1["Resource"], "arn:aws:states:::sqs:sendMessage");
+    assert_eq!(states["Park"].1["Resource"], "arn:${Partition}:states:::sqs:sendMessage");
     assert!(after("Park").contains(&tasks[&Step::Park].0));
     assert_eq!(states["NeedsOperator"].1["Type"], "Fail");
 }

@@ -244,6 +244,7 @@ impl Machine {
                 .replace("\"Default\": \"Abort\"", "\"Default\": \"Cancel\""),
             _ => FILE.to_owned(),
         };
+        let text = text.replace("${PatienceSeconds}", "100");
         let machine: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("booking.asl.json: {error}"));
         let mut states = HashMap::new();
         collect(&machine, &mut states);
@@ -267,7 +268,7 @@ impl Machine {
             let definition = self.definition(&execution.state);
             match text_of(&definition["Type"]) {
                 "Choice" => {
-                    let states = json!({ "input": execution.input });
+                    let states = json!({ "input": execution.input, "context": context() });
                     let holds = |choice: &&Value| {
                         evaluate(&choice["Condition"], &states, &execution.variables) == Value::Bool(true)
                     };
@@ -321,7 +322,7 @@ impl Machine {
     fn command(&self, execution: &Execution, branch: Option<usize>) -> Option<Command> {
         let task = self.task(execution, branch);
         let arguments = evaluate(&task["Arguments"], &states(execution, "context", &context()), &execution.variables);
-        if task["Resource"] != "arn:aws:states:::lambda:invoke" {
+        if task["Resource"] != "arn:${Partition}:states:::lambda:invoke" {
             return None;
         }
         let payload = &arguments["Payload"];
@@ -395,8 +396,13 @@ fn text_of(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
+/// An execution has always run for so long that it has no time left to try again what it has given up: that Step
+/// Functions carries a step out again is explored all the same.
 fn context() -> Value {
-    json!({"Execution": {"Id": "execution"}})
+    json!({
+        "Execution": {"Id": "execution", "StartTime": "1970-01-01T00:00:00.000Z"},
+        "State": {"EnteredTime": "1970-01-01T01:00:00.000Z"},
+    })
 }
 
 /// `$states`.
