@@ -1,5 +1,5 @@
 //! Holds the template against who reacts to what: every event reaches exactly those who listen to it, on the edge that
-//! their step needs, and whatever cannot be delivered or done ends in a queue that somebody watches.
+//! their step needs, and whatever cannot be delivered or done ends in a queue (tests/alarms.rs: that somebody watches).
 
 #![allow(clippy::unwrap_used)]
 
@@ -182,13 +182,6 @@ impl Template {
         }
     }
 
-    fn has_alarm(&self, metric: &str, of: &str) -> bool {
-        self.of_type("AWS::CloudWatch::Alarm").any(|(_, alarm)| {
-            alarm["MetricName"] == metric
-                && alarm["Dimensions"].as_sequence().is_some_and(|all| all.iter().any(|d| target(&d["Value"]) == of))
-        })
-    }
-
     /// Everything that is wrong with the template.
     fn faults(&self) -> Vec<String> {
         let mut faults = Vec::new();
@@ -285,16 +278,8 @@ impl Template {
                 faults
                     .push(format!("{dead_letters} is not among the output DeadLetterQueueUrls: nobody can redrive it"));
             }
-            if !self.has_alarm("ApproximateAgeOfOldestMessage", &queue) {
-                faults.push(format!("{queue} has no alarm on the age of its messages"));
-            }
         }
-        let fed: BTreeSet<_> =
-            self.of_type("AWS::Lambda::EventSourceMapping").map(|(_, m)| target(&m["EventSourceArn"])).collect();
         for (queue, properties) in self.of_type("AWS::SQS::Queue") {
-            if !fed.contains(queue) && !self.has_alarm("ApproximateNumberOfMessagesVisible", queue) {
-                faults.push(format!("{queue} is emptied by nobody and has no alarm on what is in it"));
-            }
             if properties["SqsManagedSseEnabled"] != true {
                 faults.push(format!("{queue} is not encrypted"));
             }
@@ -351,9 +336,6 @@ impl Template {
             let on_failure = target(&function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"]);
             if on_failure.is_empty() {
                 faults.push(format!("{name} is invoked asynchronously and has nowhere to put what fails"));
-            }
-            if !self.has_alarm("DestinationDeliveryFailures", name) {
-                faults.push(format!("{name} has no alarm on records that reach no destination"));
             }
             for event in events.iter().filter(|event| event["Type"] == "Schedule") {
                 if event["Properties"]["DeadLetterConfig"].is_null() {
@@ -428,18 +410,6 @@ fn what_is_forgotten_is_named() {
         (
             |t| drop(t["Resources"]["HotelInbox"]["Properties"].as_mapping_mut().unwrap().remove("RedrivePolicy")),
             "HotelInbox has no dead-letter queue",
-        ),
-        (
-            |t| drop(t["Resources"].as_mapping_mut().unwrap().remove("HotelInboxAlarm")),
-            "HotelInbox has no alarm on the age",
-        ),
-        (
-            |t| drop(t["Resources"].as_mapping_mut().unwrap().remove("CarDeadLettersAlarm")),
-            "CarDeadLetters is emptied by nobody and has no alarm",
-        ),
-        (
-            |t| drop(t["Resources"].as_mapping_mut().unwrap().remove("FlightDestinationAlarm")),
-            "FlightFunction has no alarm on records",
         ),
         (
             |t| {

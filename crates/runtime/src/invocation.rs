@@ -22,6 +22,10 @@ pub struct Fault {
 
 const UNREADABLE: &str = "InvalidInput";
 
+/// The attempt at a message from which on a failure is not taken for one that passes: it raises an alarm. The waits before
+/// it are fifteen seconds at the most.
+const STUCK: u32 = 5;
+
 /// How what is said in answer to SNS reaches the topic.
 ///
 /// A destination gets a record of every success, also of one with nothing to say, and nobody can filter it out before it
@@ -175,7 +179,11 @@ impl<H, P, E> Participant<H, P, E> {
         match retry {
             Ok(error) => {
                 let received = message.attributes.received.parse().unwrap_or(1); // SQS writes a number
-                tracing::warn!(message_id, received, %error, "message comes again");
+                if received < STUCK {
+                    tracing::warn!(message_id, received, %error, "message comes again");
+                } else {
+                    tracing::error!(message_id, received, %error, "message keeps coming back");
+                }
                 if let Err(error) = self.queue.back_off(&message.receipt_handle, received).await {
                     tracing::warn!(message_id, %error, "message comes again after the visibility timeout only");
                 }

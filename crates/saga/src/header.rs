@@ -66,6 +66,16 @@ pub struct Reason {
     pub detail: String,
 }
 
+impl Reason {
+    /// The code of a step that was given up without an outcome.
+    pub const TECHNICAL_FAILURE: &str = "technical_failure";
+
+    /// Whether something broke, rather than that somebody said no.
+    pub fn is_technical(&self) -> bool {
+        self.code == Self::TECHNICAL_FAILURE
+    }
+}
+
 /// What to do with the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Move {

@@ -59,7 +59,7 @@ pub fn reaction_to_failure(event: &Event, who: Option<Participant>, why: &str) -
         Some(Participant::Payment) => Some(Step::Charge),
         Some(Participant::Booking) | None => None,
     };
-    let failure = Reason { step, code: "technical_failure".into(), detail: format!("gave up after {why}") };
+    let failure = Reason { step, code: Reason::TECHNICAL_FAILURE.into(), detail: format!("gave up after {why}") };
     let reason = match reaction(event) {
         Some(Reaction::Abort { reason, .. }) => reason, // it was to be aborted before that
         _ => failure,

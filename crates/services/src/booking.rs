@@ -85,7 +85,13 @@ impl<S: BookingStore> BookingDesk<S> {
                 Move::Replay => return Ok(known.recorded.map_or(outcome, |recording| recording.outcome)),
                 Move::End(status) => {
                     match self.store.end(&this.record(&outcome), &End { status, total, reason }).await? {
-                        Commit::Done => return Ok(outcome),
+                        Commit::Done => {
+                            if let Some(Reason { step, detail, .. }) = reason.filter(|reason| reason.is_technical()) {
+                                let (booking_id, step) = (booking.as_str(), step.map(Step::name));
+                                tracing::error!(booking_id, step, detail, "booking failed for a technical reason");
+                            }
+                            return Ok(outcome);
+                        }
                         Commit::Found(found) => known = found,
                     }
                 }

@@ -26,9 +26,9 @@ const POLLS_A_MONTH: f64 = 5.0 * SECONDS_A_MONTH / 20.0;
 /// Mappings in the template.
 const MAPPINGS: usize = 6;
 /// Alarms in the template, …
-const ALARMS: usize = 22;
+const ALARMS: usize = 39;
 /// … those of them that only watch the state machine, …
-const CONDUCTORS_ALARMS: usize = 1;
+const CONDUCTORS_ALARMS: usize = 3;
 /// … and those that only watch the topic, destinations and inboxes.
 const DANCERS_ALARMS: usize = 16;
 
