@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_config::{BehaviorVersion, Region, SdkConfig, timeout::TimeoutConfig};
 use aws_sdk_dynamodb::{
     Client,
     config::{Credentials, SharedCredentialsProvider, SharedHttpClient},
@@ -37,7 +37,9 @@ use saga::{
     payment::{Prices, State},
 };
 use serde_json::{Value, json};
-use services::{BookingDesk, Cashier, Catalogue, Clock, ErrorKind, SandboxProvider, Seller, StepError};
+use services::{
+    BookingDesk, Cashier, Catalogue, Clock, ErrorKind, Executions, SandboxProvider, Seller, StateMachine, StepError,
+};
 use store::{Bookings, Commit, Header, HeaderStore, IntakeStore, Journal, Ledger, PaymentStore, Payments, StockTable};
 
 // -------------------------------------------------------------------------------------------- between SDK and DynamoDB
@@ -157,13 +159,19 @@ fn answered(fate: Fate) -> HttpConnectorFuture {
 }
 
 fn client(http: SharedHttpClient) -> Client {
-    let sdk = SdkConfig::builder()
+    store::client(&sdk(http))
+}
+
+fn sdk(http: SharedHttpClient) -> SdkConfig {
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(Duration::from_secs(3)).build();
+    SdkConfig::builder()
+        .timeout_config(timeouts)
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-central-1"))
         .endpoint_url("http://dynamodb.test")
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new("a", "b", None, None, "test")))
-        .http_client(http);
-    store::client(&sdk.build())
+        .http_client(http)
+        .build()
 }
 
 /// An error, as DynamoDB writes it.
@@ -512,6 +520,33 @@ async fn nothing_is_concluded_from_half_an_answer() {
     let wire = Wire::new(move |_| cancelled(&[failed(Some(confirmed.clone())), because("TransactionConflict")]));
     let confirm = json!({"step": "booking.confirm", "booking_id": id(), "total": TOTAL});
     contention(desk(&wire.client()).handle(&confirm).await.map(|_| Outcome::Confirmed { total: TOTAL }));
+}
+
+// -------------------------------------------------------------------------------------------- starts, and their claims
+
+/// How often an execution was asked for, and whether it is known in the end that none was started.
+async fn started(fate: impl Fn(usize) -> Fate + Send + Sync + 'static) -> (usize, Result<(), bool>) {
+    let wire = Wire::new(move |sent| fate(sent.len()));
+    let machine = StateMachine::new(aws_sdk_sfn::Client::new(&sdk(wire.http(None))), "arn");
+    let started = machine.start("name", "{}").await;
+    assert!(wire.sent().iter().all(|sent| sent.operation == "StartExecution"));
+    (wire.sent().len(), started.map_err(|error| error.is_refused))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_whose_answer_may_be_lost_is_not_made_again_and_one_that_was_refused_is() {
+    let unknown = [error(500, "InternalServerError"), Fate::IsAnswered(503, json!("busy")), Fate::IsNotAnswered];
+    for fate in unknown {
+        let again = fate.clone();
+        assert_eq!(started(move |_| again.clone()).await, (1, Err(false)), "{fate:?}");
+    }
+    let throttled = || error(400, "ThrottlingException");
+    let passing = move |sent: usize| if sent < 3 { throttled() } else { done() };
+    assert_eq!(started(passing).await, (3, Ok(())));
+    assert_eq!(started(move |_| throttled()).await, (3, Err(true)));
+    assert_eq!(started(|_| error(400, "StateMachineDoesNotExist")).await, (1, Err(true)));
+    // It is the one of this claim, whose answer was lost.
+    assert_eq!(started(|_| error(400, "ExecutionAlreadyExists")).await, (1, Ok(())));
 }
 
 // ----------------------------------------------------------------------------------------------- answers that are lost

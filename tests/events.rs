@@ -8,7 +8,7 @@ use std::time::Duration;
 use end_to_end::{DEADLINE, House, Tap, date, event_in, start, trip_of};
 use harmony::{Booking, Client, LocalAws, TripRequest, client::fresh_key, scenarios::contradictions};
 use jiff::{SignedDuration, Timestamp};
-use saga::{BookingId, Envelope, Event, IdempotencyKey, Leg, Status, Step, Variant};
+use saga::{BookingId, Envelope, Event, Leg, Status, Step, Variant};
 use serde_json::{Value, json};
 use store::{Header, HeaderStore};
 
@@ -535,19 +535,6 @@ async fn the_reconciler_rescues_bookings_whose_event_was_lost_wherever_that_was(
             assert_eq!(reason(&booking), (Some(Step::Charge), "card_declined"), "the reason is not lost either");
         }
     }
-}
-
-#[tokio::test]
-async fn a_crash_between_recording_and_saying_so_is_mended_by_the_clients_repeat() {
-    let (house, api) = shared().await;
-    let request = request(&house).await;
-    let key = fresh_key("unsaid");
-    let id = house.record_only(&request, &key, SignedDuration::ZERO).await.booking_id;
-    let answer = api.book(&request, &key).await.unwrap();
-    assert_eq!((answer.accepted().unwrap().booking_id, answer.is_replay()), (id.clone(), true));
-    assert_eq!(ended(&api, &id).await.status, Status::Confirmed);
-    let same = BookingId::derive("anonymous", &IdempotencyKey::try_from(key.as_str()).unwrap());
-    assert_eq!(same, id);
 }
 
 // ------------------------------------------------------------------------------------------------------ size and number

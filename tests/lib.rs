@@ -22,7 +22,7 @@ use aws_sdk_sqs::types::{Message, QueueAttributeName};
 use harmony::{Client as Http, LocalAws, Options, Stack, client::Authorization};
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
 use saga::{
-    BookingId, BookingRequest, IdempotencyKey, Leg, LegRequest, Owner, PaymentReference, PaymentToken, Status,
+    BookingId, BookingRequest, Claim, IdempotencyKey, Leg, LegRequest, Owner, PaymentReference, PaymentToken, Status,
     StockLine, booking::Trip,
 };
 use serde_json::{Value, json};
@@ -306,7 +306,8 @@ impl House {
         answer.attributes().unwrap().values().map(|count| count.parse::<usize>().unwrap()).sum()
     }
 
-    /// What is there if the API function dies after it recorded a booking and before it started it.
+    /// What is there if the API function dies after it recorded a booking, and with it the claim on its start, and before
+    /// it started it.
     pub async fn record_only(&self, request: &harmony::TripRequest, key: &str, age: SignedDuration) -> Header {
         let read = BookingRequest::read(&request.to_json(), harmony::trip::today()).unwrap();
         let booking_id = BookingId::derive("anonymous", &IdempotencyKey::try_from(key).unwrap());
@@ -320,6 +321,7 @@ impl House {
             trip: read.trip.clone(),
             total: None,
             reason: None,
+            claim: Claim::first(created_at),
             created_at,
             updated_at: created_at,
         };

@@ -251,20 +251,21 @@ async fn everything_works_with_what_is_granted_and_everything_that_is_granted_is
     api.book_accepted(&request, &fresh_key("broken")).await.unwrap();
     stack.until_used("StateMachineRole", "sqs:SendMessage", "ParkedQueue").await;
     house.await_message("FlightDeadLetters", |message| message.body().unwrap().contains(id.as_str())).await;
-    // Started by the first run, it is found to be started by the next.
-    house.record_only(&request, &fresh_key("stuck"), SignedDuration::from_mins(10)).await;
-    house.invoke("reconciler", &json!({"source": "aws.events"})).await;
     let mut parked = json!([]);
     let deadline = Timestamp::now() + DEADLINE;
     while parked == json!([]) {
         assert!(Timestamp::now() < deadline, "no operator is called");
         parked = house.invoke("reconciler", &json!({"source": "aws.events"})).await["parked"].clone();
     }
-    dead_letters::drive(&house.stack, std::slice::from_ref(&id)).await.unwrap();
-    stack.until_used("ReconcilerRole", "sqs:ChangeMessageVisibility", "ReconcilerInbox").await;
+    // A start that is refused releases its claim.
+    house.reconfigure("api", "STATE_MACHINE_ARN", "arn:aws:states:us-east-1:000000000000:stateMachine:none").await;
+    assert_eq!(api.book(&request, &fresh_key("refused")).await.unwrap().status, 503);
+    stack.until_used("ApiRole", "dynamodb:UpdateItem", "BookingsTable").await;
 
     // The reconciler itself fails.
     house.reconfigure("reconciler", "BOOKINGS_TABLE", "no-such-table").await;
+    dead_letters::drive(&house.stack, std::slice::from_ref(&id)).await.unwrap();
+    stack.until_used("ReconcilerRole", "sqs:ChangeMessageVisibility", "ReconcilerInbox").await;
     let path = format!("/2015-03-31/functions/{}/invocations", house.function("reconciler"));
     let event = [("x-amz-invocation-type", "Event")];
     assert_eq!(house.aws("lambda").await.send("POST", &path, &event, "{}".to_owned()).await.unwrap().status, 202);

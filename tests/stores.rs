@@ -5,8 +5,8 @@
 use end_to_end::{House, booking_id, date, trip};
 use jiff::{SignedDuration, Timestamp};
 use saga::{
-    BookingId, Envelope, Event, Leg, LegRequest, Money, Outcome, PaymentReference, PaymentToken, Reason, Rejection,
-    Status, Step,
+    BookingId, Claim, Envelope, Event, Leg, LegRequest, Money, Outcome, PaymentReference, PaymentToken, Reason,
+    Rejection, Status, Step,
     booking::Trip,
     payment::{Prices, State},
 };
@@ -449,6 +449,7 @@ async fn header(house: &House) -> Header {
         trip: trip(date()),
         total: None,
         reason: None,
+        claim: Claim::first(now),
         created_at: now,
         updated_at: now,
     };

@@ -15,21 +15,27 @@ use aws_smithy_runtime_api::client::{
 };
 use jiff::Timestamp;
 use runtime::{Diagnostic, Failure, Fault, Input, Queue, Says};
-use saga::{BookingId, Envelope, Leg, Money, Outcome, Participant, PaymentReference, PaymentToken, Status, Traveller};
+use saga::{
+    BookingId, Claim, Envelope, Leg, Money, Outcome, Participant, PaymentReference, PaymentToken, Status, Traveller,
+    claim::Pace,
+};
 use serde_json::{Value, json};
 use services::{
     BookingDesk, Cashier, Catalogue, DeadLetters, DeadLettersError, Events, EventsError, Executions, ExecutionsError,
-    GivenUpBy, PaymentProvider, ProviderError, Reconciler, Seller, Started, StepError, UnknownToken, api::Api,
+    GivenUpBy, PaymentProvider, ProviderError, Reconciler, Seller, StepError, UnknownToken, api::Api,
 };
 use store::{
-    BookingStore, Commit, End, Header, HeaderFound, HeaderStore, IntakeStore, Journal, LegRecords, NotTaken,
-    PaymentFound, PaymentStore, Record, Recording, StockStore, StoreError,
+    BookingStore, ClaimStore, Commit, End, Header, HeaderFound, HeaderStore, IntakeStore, Journal, LegRecords,
+    NotTaken, PaymentFound, PaymentStore, Record, Recording, StockStore, StoreError,
 };
 
 /// It is always the same time here.
 pub fn clock() -> Timestamp {
     Timestamp::constant(1_800_000_000, 0)
 }
+
+/// As it is deployed.
+const PACE: Pace = Pace { period: std::time::Duration::from_secs(600), max_drives: 6 };
 
 /// Who can be invoked with a payload: a participant, or else the reconciler.
 pub const INVOKED: [Option<Participant>; 6] = [
@@ -145,7 +151,8 @@ impl World {
                     dead_letters: self,
                     read: |message| runtime::event(message).ok(),
                     desk: BookingDesk { store: self, clock },
-                    max_age: std::time::Duration::from_secs(600),
+                    max_age: PACE.period,
+                    pace: PACE,
                     clock,
                 };
                 return match input {
@@ -166,6 +173,19 @@ impl World {
 
     fn done<F>(&self) -> Result<Commit<F>, StoreError> {
         self.refuse().map(|()| Commit::Done)
+    }
+}
+
+impl ClaimStore for &World {
+    async fn claim(&self, header: &Header, claim: &Claim, _: Timestamp) -> Result<bool, StoreError> {
+        self.refuse()?;
+        let mut state = self.state();
+        let Some(found) = state.headers.get_mut(&header.booking_id) else { return Ok(false) };
+        let is_as_known = (found.status, found.claim.number) == (header.status, header.claim.number);
+        if is_as_known {
+            (found.status, found.claim) = (Status::Pending, claim.clone());
+        }
+        Ok(is_as_known)
     }
 }
 
@@ -285,15 +305,10 @@ impl PaymentProvider for &World {
 }
 
 impl Executions for &World {
-    async fn start(&self, name: &str, input: &str) -> Result<Started, ExecutionsError> {
-        match self.state().executions.insert(name.to_owned(), input.to_owned()) {
-            None => Ok(Started::Now),
-            Some(_) => Ok(Started::Before),
-        }
-    }
-
-    async fn is_running(&self, _: &str) -> Result<bool, ExecutionsError> {
-        Ok(true)
+    async fn start(&self, name: &str, input: &str) -> Result<(), ExecutionsError> {
+        let before = self.state().executions.insert(name.to_owned(), input.to_owned());
+        assert_eq!(before, None, "{name} is started twice");
+        Ok(())
     }
 }
 
@@ -309,6 +324,10 @@ impl Events for &World {
 impl DeadLetters for &World {
     async fn look(&self) -> (Vec<(GivenUpBy, String)>, Vec<DeadLettersError>) {
         Default::default()
+    }
+
+    async fn park(&self, _: String) -> Result<(), DeadLettersError> {
+        Ok(())
     }
 }
 

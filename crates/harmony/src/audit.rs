@@ -454,7 +454,7 @@ impl Audit {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
-    use saga::{Owner, Rejection, Variant, reservation::tombstone};
+    use saga::{Claim, Owner, Rejection, Variant, reservation::tombstone};
     use serde_json::json;
 
     use super::*;
@@ -491,6 +491,7 @@ mod tests {
             trip: serde_json::from_value(trip).unwrap(),
             total,
             reason: None,
+            claim: Claim::first(Timestamp::UNIX_EPOCH),
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
         };

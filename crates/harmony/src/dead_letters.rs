@@ -28,7 +28,7 @@ use comfy_table::{
 };
 use jiff::Timestamp;
 use runtime::{Failure, Input, REASON};
-use saga::{BookingId, Envelope};
+use saga::{BookingId, Envelope, Reason};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -159,12 +159,12 @@ pub struct PutBack {
     pub came: usize,
 }
 
-/// Has the reconciler drive bookings again until they have ended, whether a message of theirs is parked or not.
+/// Has the reconciler drive bookings again, whether a message of theirs is parked or not. To ask again is another message.
 pub async fn drive(stack: &Stack, bookings: &[BookingId]) -> Result<(), DriveError> {
     let client = Client::new(&stack.sdk().await?);
     let inbox = stack.output("ReconcilerInboxUrl")?;
     for booking in bookings {
-        let message = json!({"booking_id": booking}).to_string();
+        let message = json!({"booking_id": booking, "asked_at": Timestamp::now()}).to_string();
         let sent = client.send_message().queue_url(inbox).message_body(message).send().await;
         sent.map_err(|error| DriveError::Refused { booking: booking.clone(), cause: store::causes(&error) })?;
     }
@@ -396,6 +396,13 @@ struct Parked {
     stuck: Vec<Stuck>,
 }
 
+/// What the reconciler leaves if a booking does not end.
+#[derive(Deserialize)]
+struct Unending {
+    booking_id: BookingId,
+    reason: Reason,
+}
+
 #[derive(Deserialize)]
 struct Stuck {
     step: Option<String>,
@@ -413,6 +420,9 @@ fn said(body: &str) -> Option<Said> {
         });
         let stuck: Vec<_> = stuck.collect();
         return Some((Some(booking_id), stuck.join("; "), "parked by the state machine"));
+    }
+    if let Ok(Unending { booking_id, reason }) = serde_json::from_str(body) {
+        return Some((Some(booking_id), visible(&reason.detail, SHOWN.1), "parked by the reconciler"));
     }
     let (event, after) = match runtime::read(body).ok()? {
         Input::Event(event) | Input::Command(event) => (event, String::new()),
@@ -549,6 +559,11 @@ mod tests {
         let message = received(json!({"booking_id": ID, "stuck": stuck, "execution": "arn:…"}));
         let says = "flight.cancel gave up after StoreUnavailable; a step gave up after States.Timeout";
         assert_eq!(says_and_why(&message), (says.into(), "parked by the state machine".into()));
+        assert_eq!(read(&message, None).booking_id, Some(id()));
+
+        let reason = Reason { step: None, code: "not_ended".into(), detail: "driven again 6 times".into() };
+        let message = received(json!({"booking_id": ID, "reason": reason, "claim": 7}));
+        assert_eq!(says_and_why(&message), ("driven again 6 times".into(), "parked by the reconciler".into()));
         assert_eq!(read(&message, None).booking_id, Some(id()));
     }
 

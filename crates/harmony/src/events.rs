@@ -14,7 +14,9 @@ use jiff::{
     Timestamp,
     civil::{Date, date},
 };
-use saga::{BookingId, BookingRequest, Command, Envelope, Event, Leg, Money, Owner, Status, Variant, command::Action};
+use saga::{
+    BookingId, BookingRequest, Claim, Command, Envelope, Event, Leg, Money, Owner, Status, Variant, command::Action,
+};
 use serde_json::{Value, json};
 use services::StepError;
 use services::{BookingDesk, Cashier, Catalogue, CatalogueError, PaymentProvider, ProviderError, SandboxProvider};
@@ -189,6 +191,7 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
             trip: trip.clone(),
             total: None,
             reason: None,
+            claim: Claim::first(now),
             created_at: now,
             updated_at: now,
         };

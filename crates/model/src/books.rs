@@ -422,7 +422,14 @@ impl Books {
 
     /// Whether the booking has come to its end.
     pub const fn has_ended(&self) -> bool {
-        matches!(self.status, Status::Confirmed | Status::Failed)
+        self.status.has_ended()
+    }
+
+    /// Whoever starts the booking for an operator claims it: it is pending again, unless it has ended.
+    pub(crate) const fn redrive(&mut self) {
+        if !self.has_ended() {
+            self.status = Status::Pending;
+        }
     }
 
     /// What is the case of a leg, as a value to sort by.

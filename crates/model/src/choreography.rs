@@ -370,7 +370,7 @@ impl Choreography {
             }
             Action::Drive => {
                 if is_asked_for(state) {
-                    // As often as the operator likes.
+                    state.books.redrive(); // at the operator's option
                 } else if is_idle(state) {
                     state.faults.spend(|left| &mut left.drives);
                 } else {

@@ -78,8 +78,12 @@ pub enum Action {
     Die(usize),
     /// An execution ends where it is.
     End(usize),
-    /// Another execution begins, because of EXPRESS, the reconciler, or an operator who puts a parked step back.
+    /// Another execution begins, because of EXPRESS or the reconciler.
     Start,
+    /// An operator puts the parked message back: the booking is claimed and started, and the message is gone.
+    Redrive,
+    /// The reconciler has driven the booking often enough, and parks it.
+    GiveUpDriving,
 }
 
 impl fmt::Debug for Action {
@@ -104,6 +108,8 @@ impl fmt::Debug for Action {
             Self::Die(worker) => write!(f, "payment's worker {worker} dies"),
             Self::End(execution) => write!(f, "execution {} ends where it is", execution + 1),
             Self::Start => write!(f, "another execution begins"),
+            Self::Redrive => write!(f, "the parked message is put back, and another execution begins"),
+            Self::GiveUpDriving => write!(f, "the reconciler drives the booking no more, and calls the operator"),
         }
     }
 }
@@ -236,14 +242,21 @@ impl Orchestration {
                 remove(state, *execution);
             }
             Action::Start => {
-                if state.parked && state.executions.is_empty() {
-                    // Put back by the operator, the message is there until the booking has ended.
-                } else if is_idle(state) {
+                if is_idle(state) {
                     state.faults.spend(|left| &mut left.drives);
                 } else {
                     state.faults.spend(|left| &mut left.early_drives);
                 }
                 state.executions.push(self.automaton.start());
+            }
+            Action::Redrive => {
+                state.parked = false;
+                state.books.redrive();
+                state.executions.push(self.automaton.start());
+            }
+            Action::GiveUpDriving => {
+                state.parked = true;
+                state.books.end(Step::Park);
             }
         }
         self.arrange(state);
@@ -387,10 +400,16 @@ impl Model for Orchestration {
         }
         let may_drive = state.books.is_driven()
             && if is_idle(state) { faults.allow(|left| left.drives) } else { faults.allow(|left| left.early_drives) };
-        let is_put_back = state.parked && state.executions.is_empty() && !state.books.has_ended();
-        let may_start = is_put_back || (may_drive && self.twin != Some(Twin::NoReconciler)) || !faults.is_bounded();
+        let may_start = (may_drive && self.twin != Some(Twin::NoReconciler)) || !faults.is_bounded();
         if may_start && state.executions.len() < self.executions {
             actions.push(Action::Start);
+        }
+        if state.parked && state.executions.is_empty() && !state.books.has_ended() {
+            actions.push(Action::Redrive);
+        }
+        // However often it was driven: nothing is counted where faults are not.
+        if !faults.is_bounded() && state.books.is_driven() {
+            actions.push(Action::GiveUpDriving);
         }
     }
 

@@ -39,6 +39,11 @@ impl Status {
         matches!(self, Self::Confirmed | Self::Failed | Self::NeedsOperator)
     }
 
+    /// Whether nothing more will happen, whoever makes it.
+    pub const fn has_ended(self) -> bool {
+        matches!(self, Self::Confirmed | Self::Failed)
+    }
+
     /// The status that a user sees, given the one in the header and what payment's steps have answered so far.
     pub fn shown<'o>(self, payment: impl IntoIterator<Item = &'o Outcome>) -> Self {
         let not_charged = |outcome: &Outcome| matches!(outcome, Outcome::Aborted { .. } | Outcome::Declined(_));

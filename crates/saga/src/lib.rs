@@ -17,6 +17,7 @@
 //! can be run by a handler against DynamoDB and by a model checker against its own state.
 
 pub mod booking;
+pub mod claim;
 pub mod command;
 pub mod event;
 pub mod header;
@@ -29,6 +30,7 @@ pub mod reservation;
 pub mod step;
 
 pub use booking::{BookingRequest, CarLeg, FlightLeg, HotelLeg, LegRequest, StockLine, Traveller, Variant};
+pub use claim::Claim;
 pub use command::Command;
 pub use event::{Envelope, Event, EventType, Plan};
 pub use header::{Reason, Status};

@@ -3,13 +3,12 @@
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use jiff::{SignedDuration, Timestamp, Unit, civil::Date, tz::TimeZone};
 use saga::{
-    BookingId, BookingRequest, Envelope, IdempotencyKey, Leg, Owner, PaymentReference, Status, Step, Traveller,
-    Variant, Violation,
+    BookingId, BookingRequest, Claim, IdempotencyKey, Leg, Owner, PaymentReference, Status, Step, Traveller, Violation,
 };
 use serde_json::{Value, json};
 use store::{Commit, Entry, Header, IntakeStore, Journal};
 
-use crate::{Clock, Events, Executions, PaymentProvider, StepError};
+use crate::{Clock, Events, Executions, PaymentProvider, StepError, start::Starter};
 
 /// The longest body that is read, in bytes.
 pub const MOST_BYTES: usize = 16 * 1024;
@@ -105,8 +104,8 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
     }
 
     // Token first, then header, then start. A crash after the token leaves a payment that nobody will charge;
-    // one after the header leaves a booking with everything that is needed to start it, for the client's repeat
-    // or for the reconciler.
+    // one after the header leaves a booking with everything that is needed to start it, for the reconciler, and a claim
+    // on the start, which a repeat respects: it may have been made.
     async fn accept(
         &self,
         owner: Owner,
@@ -120,6 +119,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         if self.provider.attach(&reference, &request.token).await?.is_err() {
             return Ok(invalid(&[violation("/payment/token", "is not known to the payment provider")]));
         }
+        // The claim on the start is part of it, and costs no write of its own.
         let header = Header {
             booking_id: booking_id.clone(),
             request_digest,
@@ -129,27 +129,29 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
             trip: request.trip,
             total: None,
             reason: None,
+            claim: Claim::first(now),
             created_at: now,
             updated_at: now,
         };
+        let starter = Starter { claims: &self.intake, executions: &self.executions, events: &self.events };
+        let trace = trace.map(|trace| trace.chars().take(256).collect());
         let replayed = match self.intake.accept(&header, &request.traveller).await? {
-            Commit::Done => false,
+            Commit::Done => {
+                starter.start(&header, now, trace).await?;
+                false
+            }
             Commit::Found(found) if found.request_digest != header.request_digest => {
                 return Ok(problem(Problem::KeyReused, "this Idempotency-Key was used before, for another request"));
             }
-            Commit::Found(found) if found.status.is_final() => return Ok(accepted(&header, true)),
-            Commit::Found(_) => true,
+            Commit::Found(found) => {
+                if found.status == Status::Pending
+                    && let Some(claim) = found.claim.repeat(now)
+                {
+                    starter.claim_and_start(&found, claim, now, trace).await?;
+                }
+                true
+            }
         };
-        match header.variant {
-            Variant::Orchestrated => {
-                self.executions.start(booking_id.as_str(), &execution_input(&header)).await?;
-            }
-            Variant::Choreographed => {
-                let trace = trace.map(|trace| trace.chars().take(256).collect());
-                let requested = Envelope::requested(booking_id.clone(), header.plan(), now, trace);
-                self.events.publish(crate::json(&requested)).await?;
-            }
-        }
         tracing::info!(booking_id = booking_id.as_str(), variant = header.variant.name(), replayed, "booking accepted");
         Ok(accepted(&header, replayed))
     }
@@ -164,13 +166,6 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
             tokio::try_join!(self.journal.entries(booking_id.as_str()), self.intake.traveller(&booking_id))?;
         Ok(answer(StatusCode::OK, "application/json", view(&header, traveller.as_ref(), &entries).to_string()))
     }
-}
-
-/// What an execution is told of a booking: everything that its steps need, and no personal data.
-pub fn execution_input(header: &Header) -> String {
-    let mut input = json!(header.plan());
-    input["booking_id"] = json!(header.booking_id);
-    input.to_string()
 }
 
 /// A booking as its user sees it.

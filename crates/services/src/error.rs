@@ -31,9 +31,6 @@ pub enum StepError {
         /// What is recorded.
         status: Option<Status>,
     },
-    /// A booking that was parked is under way again.
-    #[error("the booking is driven again and has not ended yet; look again")]
-    NotEnded,
     /// The state machine could not be reached.
     #[error(transparent)]
     Executions(#[from] ExecutionsError),
@@ -62,8 +59,6 @@ pub enum ErrorKind {
     ProviderUnavailable,
     /// See [`StepError::ChargeInProgress`].
     ChargeInProgress,
-    /// See [`StepError::NotEnded`].
-    NotEnded,
     /// See [`ExecutionsError`].
     ExecutionsUnavailable,
     /// See [`EventsError`].
@@ -74,7 +69,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 10] = [
         Self::InvalidInput,
         Self::CorruptRecord,
         Self::Contradiction,
@@ -82,7 +77,6 @@ impl ErrorKind {
         Self::StoreUnavailable,
         Self::ProviderUnavailable,
         Self::ChargeInProgress,
-        Self::NotEnded,
         Self::ExecutionsUnavailable,
         Self::EventsUnavailable,
         Self::DeadLettersUnavailable,
@@ -98,7 +92,6 @@ impl ErrorKind {
             Self::StoreUnavailable => "StoreUnavailable",
             Self::ProviderUnavailable => "ProviderUnavailable",
             Self::ChargeInProgress => "ChargeInProgress",
-            Self::NotEnded => "NotEnded",
             Self::ExecutionsUnavailable => "ExecutionsUnavailable",
             Self::EventsUnavailable => "EventsUnavailable",
             Self::DeadLettersUnavailable => "DeadLettersUnavailable",
@@ -122,7 +115,6 @@ impl StepError {
             Self::Store(StoreError::Unavailable { .. }) => ErrorKind::StoreUnavailable,
             Self::Provider(_) => ErrorKind::ProviderUnavailable,
             Self::ChargeInProgress => ErrorKind::ChargeInProgress,
-            Self::NotEnded => ErrorKind::NotEnded,
             Self::Executions(_) => ErrorKind::ExecutionsUnavailable,
             Self::Events(_) => ErrorKind::EventsUnavailable,
             Self::DeadLetters(_) => ErrorKind::DeadLettersUnavailable,

@@ -2,6 +2,8 @@
 
 use aws_sdk_sns::Client;
 
+use crate::executions::is_refused;
+
 /// Publishes events.
 pub trait Events {
     /// Publishes an event, as JSON. It may be published again.
@@ -9,10 +11,13 @@ pub trait Events {
 }
 
 /// SNS did not answer, or refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("publishing an event failed: {cause}; try again, and check the topic's ARN and permissions if it stays so")]
 pub struct EventsError {
-    cause: String,
+    /// Whether nothing was published for certain. An answer that is missing may have been lost.
+    pub is_refused: bool,
+    /// What went wrong.
+    pub cause: String,
 }
 
 /// A topic of Amazon SNS.
@@ -33,7 +38,7 @@ impl Events for Topic {
     async fn publish(&self, event: String) -> Result<(), EventsError> {
         match self.client.publish().topic_arn(&self.arn).message(event).send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(EventsError { cause: store::causes(&error) }),
+            Err(error) => Err(EventsError { is_refused: is_refused(&error), cause: store::causes(&error) }),
         }
     }
 }

@@ -1,35 +1,29 @@
 //! The state machine that conducts bookings, seen from outside.
 
-use aws_sdk_sfn::{
-    Client,
-    operation::{describe_execution::DescribeExecutionError, start_execution::StartExecutionError},
-    types::ExecutionStatus,
+use aws_sdk_sfn::{Client, error::SdkError, operation::start_execution::StartExecutionError};
+use aws_smithy_runtime_api::client::{
+    interceptors::context::InterceptorContext,
+    orchestrator::HttpResponse,
+    retries::classifiers::{ClassifyRetry, RetryAction},
 };
 
-/// Executions of a state machine, by name.
+/// Executions of a state machine.
 pub trait Executions {
-    /// Starts the execution of that name, unless there is one.
-    fn start(&self, name: &str, input: &str) -> impl Future<Output = Result<Started, ExecutionsError>> + Send;
-
-    /// Whether the execution of that name is still at work.
-    fn is_running(&self, name: &str) -> impl Future<Output = Result<bool, ExecutionsError>> + Send;
-}
-
-/// What became of a start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Started {
-    /// It runs.
-    Now,
-    /// There is, or was in the last 90 days, an execution of that name.
-    Before,
+    /// Starts an execution of that name. Whoever calls this makes sure that it is called once for each name: an EXPRESS
+    /// execution is started again for each call.
+    fn start(&self, name: &str, input: &str) -> impl Future<Output = Result<(), ExecutionsError>> + Send;
 }
 
 /// Step Functions did not answer, or refused.
-#[derive(Debug, thiserror::Error)]
-#[error("{operation} failed: {cause}; try again, and check the state machine's ARN and permissions if it stays so")]
+#[derive(Clone, Debug, thiserror::Error)]
+#[error(
+    "starting an execution failed: {cause}; try again, and check the state machine's ARN and permissions if it stays so"
+)]
 pub struct ExecutionsError {
-    operation: &'static str,
-    cause: String,
+    /// Whether nothing was started for certain. An answer that is missing may have been lost.
+    pub is_refused: bool,
+    /// What went wrong.
+    pub cause: String,
 }
 
 /// A state machine on AWS Step Functions.
@@ -42,35 +36,45 @@ pub struct StateMachine {
 impl StateMachine {
     /// The state machine of that ARN.
     pub fn new(client: Client, arn: impl Into<String>) -> Self {
-        Self { client, arn: arn.into() }
+        let config = client.config().to_builder().retry_classifier(RefusalsOnly).build();
+        Self { client: Client::from_conf(config), arn: arn.into() }
     }
 }
 
 impl Executions for StateMachine {
-    async fn start(&self, name: &str, input: &str) -> Result<Started, ExecutionsError> {
+    async fn start(&self, name: &str, input: &str) -> Result<(), ExecutionsError> {
         let request = self.client.start_execution().state_machine_arn(&self.arn).name(name).input(input);
-        match request.send().await {
-            // The same name with the same input is answered like the first start, as long as it runs.
-            Ok(_) => Ok(Started::Now),
-            Err(error) => match error.as_service_error() {
-                Some(StartExecutionError::ExecutionAlreadyExists(_)) => Ok(Started::Before),
-                _ => Err(failed("starting an execution", error)),
-            },
+        let Err(error) = request.send().await else { return Ok(()) };
+        // A claim has one name, so the one that there is, or was, is that of this claim.
+        if error.as_service_error().is_some_and(StartExecutionError::is_execution_already_exists) {
+            return Ok(());
         }
-    }
-
-    async fn is_running(&self, name: &str) -> Result<bool, ExecutionsError> {
-        let execution = format!("{}:{name}", self.arn.replacen(":stateMachine:", ":execution:", 1));
-        match self.client.describe_execution().execution_arn(execution).send().await {
-            Ok(found) => Ok(*found.status() == ExecutionStatus::Running),
-            Err(error) => match error.as_service_error() {
-                Some(DescribeExecutionError::ExecutionDoesNotExist(_)) => Ok(false),
-                _ => Err(failed("describing an execution", error)),
-            },
-        }
+        Err(ExecutionsError { is_refused: is_refused(&error), cause: store::causes(&error) })
     }
 }
 
-fn failed(operation: &'static str, error: impl std::error::Error) -> ExecutionsError {
-    ExecutionsError { operation, cause: store::causes(&error) }
+/// Whether a request had no effect for certain: it could not be made, or was answered with a client error, to which
+/// throttling belongs. What is not answered, or with a server error, may have been carried out.
+pub(crate) fn is_refused<E>(error: &SdkError<E, HttpResponse>) -> bool {
+    match error {
+        SdkError::ConstructionFailure(_) => true,
+        other => other.raw_response().is_some_and(|answer| answer.status().is_client_error()),
+    }
+}
+
+/// Keeps the SDK from sending a start again whose answer may be lost: each time Step Functions would start another EXPRESS
+/// execution (<https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html>). What was refused
+/// it may try again.
+#[derive(Debug)]
+struct RefusalsOnly;
+
+impl ClassifyRetry for RefusalsOnly {
+    fn name(&self) -> &'static str {
+        "Refusals Only"
+    }
+
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let is_answered = context.response().is_some_and(|answer| !answer.status().is_server_error());
+        if is_answered { RetryAction::NoActionIndicated } else { RetryAction::RetryForbidden }
+    }
 }

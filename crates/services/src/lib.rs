@@ -14,6 +14,7 @@ mod provider;
 mod reconciler;
 mod sandbox;
 mod seller;
+mod start;
 
 use jiff::Timestamp;
 use saga::{BookingId, Command, Envelope, Outcome, Participant, Reply, Step, Violation, event::Unread};
@@ -26,7 +27,7 @@ pub use catalogue::{Catalogue, CatalogueError, Offer};
 pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError, GivenUpBy};
 pub use error::{ErrorKind, StepError};
 pub use events::{Events, EventsError, Topic};
-pub use executions::{Executions, ExecutionsError, Started, StateMachine};
+pub use executions::{Executions, ExecutionsError, StateMachine};
 pub use payment::{Cashier, LEASE};
 pub use provider::{PaymentProvider, ProviderError, UnknownToken};
 pub use reconciler::{Reconciled, Reconciler};

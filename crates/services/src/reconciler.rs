@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use saga::{BookingId, Envelope, Event, Participant, Reason, Status, Step, Variant, id::digest};
+use saga::{
+    BookingId, Envelope, Event, Participant, Reason, Status, Step,
+    claim::{Drive, Pace},
+    id::digest,
+};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use store::{BookingStore, Header, HeaderStore};
+use serde_json::{Value, json};
+use store::{BookingStore, Header, HeaderStore, StoreError};
 
 use crate::{
-    BookingDesk, Clock, DeadLetters, Events, EventsError, Executions, ExecutionsError, GivenUpBy, Started, StepError,
-    api::execution_input,
+    BookingDesk, Clock, DeadLetters, Events, Executions, GivenUpBy, MOST_DECISIONS, StepError, start::Starter,
 };
 
 /// Finds what is stuck and drives it again.
@@ -31,6 +34,8 @@ pub struct Reconciler<H, E, P, D, B> {
     pub desk: BookingDesk<B>,
     /// How old a booking may be before it is stuck.
     pub max_age: Duration,
+    /// How often it is driven then.
+    pub pace: Pace,
     /// Its clock.
     pub clock: Clock,
 }
@@ -46,31 +51,15 @@ pub struct Reconciled {
     pub parked: Vec<BookingId>,
 }
 
-#[derive(Debug, thiserror::Error)]
-enum NotDriven {
-    #[error(transparent)]
-    Executions(#[from] ExecutionsError),
-    #[error(transparent)]
-    Events(#[from] EventsError),
-}
-
-impl From<NotDriven> for StepError {
-    fn from(error: NotDriven) -> Self {
-        match error {
-            NotDriven::Executions(error) => error.into(),
-            NotDriven::Events(error) => error.into(),
-        }
-    }
-}
-
-/// What the state machine leaves in the queue of parked steps. Of an event it is the part that names the booking.
+/// What the state machine leaves in the queue of parked steps, and the reconciler. Of an event it is the part that names
+/// the booking.
 #[derive(Deserialize)]
 struct Parked {
     booking_id: BookingId,
     #[serde(default)]
     stuck: Vec<Stuck>,
     #[serde(default)]
-    execution: String,
+    reason: Option<Reason>,
 }
 
 #[derive(Deserialize)]
@@ -87,19 +76,10 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         let mut failure = None;
         for header in self.headers.open_before(now - self.max_age).await? {
             done.stuck += 1;
-            let booking_id = header.booking_id.as_str();
-            // At most one new execution in each such period.
-            let period = now.as_second() / i64::try_from(self.max_age.as_secs().max(1)).unwrap_or(i64::MAX);
-            match self.drive(&header, now, &period.to_string()).await {
-                Ok(Started::Now) => {
-                    tracing::warn!(booking_id, created_at = %header.created_at, "stuck booking driven again");
-                    done.restarted.push(header.booking_id);
-                }
-                Ok(Started::Before) => {}
-                Err(error) => {
-                    tracing::error!(booking_id, %error, "stuck booking could not be driven again");
-                    failure = Some(error.into());
-                }
+            if let Err(error) = self.drive(&header, now, &mut done).await {
+                let booking_id = header.booking_id.as_str();
+                tracing::error!(booking_id, %error, "stuck booking could not be driven again");
+                failure = Some(error);
             }
         }
         let (messages, errors) = self.dead_letters.look().await;
@@ -116,69 +96,95 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         failure.map_or(Ok(done), Err) // the alarm is on this function's errors
     }
 
-    /// Drives a booking again that was parked by the state machine and put back by an operator. The message names it, and
-    /// has to come again until the booking has ended: an execution may end before that, and nothing else would remember.
+    /// Drives a booking again because an operator has put its message back, or asked for it: with a claim of its own, and
+    /// once. From then on it is pending, so the reconciler remembers it, and the message need not.
     pub async fn resume(&self, message: &Value) -> Result<(), StepError> {
-        let parked = Parked::deserialize(message)
+        let Parked { booking_id, .. } = Parked::deserialize(message)
             .map_err(|error| StepError::InvalidInput(format!("the message names no booking: {error}")))?;
-        let Some(header) = self.headers.get(&parked.booking_id).await? else {
-            return Err(StepError::InvalidInput(format!("there is no booking {}", parked.booking_id)));
-        };
-        let booking_id = header.booking_id.as_str();
-        if matches!(header.status, Status::Confirmed | Status::Failed) {
-            tracing::info!(booking_id, "parked booking has ended");
-            return Ok(());
+        let name = digest(&[message.to_string().as_bytes()]);
+        for _ in 0..MOST_DECISIONS {
+            let Some(header) = self.headers.get(&booking_id).await? else {
+                return Err(StepError::InvalidInput(format!("there is no booking {booking_id}")));
+            };
+            let now = (self.clock)();
+            let Some(claim) = header.claim.redrive(header.status, &name, now) else {
+                tracing::info!(booking_id = booking_id.as_str(), "parked booking has ended, or is under way");
+                return Ok(());
+            };
+            if self.starter().claim_and_start(&header, claim, now, None).await? {
+                tracing::info!(booking_id = booking_id.as_str(), "parked booking driven again");
+                return Ok(());
+            }
         }
-        // One execution for each that has parked the booking, and if that ends without an end, one each minute.
-        let now = (self.clock)();
-        let attempt = &digest(&[parked.execution.as_bytes()])[..16];
-        if self.drive(&header, now, attempt).await? == Started::Before
-            && !self.executions.is_running(&format!("{booking_id}-{attempt}")).await?
-        {
-            self.drive(&header, now, &format!("{attempt}-{}", now.as_second() / 60)).await?;
-        }
-        Err(StepError::NotEnded)
+        Err(StoreError::Contention { operation: "claiming a booking for an operator" }.into())
     }
 
-    async fn drive(&self, header: &Header, now: Timestamp, attempt: &str) -> Result<Started, NotDriven> {
-        if header.variant == Variant::Choreographed {
-            // Everyone answers again what it answered before, and goes on from there.
-            let requested = Envelope::requested(header.booking_id.clone(), header.plan(), now, None);
-            self.events.publish(crate::json(&requested)).await?;
-            return Ok(Started::Now);
+    const fn starter(&self) -> Starter<'_, H, E, P> {
+        Starter { claims: &self.headers, executions: &self.executions, events: &self.events }
+    }
+
+    /// Drives a stuck booking again if its latest start has had its time, or calls an operator if that was done often
+    /// enough.
+    async fn drive(&self, header: &Header, now: Timestamp, done: &mut Reconciled) -> Result<(), StepError> {
+        let booking_id = header.booking_id.as_str();
+        match header.claim.drive(now, &self.pace) {
+            Drive::Wait => {}
+            Drive::Again(claim) => {
+                if self.starter().claim_and_start(header, claim, now, None).await? {
+                    tracing::warn!(booking_id, created_at = %header.created_at, "stuck booking driven again");
+                    done.restarted.push(header.booking_id.clone());
+                }
+            }
+            Drive::GiveUp => {
+                // The index may be behind. A claim fails then; a message would be there for nothing.
+                let now_known = self.headers.get(&header.booking_id).await?;
+                if now_known.is_none_or(|known| (known.status, &known.claim) != (header.status, &header.claim)) {
+                    return Ok(());
+                }
+                let detail = format!(
+                    "driven again {} times without an end; find the participant that does not answer, then redrive",
+                    header.claim.drives
+                );
+                let reason = Reason { step: None, code: "not_ended".into(), detail };
+                // The message first: it raises the alarm, and if this ends here, the next run reads the reason in it.
+                let message = json!({"booking_id": booking_id, "reason": reason, "claim": header.claim.number});
+                self.dead_letters.park(message.to_string()).await?;
+                self.park(&header.booking_id, &reason, &mut done.parked).await?;
+            }
         }
-        let name = header.booking_id.as_str();
-        let input = execution_input(header);
-        let started = self.executions.start(name, &input).await?;
-        if started == Started::Now || self.executions.is_running(name).await? {
-            return Ok(started);
-        }
-        // It ran and ended without ending the booking, and names are used once.
-        Ok(self.executions.start(&format!("{name}-{attempt}"), &input).await?)
+        Ok(())
+    }
+
+    async fn park(&self, booking: &BookingId, reason: &Reason, parked: &mut Vec<BookingId>) -> Result<(), StepError> {
+        self.desk.park(booking, reason).await?;
+        let (booking_id, step) = (booking.as_str(), reason.step.map(Step::name));
+        tracing::error!(booking_id, step, code = reason.code, detail = reason.detail, "booking needs an operator");
+        parked.push(booking.clone());
+        Ok(())
     }
 
     /// A step that must succeed is given up if its message is in a dead-letter queue: its booking needs an operator.
     async fn call_operator(&self, by: GivenUpBy, message: &str, parked: &mut Vec<BookingId>) -> Result<(), StepError> {
         let Some(message) = (self.read)(message) else { return Ok(()) };
         // What names no booking is garbage. Its queue's alarm has been raised.
-        let Ok(Parked { booking_id, stuck, .. }) = Parked::deserialize(&message) else { return Ok(()) };
+        let Ok(Parked { booking_id, stuck, reason }) = Parked::deserialize(&message) else { return Ok(()) };
         let header = self.headers.get(&booking_id).await?;
         if header.is_none_or(|header| header.status != Status::Pending) {
             return Ok(());
         }
-        let step = match by {
-            Some(participant) => {
-                Envelope::read(&message).ok().and_then(|envelope| given_up(participant, &envelope.event))
-            }
-            None => stuck.first().and_then(|stuck| stuck.step),
-        };
-        let who = by.map_or("state machine", Participant::name);
-        let name = step.map_or("a step", Step::name);
-        let detail = format!("{name} was given up; its message is in the dead-letter queue of {who}");
-        self.desk.park(&booking_id, &Reason { step, code: "parked".into(), detail }).await?;
-        tracing::error!(booking_id = booking_id.as_str(), step = name, "booking needs an operator");
-        parked.push(booking_id);
-        Ok(())
+        let reason = reason.unwrap_or_else(|| {
+            let step = match by {
+                Some(participant) => {
+                    Envelope::read(&message).ok().and_then(|envelope| given_up(participant, &envelope.event))
+                }
+                None => stuck.first().and_then(|stuck| stuck.step),
+            };
+            let who = by.map_or("state machine", Participant::name);
+            let name = step.map_or("a step", Step::name);
+            let detail = format!("{name} was given up; its message is in the dead-letter queue of {who}");
+            Reason { step, code: "parked".into(), detail }
+        });
+        self.park(&booking_id, &reason, parked).await
     }
 }
 

@@ -8,15 +8,16 @@ use aws_sdk_dynamodb::{
 };
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use saga::{
-    BookingId, Leg, Money, Owner, PaymentReference, Plan, Reason, Status, Step, Traveller, Variant, booking::Trip,
+    BookingId, Claim, Leg, Money, Owner, PaymentReference, Plan, Reason, Status, Step, Traveller, Variant,
+    booking::Trip,
 };
 
 use crate::{
-    BookingStore, Commit, Cursor, End, HeaderFound, HeaderStore, IntakeStore, Journal, Page, Record, StoreError,
-    Unreadable,
+    BookingStore, ClaimStore, Commit, Cursor, End, HeaderFound, HeaderStore, IntakeStore, Journal, Page, Record,
+    StoreError, Unreadable,
     journal::{built, recording, time},
     tables,
-    transaction::{Item, from_json, json, number, string, text, write},
+    transaction::{Item, from_json, integer, json, number, string, text, write},
 };
 
 /// What is known of a booking as a whole.
@@ -38,6 +39,8 @@ pub struct Header {
     pub total: Option<Money>,
     /// What went wrong.
     pub reason: Option<Reason>,
+    /// Its latest start.
+    pub claim: Claim,
     /// When it was accepted.
     pub created_at: Timestamp,
     /// When its status changed last.
@@ -188,6 +191,57 @@ impl BookingStore for Bookings {
     }
 }
 
+impl ClaimStore for Headers {
+    async fn claim(&self, header: &Header, claim: &Claim, now: Timestamp) -> Result<bool, StoreError> {
+        // Whoever claims counts, so this number is that of the claim which was decided on. The request's own claim of a
+        // program that did not write claims down is the first.
+        const AS_KNOWN: &str = "#status = :known_status AND (claims = :known OR attribute_not_exists(claims))";
+        let mut change =
+            String::from("SET claims = :claims, drives = :drives, #status = :pending, open_shard = :shard");
+        let mut request = self
+            .client
+            .update_item()
+            .table_name(&self.table)
+            .key("booking_id", string(header.booking_id.as_str()))
+            .condition_expression(AS_KNOWN)
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":known_status", string(header.status.name()))
+            .expression_attribute_values(":known", number(header.claim.number))
+            .expression_attribute_values(":claims", number(claim.number))
+            .expression_attribute_values(":drives", number(claim.drives))
+            .expression_attribute_values(":pending", string(Status::Pending.name()))
+            .expression_attribute_values(":shard", string(shard(&header.booking_id)));
+        if let Some(redrive) = &claim.redrive {
+            change.push_str(", redrive = :redrive");
+            request = request.expression_attribute_values(":redrive", string(redrive));
+        }
+        if header.status != Status::Pending {
+            change.push_str(", updated_at = :now");
+            request = request.expression_attribute_values(":now", string(time(now)));
+        }
+        match claim.at {
+            Some(at) => {
+                change.push_str(", claimed_at = :at REMOVE reason"); // why it needed an operator
+                request = request.expression_attribute_values(":at", string(time(at)));
+            }
+            None => change.push_str(" REMOVE claimed_at, reason"),
+        }
+        match request.update_expression(change).send().await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.as_service_error() {
+                Some(UpdateItemError::ConditionalCheckFailedException(_)) => Ok(false),
+                _ => Err(StoreError::unavailable("claiming the start of a booking", error)),
+            },
+        }
+    }
+}
+
+impl ClaimStore for Intake {
+    async fn claim(&self, header: &Header, claim: &Claim, now: Timestamp) -> Result<bool, StoreError> {
+        self.headers.claim(header, claim, now).await
+    }
+}
+
 impl IntakeStore for Intake {
     async fn accept(&self, header: &Header, traveller: &Traveller) -> Result<Commit<Box<Header>>, StoreError> {
         const ACCEPT: &str = "recording a booking";
@@ -265,7 +319,11 @@ fn item(header: &Header) -> Item {
         ("updated_at".into(), string(time(header.updated_at))),
     ]);
     if !header.status.is_final() {
-        item.insert("open_shard".into(), string(&header.booking_id.as_str()[..1])); // 32 ASCII digits
+        item.insert("open_shard".into(), string(shard(&header.booking_id)));
+    }
+    item.insert("claims".into(), number(header.claim.number));
+    if let Some(at) = header.claim.at {
+        item.insert("claimed_at".into(), string(time(at)));
     }
     if let Some(total) = &header.total {
         item.insert("total".into(), string(json(total)));
@@ -276,13 +334,35 @@ fn item(header: &Header) -> Item {
     item
 }
 
+/// Its part of the index.
+fn shard(booking: &BookingId) -> &str {
+    &booking.as_str()[..1] // of 32 ASCII digits
+}
+
+const READ: &str = "reading a booking";
+
+fn at(item: &Item, name: &str) -> Result<Timestamp, StoreError> {
+    text(READ, item, name)?.parse().map_err(|error| StoreError::corrupt(READ, format!("{name}: {error}")))
+}
+
+fn count(item: &Item, name: &str) -> Result<Option<u32>, StoreError> {
+    let count = integer(READ, item, name)?.map(u32::try_from).transpose();
+    count.map_err(|error| StoreError::corrupt(READ, format!("{name}: {error}")))
+}
+
+fn claim(item: &Item, created_at: Timestamp) -> Result<Claim, StoreError> {
+    // Programs that wrote no claims down started a booking when they recorded it.
+    let Some(number) = count(item, "claims")? else { return Ok(Claim::first(created_at)) };
+    Ok(Claim {
+        number,
+        at: if item.contains_key("claimed_at") { Some(at(item, "claimed_at")?) } else { None },
+        drives: count(item, "drives")?.unwrap_or(0),
+        redrive: if item.contains_key("redrive") { Some(text(READ, item, "redrive")?.to_owned()) } else { None },
+    })
+}
+
 fn header(item: &Item) -> Result<Header, StoreError> {
-    const READ: &str = "reading a booking";
-    let at = |name: &str| {
-        text(READ, item, name)?
-            .parse::<Timestamp>()
-            .map_err(|error| StoreError::corrupt(READ, format!("{name}: {error}")))
-    };
+    let created_at = at(item, "created_at")?;
     Ok(Header {
         booking_id: BookingId::try_from(text(READ, item, "booking_id")?.to_owned())
             .map_err(|error| StoreError::corrupt(READ, format!("booking_id {error}")))?,
@@ -298,8 +378,9 @@ fn header(item: &Item) -> Result<Header, StoreError> {
         trip: from_json(READ, item, "trip")?,
         total: if item.contains_key("total") { Some(from_json(READ, item, "total")?) } else { None },
         reason: if item.contains_key("reason") { Some(from_json(READ, item, "reason")?) } else { None },
-        created_at: at("created_at")?,
-        updated_at: at("updated_at")?,
+        claim: claim(item, created_at)?,
+        created_at,
+        updated_at: at(item, "updated_at")?,
     })
 }
 

@@ -26,7 +26,7 @@ pub use transaction::{client, patient_client};
 
 use jiff::Timestamp;
 use saga::{
-    BookingId, Leg, Money, Outcome, Reason, Status, StockLine, Traveller,
+    BookingId, Claim, Leg, Money, Outcome, Reason, Status, StockLine, Traveller,
     payment::{Recorded, State},
     reservation::Stock,
 };
@@ -188,8 +188,20 @@ pub trait BookingStore {
     ) -> impl Future<Output = Result<Commit<HeaderFound>, StoreError>> + Send;
 }
 
+/// Booking headers, seen by who starts bookings.
+pub trait ClaimStore {
+    /// Claims a start, or with a claim that is not taken releases it, and sets the booking to pending: if its status and
+    /// the number of its claim are still those of this header. Says whether they were.
+    fn claim(
+        &self,
+        header: &Header,
+        claim: &Claim,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
+}
+
 /// Booking headers and who travels, seen by who accepts bookings and shows them.
-pub trait IntakeStore {
+pub trait IntakeStore: ClaimStore {
     /// Records the booking and its traveller, if there is no header of that id.
     fn accept(
         &self,
@@ -205,7 +217,7 @@ pub trait IntakeStore {
 }
 
 /// Booking headers, seen by who looks after them.
-pub trait HeaderStore {
+pub trait HeaderStore: ClaimStore {
     /// The header, as it is now.
     fn get(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
 

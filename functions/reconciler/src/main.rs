@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use runtime::{Failure, Fault, Input, Participant, Queue, Says, number_setting, setting};
-use saga::{Leg, Participant as Of};
+use saga::{Leg, Participant as Of, claim::Pace};
 use services::{BookingDesk, DeadLetterQueues, Events, Reconciler, StateMachine, StepError, Topic};
 use store::{Bookings, Headers, Journal};
 
@@ -15,22 +15,25 @@ async fn main() -> Result<(), runtime::Error> {
     let (client, bookings) = (store::client(&aws), setting("BOOKINGS_TABLE")?);
     let journal = Journal::new(client.clone(), setting("JOURNAL_TABLE")?, number_setting("JOURNAL_RETENTION_DAYS")?);
     let dead_letters = vec![
-        (Some(Of::Seller(Leg::Flight)), setting("FLIGHT_DEAD_LETTERS_URL")?),
-        (Some(Of::Seller(Leg::Hotel)), setting("HOTEL_DEAD_LETTERS_URL")?),
-        (Some(Of::Seller(Leg::Car)), setting("CAR_DEAD_LETTERS_URL")?),
-        (Some(Of::Payment), setting("STEP_FAILURES_DEAD_LETTERS_URL")?),
-        (Some(Of::Booking), setting("BOOKING_DEAD_LETTERS_URL")?),
-        (None, setting("DEAD_LETTER_QUEUE_URL")?), // what the state machine has parked
+        (Of::Seller(Leg::Flight), setting("FLIGHT_DEAD_LETTERS_URL")?),
+        (Of::Seller(Leg::Hotel), setting("HOTEL_DEAD_LETTERS_URL")?),
+        (Of::Seller(Leg::Car), setting("CAR_DEAD_LETTERS_URL")?),
+        (Of::Payment, setting("STEP_FAILURES_DEAD_LETTERS_URL")?),
+        (Of::Booking, setting("BOOKING_DEAD_LETTERS_URL")?),
     ];
+    let parked = setting("DEAD_LETTER_QUEUE_URL")?; // by the state machine, and by the reconciler itself
+    let max_age = Duration::from_secs(number_setting("PENDING_MAX_AGE_SECONDS")?);
+    let min_period = Duration::from_secs(number_setting("MIN_DRIVE_PERIOD_SECONDS")?);
     let topic = Topic::new(aws_sdk_sns::Client::new(&aws), setting("EVENTS_TOPIC_ARN")?);
     let reconciler = Reconciler {
         headers: Headers::new(client.clone(), bookings.clone()),
         executions: StateMachine::new(aws_sdk_sfn::Client::new(&aws), setting("STATE_MACHINE_ARN")?),
         events: topic.clone(),
-        dead_letters: DeadLetterQueues::new(aws_sdk_sqs::Client::new(&aws), dead_letters),
+        dead_letters: DeadLetterQueues::new(aws_sdk_sqs::Client::new(&aws), dead_letters, parked),
         read: |message| runtime::event(message).ok(),
         desk: BookingDesk { store: Bookings::new(client, bookings, journal), clock: Timestamp::now },
-        max_age: Duration::from_secs(number_setting("PENDING_MAX_AGE_SECONDS")?),
+        max_age,
+        pace: Pace { period: max_age.max(min_period), max_drives: number_setting("MAX_DRIVES")? },
         clock: Timestamp::now,
     };
     Participant {

@@ -1,0 +1,67 @@
+//! Starting a booking, for the first time or again: once per [`Claim`].
+
+use jiff::Timestamp;
+use saga::{Claim, Envelope, Status, Variant};
+use serde_json::json;
+use store::{ClaimStore, Header};
+
+use crate::{Events, Executions, StepError};
+
+/// Who starts bookings, the API and the reconciler, with what it takes.
+pub(crate) struct Starter<'a, C, E, P> {
+    pub(crate) claims: &'a C,
+    pub(crate) executions: &'a E,
+    pub(crate) events: &'a P,
+}
+
+impl<C: ClaimStore, E: Executions, P: Events> Starter<'_, C, E, P> {
+    /// Takes this claim on the booking and starts it; says whether. If not, the booking is not any more as this header
+    /// says: somebody else has claimed it, or it has ended.
+    pub(crate) async fn claim_and_start(
+        &self,
+        header: &Header,
+        claim: Claim,
+        now: Timestamp,
+        trace: Option<String>,
+    ) -> Result<bool, StepError> {
+        if !self.claims.claim(header, &claim, now).await? {
+            return Ok(false);
+        }
+        self.start(&Header { status: Status::Pending, claim, ..header.clone() }, now, trace).await?;
+        Ok(true)
+    }
+
+    /// Starts the booking, whose header has the claim on it. If that is refused the claim is released, so that the next
+    /// one starts it at once. If it is not answered the booking may be under way, so the claim stays.
+    pub(crate) async fn start(&self, header: &Header, now: Timestamp, trace: Option<String>) -> Result<(), StepError> {
+        let (error, is_refused) = match header.variant {
+            Variant::Orchestrated => {
+                let name = header.claim.execution_name(&header.booking_id);
+                match self.executions.start(&name, &execution_input(header)).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => (StepError::from(error.clone()), error.is_refused),
+                }
+            }
+            Variant::Choreographed => {
+                // Everyone answers again what it answered before, and goes on from there.
+                let requested = Envelope::requested(header.booking_id.clone(), header.plan(), now, trace);
+                match self.events.publish(crate::json(&requested)).await {
+                    Ok(()) => return Ok(()),
+                    Err(error) => (StepError::from(error.clone()), error.is_refused),
+                }
+            }
+        };
+        if is_refused && let Err(error) = self.claims.claim(header, &header.claim.released(), now).await {
+            let booking_id = header.booking_id.as_str();
+            tracing::error!(booking_id, %error, "a claim could not be released; the booking is started when it is over");
+        }
+        Err(error)
+    }
+}
+
+/// What an execution is told of a booking: everything that its steps need, and no personal data.
+fn execution_input(header: &Header) -> String {
+    let mut input = json!(header.plan());
+    input["booking_id"] = json!(header.booking_id);
+    input.to_string()
+}
