@@ -143,7 +143,8 @@ fuzz: ## send every decoder what nobody thought of, for a minute each (SECONDS=6
 
 setup: .venv/ready ## install what the local AWS needs into .venv
 
-clean: ## remove everything that was built or installed here
+clean: ## stop the local AWS, and remove everything that was built or installed here
+	@[ ! -x $(HARMONY) ] || $(HARMONY) down
 	rm -rf target .venv .venv-dev .venv-localstack .harmony .aws-sam
 
 # Python packages with exact versions: what the local AWS needs; what only lint, `sam build` and deploy need; the emulator of

@@ -727,7 +727,8 @@ def main():
     SCRATCH.mkdir(parents=True, exist_ok=True)
     scratch = tempfile.mkdtemp(prefix="local-aws-", dir=SCRATCH)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop(0, scratch))
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
+            signal.signal(number, lambda *_: stop(0, scratch))
     said, complaints = (os.fdopen(os.dup(descriptor), "w") for descriptor in (1, 2))
 
     def fail(error):

@@ -38,15 +38,29 @@ use crate::trip::{Car, Flight, Hotel};
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long to wait before the first further look at a booking, and how long at the most.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// How long the last look may take.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 /// Why a request led nowhere.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// There is no such address.
-    #[error("{url:?} is no address of the API: it must begin with http:// or https://")]
+    #[error(
+        "{url:?} is not the address of an API: it must be http:// or https:// and a host, as `harmony local` prints it"
+    )]
     NoAddress {
         /// What was given.
         url: String,
+    },
+    /// The request cannot be sent: nothing left this machine.
+    #[error("{method} {url} was not sent: {cause}")]
+    NotSent {
+        /// What was to be sent.
+        method: &'static str,
+        /// Where to.
+        url: String,
+        /// What is wrong with it.
+        cause: String,
     },
     /// The API was not reached, or did not answer in time. A booking may or may not have been accepted.
     #[error("{method} {url} got no answer: {cause}; see whether the API runs, then send it again")]
@@ -69,17 +83,31 @@ pub enum ClientError {
         status: u16,
         /// What the answer says.
         said: String,
+        /// Whether the API says it: its refusals are problems (RFC 9457), and those of a proxy are not.
+        is_problem: bool,
     },
     /// A booking did not end in time.
-    #[error("booking {booking_id} is still {status} after {} s: look at it again with `harmony show {booking_id}`", within.as_secs())]
+    #[error("booking {booking_id} has not ended within {} s ({last}): look at it again with `harmony show {booking_id} --wait`", within.as_secs())]
     NotEnded {
         /// Which.
         booking_id: BookingId,
-        /// How far it is.
-        status: Status,
+        /// What the last look at it found.
+        last: String,
         /// How long it was given.
         within: Duration,
     },
+}
+
+impl ClientError {
+    /// Whether the same request may be answered otherwise in a moment: by the API instead of a proxy, or by one that is
+    /// less busy.
+    pub fn can_pass(&self) -> bool {
+        match self {
+            Self::NoAnswer { .. } => true,
+            Self::Refused { status, is_problem, .. } => !is_problem || matches!(status, 408 | 425 | 429 | 500..),
+            Self::NoAddress { .. } | Self::NotSent { .. } | Self::NotEnded { .. } => false,
+        }
+    }
 }
 
 /// What the API answered.
@@ -95,7 +123,6 @@ pub struct Answer {
 
 /// The body of an answer to a booking that is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Accepted {
     /// Its name.
     pub booking_id: BookingId,
@@ -150,7 +177,7 @@ struct ProblemError {
 }
 
 /// A booking as the API shows it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booking {
     /// Its name.
     pub booking_id: BookingId,
@@ -179,7 +206,7 @@ pub struct Booking {
 }
 
 /// A step of a booking.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Which.
     pub step: Step,
@@ -243,12 +270,13 @@ impl Client {
     /// proxy.
     pub fn new(api_url: &str) -> Result<Self, ClientError> {
         let builder = Connector::builder().pool_idle_timeout(Duration::from_secs(20));
-        let connector = if api_url.starts_with("https://") {
-            builder.proxy_config(ProxyConfig::from_env()).tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
-        } else if api_url.starts_with("http://") {
-            builder.proxy_config(ProxyConfig::disabled()).build_http()
-        } else {
-            return Err(ClientError::NoAddress { url: api_url.to_owned() });
+        let address = api_url.parse::<http::Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
+        let connector = match address.as_ref().and_then(http::Uri::scheme_str) {
+            Some("https") => {
+                builder.proxy_config(ProxyConfig::from_env()).tls_provider(Provider::Rustls(CryptoMode::Ring)).build()
+            }
+            Some("http") => builder.proxy_config(ProxyConfig::disabled()).build_http(),
+            _ => return Err(ClientError::NoAddress { url: api_url.to_owned() }),
         };
         let api_url = api_url.trim_end_matches('/').to_owned();
         Ok(Self { connector: SharedHttpConnector::new(connector), api_url, authorization: Authorization::None })
@@ -274,18 +302,19 @@ impl Client {
     ) -> Result<Answer, ClientError> {
         let url = format!("{}{path}", self.api_url);
         let no_answer = |cause: String| ClientError::NoAnswer { method, url: url.clone(), cause };
+        let not_sent = |cause: String| ClientError::NotSent { method, url: url.clone(), cause };
         let mut request = http::Request::builder().method(method).uri(&url);
         for (name, value) in headers {
-            request = request.header(*name, *value);
+            request = request.header(*name, fit_for_header(name, value).map_err(not_sent)?);
         }
         let body = body.into();
         if !body.is_empty() || method == "POST" {
             request = request.header(http::header::CONTENT_LENGTH, body.len());
         }
-        let mut request = request.body(body).map_err(|error| no_answer(error.to_string()))?;
-        self.authorize(&mut request).await.map_err(no_answer)?;
+        let mut request = request.body(body).map_err(|error| not_sent(error.to_string()))?;
+        self.authorize(&mut request).await.map_err(not_sent)?;
         let request = request.map(SdkBody::from);
-        let request = HttpRequest::try_from(request).map_err(|error| no_answer(error.to_string()))?;
+        let request = HttpRequest::try_from(request).map_err(|error| not_sent(error.to_string()))?;
         let exchange = async {
             let answer = self.connector.call(request).await.map_err(cause)?;
             let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
@@ -301,17 +330,23 @@ impl Client {
         let (sdk, service) = match &self.authorization {
             Authorization::None => return Ok(()),
             Authorization::Token(token) => {
-                let token = token.parse().map_err(|_| "the token is no text that a header can hold")?;
+                let token = fit_for_header("token of --id-token or HARMONY_ID_TOKEN", token)?;
                 request.headers_mut().insert(http::header::AUTHORIZATION, token);
                 return Ok(());
             }
             Authorization::Signature { sdk, service } => (sdk, service),
         };
         let provider = sdk.credentials_provider().ok_or("there are no AWS credentials to sign with")?;
-        let credentials = provider.provide_credentials().await.map_err(|error| store::causes(&error))?.into();
+        let credentials = provider.provide_credentials().await.map_err(|error| store::causes(&error))?;
+        // The signature goes into headers, and the signer panics on what does not fit there.
+        let region = sdk.region().ok_or("no AWS region is set: set AWS_REGION")?.as_ref();
+        fit_for_header("AWS region", region)?;
+        fit_for_header("AWS access key id", credentials.access_key_id())?;
+        fit_for_header("AWS session token", credentials.session_token().unwrap_or_default())?;
+        let credentials = credentials.into();
         let params = SigningParams::builder()
             .identity(&credentials)
-            .region(sdk.region().ok_or("no AWS region is set: set AWS_REGION")?.as_ref())
+            .region(region)
             .name(service)
             .time(SystemTime::now())
             .settings(SigningSettings::default())
@@ -350,8 +385,9 @@ impl Client {
             return Err(refused);
         }
         answer.json().map_err(|error| match refused {
-            ClientError::Refused { method, url, status, .. } => {
-                ClientError::Refused { method, url, status, said: format!("what is no booking: {error}") }
+            ClientError::Refused { method, url, status, is_problem, .. } => {
+                let said = format!("something that is not a booking: {error}");
+                ClientError::Refused { method, url, status, said, is_problem }
             }
             other => other,
         })
@@ -362,8 +398,8 @@ impl Client {
         self.follow(id, within, |_| ()).await
     }
 
-    /// A booking once nothing more will happen to it; `look` gets to see it as often as it was asked for. That the
-    /// API is busy or out of order for a moment does not matter.
+    /// A booking once nothing more will happen to it; `look` gets to see it as often as it was asked for. What
+    /// [can pass](ClientError::can_pass) is waited for.
     pub async fn follow(
         &self,
         id: &BookingId,
@@ -384,15 +420,19 @@ impl Client {
         let deadline = Instant::now() + within;
         let mut pause = LOOK_AGAIN.0;
         loop {
-            let late = Instant::now() >= deadline;
-            match self.show(id).await {
-                Ok(booking) if ends(booking.status) => return Ok(booking),
-                Ok(booking) if late => {
-                    return Err(ClientError::NotEnded { booking_id: id.clone(), status: booking.status, within });
+            let left = deadline.saturating_duration_since(Instant::now());
+            let last = match tokio::time::timeout(left.max(LAST_LOOK), self.show(id)).await {
+                Ok(Ok(booking)) if ends(booking.status) => return Ok(booking),
+                Ok(Ok(booking)) => {
+                    look(&booking);
+                    format!("it is {}", booking.status)
                 }
-                Ok(booking) => look(&booking),
-                Err(ClientError::Refused { status: 429 | 500.., .. }) if !late => {}
-                Err(error) => return Err(error),
+                Ok(Err(error)) if error.can_pass() => error.to_string(),
+                Ok(Err(error)) => return Err(error),
+                Err(_) => "the API does not answer".into(),
+            };
+            if left.is_zero() {
+                return Err(ClientError::NotEnded { booking_id: id.clone(), last, within });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 3 / 2).min(LOOK_AGAIN.1);
@@ -401,8 +441,15 @@ impl Client {
 
     fn refused(&self, method: &'static str, path: &str, answer: &Answer) -> ClientError {
         let url = format!("{}{path}", self.api_url);
-        ClientError::Refused { method, url, status: answer.status, said: answer.says() }
+        let is_problem = answer.json::<Problem>().is_ok();
+        ClientError::Refused { method, url, status: answer.status, said: answer.says(), is_problem }
     }
+}
+
+/// A value for a header, or what is wrong with it. The value may be a secret, so it is not shown.
+fn fit_for_header(name: &str, value: &str) -> Result<http::HeaderValue, String> {
+    let unfit = |_| format!("the {name} has a character that no header can hold, such as a line break at its end");
+    value.parse().map_err(unfit)
 }
 
 /// What lies at the bottom of an error of the connector: the rest is about the connector.
@@ -422,6 +469,8 @@ pub fn fresh_key(of: impl fmt::Display) -> String {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+
     use super::*;
 
     fn answer(status: u16, body: &str) -> Answer {
@@ -443,14 +492,47 @@ mod tests {
         let body =
             r#"{"booking_id": "0123456789abcdef0123456789abcdef", "variant": "orchestrated", "status": "pending"}"#;
         assert_eq!(answer(202, body).accepted().unwrap().status, Status::Pending);
+        let newer = body.replace('{', r#"{"new": [], "#);
+        assert_eq!(answer(202, &newer).accepted(), answer(202, body).accepted());
         assert_eq!(answer(200, body).accepted(), None);
         assert_eq!(answer(202, "{}").accepted(), None);
     }
 
     #[test]
     fn an_address_has_a_scheme() {
-        assert!(matches!(Client::new("localhost:4566"), Err(ClientError::NoAddress { .. })));
+        for url in ["", "localhost:4566", "http://", "https:///live", "http://a b/", "http://a/\n"] {
+            assert!(matches!(Client::new(url), Err(ClientError::NoAddress { .. })), "{url:?}");
+        }
         assert_eq!(Client::new("http://localhost:4566/live/").unwrap().api_url(), "http://localhost:4566/live");
+    }
+
+    #[tokio::test]
+    async fn what_no_header_can_hold_is_named_and_not_sent() {
+        let client = Client::new("http://127.0.0.1:9").unwrap(); // nobody is there
+        let said = async |client: &Client, key: &str| client.book(&(), key).await.unwrap_err().to_string();
+        let unfit = "has a character that no header can hold, such as a line break at its end";
+        let not_sent = "POST http://127.0.0.1:9/bookings was not sent:";
+        assert_eq!(said(&client, "a\nb").await, format!("{not_sent} the idempotency-key {unfit}"));
+        let with_token = client.clone().with(Authorization::Token("secret\r".into()));
+        let token = "the token of --id-token or HARMONY_ID_TOKEN";
+        assert_eq!(said(&with_token, "k").await, format!("{not_sent} {token} {unfit}"));
+        let credentials = Credentials::new("AKIA", "secret", Some("token\n".into()), None, "test");
+        let sdk = SdkConfig::builder()
+            .region(aws_config::Region::new("eu-west-1"))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build();
+        let signed = client.with(Authorization::Signature { sdk: Box::new(sdk), service: "execute-api" });
+        assert_eq!(said(&signed, "k").await, format!("{not_sent} the AWS session token {unfit}"));
+    }
+
+    #[test]
+    fn only_the_api_refuses_for_good() {
+        let client = Client::new("http://127.0.0.1:9").unwrap();
+        let can_pass = |status, body: &str| client.refused("GET", "/", &answer(status, body)).can_pass();
+        let problem = r#"{"title": "Not found", "status": 404}"#;
+        assert!(!can_pass(404, problem) && !can_pass(422, problem));
+        assert!(can_pass(404, "<html>") && can_pass(407, "") && can_pass(200, "<html>") && can_pass(302, ""));
+        assert!(can_pass(429, problem) && can_pass(500, problem) && can_pass(503, "busy"));
     }
 
     #[test]

@@ -14,7 +14,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aws_config::SdkConfig;
 use aws_sdk_sqs::{
     Client,
     types::{
@@ -23,18 +22,20 @@ use aws_sdk_sqs::{
         QueueAttributeName,
     },
 };
+use aws_types::SdkConfig;
 use comfy_table::{
     ColumnConstraint, ContentArrangement, Table, modifiers::UTF8_ROUND_CORNERS, presets::UTF8_FULL_CONDENSED,
 };
+use console::Style;
 use jiff::Timestamp;
 use runtime::{Failure, Input, REASON};
 use saga::{BookingId, Envelope, Reason};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
     Stack, StackError,
-    show::{Look, count},
+    show::{Look, count, plain, wrap},
 };
 
 /// How long to wait for messages that somebody else looks at: longer than the reconciler hides them.
@@ -126,7 +127,7 @@ pub struct Content {
 }
 
 /// A message that was given up.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Message {
     /// Its name in this queue.
     pub id: String,
@@ -359,21 +360,20 @@ fn attempts(policy: &str) -> Option<u64> {
     attempts.as_u64().or_else(|| attempts.as_str()?.parse().ok())
 }
 
-/// What can be shown of a text that anybody may have written: on one line, and not too much.
-fn visible(text: &str, most: usize) -> String {
-    let is_visible = |c: &char| *c == ' ' || c.is_ascii_graphic() || c.is_alphanumeric();
-    let mut visible: String = text.chars().filter(is_visible).take(most + 1).collect();
-    if visible.chars().count() > most {
-        visible = visible.chars().take(most).chain(['…']).collect();
+/// The beginning of a text that anybody may have written.
+fn beginning(text: &str, most: usize) -> String {
+    let text = plain(text);
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
-    visible
 }
 
 /// Reads a message from a dead-letter queue whose source tries so often.
 fn read(message: &Received, attempts: Option<u64>) -> Message {
     let body = message.body().unwrap_or_default();
     let (booking_id, says, by) = said(body).unwrap_or_else(|| {
-        let says = if body.is_empty() { "nothing".into() } else { format!("unreadable: {}", visible(body, SHOWN.0)) };
+        let says = if body.is_empty() { "nothing".into() } else { format!("unreadable: {}", beginning(body, SHOWN.0)) };
         (None, says, "")
     });
     let system = |name| message.attributes()?.get(&name).map(String::as_str);
@@ -382,7 +382,7 @@ fn read(message: &Received, attempts: Option<u64>) -> Message {
     let why = match (system(DeadLetterQueueSourceArn), reason, attempts) {
         (Some(_), _, Some(attempts)) => format!("given up after {}", count(attempts, "attempt")),
         (Some(_), _, None) => "given up".into(),
-        (None, Some(reason), _) => visible(reason, SHOWN.1),
+        (None, Some(reason), _) => beginning(reason, SHOWN.1),
         (None, None, _) => by.to_owned(),
     };
     let sent = system(SentTimestamp).and_then(|sent| Timestamp::from_millisecond(sent.parse().ok()?).ok());
@@ -415,31 +415,45 @@ type Said = (Option<BookingId>, String, &'static str);
 fn said(body: &str) -> Option<Said> {
     if let Ok(Parked { booking_id, stuck }) = serde_json::from_str(body) {
         let stuck = stuck.iter().map(|Stuck { step, error }| {
-            let step = step.as_deref().map_or("a step".into(), |step| visible(step, SHOWN.0));
-            format!("{step} gave up after {}", visible(error, SHOWN.0))
+            let step = step.as_deref().map_or("a step".into(), |step| beginning(step, SHOWN.0));
+            format!("{step} gave up after {}", beginning(error, SHOWN.0))
         });
         let stuck: Vec<_> = stuck.collect();
         return Some((Some(booking_id), stuck.join("; "), "parked by the state machine"));
     }
     if let Ok(Unending { booking_id, reason }) = serde_json::from_str(body) {
-        return Some((Some(booking_id), visible(&reason.detail, SHOWN.1), "parked by the reconciler"));
+        return Some((Some(booking_id), beginning(&reason.detail, SHOWN.1), "parked by the reconciler"));
     }
     let (event, after) = match runtime::read(body).ok()? {
         Input::Event(event) | Input::Command(event) => (event, String::new()),
         Input::Failure(Failure { event, function, .. }) if function.is_empty() => (event, ", not delivered".into()),
-        Input::Failure(Failure { event, function, error_type }) => {
-            (event, format!(", given up by {} after {}", visible(&function, SHOWN.0), visible(&error_type, SHOWN.0)))
-        }
+        Input::Failure(Failure { event, function, error_type }) => (
+            event,
+            format!(", given up by {} after {}", beginning(&function, SHOWN.0), beginning(&error_type, SHOWN.0)),
+        ),
     };
     let says = match Envelope::read(&event) {
         Ok(envelope) => envelope.event.event_type().name().to_owned(),
-        Err(_) => visible(event["type"].as_str()?, SHOWN.0), // it looks like an event
+        Err(_) => beginning(event["type"].as_str()?, SHOWN.0), // it looks like an event
     };
     Some((BookingId::deserialize(&event["booking_id"]).ok(), format!("{says}{after}"), ""))
 }
 
-/// The messages of a queue as a table.
+/// How wide a terminal has to be for messages as a table: with less, hardly anything is left for what they say.
+const TABLE: usize = 84;
+
+/// The messages of a queue as a table, or as a list on a narrow terminal.
 pub fn render(messages: &[Message], now: Timestamp, look: Look) -> String {
+    if look.is_too_narrow_for(TABLE) {
+        let entries = messages.iter().map(|message| {
+            let about = message.booking_id.as_ref().map_or("no booking".into(), ToString::to_string);
+            let sent = message.sent.map(|sent| format!(", sent {}", ago(now.as_second() - sent.as_second())));
+            let why = if message.why.is_empty() { String::new() } else { format!("; {}", message.why) };
+            let text = format!("{}{}{why}", message.says, sent.unwrap_or_default());
+            format!("{}\n  {}", look.style(Style::new().bold(), about), wrap(look, &text, 2))
+        });
+        return entries.collect::<Vec<_>>().join("\n");
+    }
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).apply_modifier(UTF8_ROUND_CORNERS);
     table.set_header(["booking", "says", "sent", "why"]);
@@ -574,7 +588,7 @@ mod tests {
         let message = with_reason(&newer, "payment.charged has schema version 2,\nand this program reads 1");
         let (says, why) = says_and_why(&message);
         assert_eq!((says.as_str(), read(&message, None).booking_id), ("payment.charged", Some(id())));
-        assert_eq!(why, "payment.charged has schema version 2,and this program reads 1");
+        assert_eq!(why, "payment.charged has schema version 2, and this program reads 1");
 
         let mut again = message;
         again.attributes = Some(HashMap::from([(DeadLetterQueueSourceArn, "arn".into())]));
@@ -586,13 +600,13 @@ mod tests {
         let body = format!("\u{1b}[31m{{\"card\":\n{}", "0123456789".repeat(10));
         let message = with_reason(&body, "it is no JSON");
         let (says, why) = says_and_why(&message);
-        assert_eq!(says, format!("unreadable: [31m{{\"card\":{}01234567…", "0123456789".repeat(4)));
+        assert_eq!(says, format!("unreadable: �[31m{{\"card\": {}012345…", "0123456789".repeat(4)));
         assert_eq!(why, "it is no JSON");
         assert_eq!(read(&message, None).booking_id, None);
         assert_eq!(says_and_why(&received("")).0, "nothing");
         assert_eq!(says_and_why(&received(json!({"a": 1}))).0, "unreadable: {\"a\":1}");
         let unknown = json!({"type": "invoice.\u{202e}sent", "booking_id": "../etc/passwd"});
-        assert_eq!(says_and_why(&received(unknown)).0, "invoice.sent");
+        assert_eq!(says_and_why(&received(unknown)).0, "invoice.�sent");
     }
 
     #[test]
@@ -615,9 +629,15 @@ mod tests {
 ╰──────────────────────────────────┴─────────────────┴───────────┴───────────────────────────╯
 ";
         assert_eq!(render(&messages, NOW.parse().unwrap(), Look::default()), expected.trim());
-        let narrow = render(&messages, NOW.parse().unwrap(), Look { colour: false, width: Some(80) });
-        assert!(narrow.contains(ID) && narrow.contains("4 min ago"), "{narrow}");
-        assert!(narrow.lines().all(|line| console::measure_text_width(line) <= 80), "{narrow}");
+        for width in [60, 80, 90] {
+            let narrow = render(&messages, NOW.parse().unwrap(), Look { colour: false, width: Some(width) });
+            assert!(narrow.contains(ID) && narrow.contains("4 min ago"), "{narrow}");
+            assert!(narrow.lines().all(|line| console::measure_text_width(line) <= width.into()), "{narrow}");
+        }
+        let narrow = render(&messages, NOW.parse().unwrap(), Look { colour: false, width: Some(60) });
+        let expected =
+            format!("{ID}\n  payment.charged, sent 4 min ago; given up after 8 attempts\nno booking\n  unreadable: x");
+        assert_eq!(narrow, expected);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! and the end-to-end tests share, an audit of what became of them, and what is needed if something got stuck.
 //!
 //! ```text
-//!   local, localstack               start an AWS here, or deploy to one that runs
+//!   local, localstack, cloud        start an AWS here, deploy to one that runs, know which one is meant
 //!     └─────▶ stack ──▶ loader      know what was deployed, put stock on sale
 //!               ├─────▶ client ──▶ scenarios ──▶ show, side_by_side      book, follow, compare with what must come, render
 //!               ├─────▶ load ──▶ comparison          many travellers at once; how the modes differ
@@ -13,6 +13,7 @@
 
 pub mod audit;
 pub mod client;
+pub mod cloud;
 pub mod comparison;
 pub mod dead_letters;
 pub mod docker;

@@ -13,7 +13,8 @@ use serde::Deserialize;
 
 use crate::{
     Answer, Client, ClientError,
-    stack::{Cloud, complaint},
+    cloud::{Cloud, CloudError},
+    stack::complaint,
 };
 
 /// What is deployed, seen from the project's folder: what `sam build` has made.
@@ -51,6 +52,9 @@ pub enum LocalStackError {
          its own since March 2026), then export AWS_ENDPOINT_URL=http://localhost:4566"
     )]
     NoEndpoint,
+    /// It is not clear which AWS is meant.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
     /// Nobody is there.
     #[error(
         "no LocalStack answers at {endpoint} ({cause}): start it (LOCALSTACK_AUTH_TOKEN=… localstack start -d), or \
@@ -126,7 +130,10 @@ struct Health {
 impl LocalStack {
     /// The one that `AWS_ENDPOINT_URL` names, if it runs and has what is needed. What `sam` says goes into a file there.
     pub async fn find(root: &Path, logs: PathBuf) -> Result<Self, LocalStackError> {
-        let cloud = Cloud::of_environment();
+        let cloud = match Cloud::resolve().await {
+            Err(CloudError::NoRegion) => return Err(LocalStackError::NoEndpoint),
+            resolved => resolved?,
+        };
         let Cloud::Emulator { endpoint, .. } = &cloud else { return Err(LocalStackError::NoEndpoint) };
         let endpoint = endpoint.clone();
         let mut said = String::new();
@@ -153,8 +160,8 @@ impl LocalStack {
     }
 
     /// Deploys [`TEMPLATE`].
-    pub fn deploy(&self, stack_name: &str, parameters: &[(String, String)]) -> Result<(), LocalStackError> {
-        let mut sam = self.cloud.sam();
+    pub async fn deploy(&self, stack_name: &str, parameters: &[(String, String)]) -> Result<(), LocalStackError> {
+        let mut sam = self.cloud.sam().await?;
         sam.args(["deploy", "--template-file", TEMPLATE, "--stack-name", stack_name, "--resolve-s3"]);
         sam.args(["--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--no-fail-on-empty-changeset"]);
         if !parameters.is_empty() {
@@ -164,8 +171,8 @@ impl LocalStack {
     }
 
     /// Deletes the stack and what was uploaded for it.
-    pub fn delete(&self, stack_name: &str) -> Result<(), LocalStackError> {
-        let mut sam = self.cloud.sam();
+    pub async fn delete(&self, stack_name: &str) -> Result<(), LocalStackError> {
+        let mut sam = self.cloud.sam().await?;
         sam.args(["delete", "--stack-name", stack_name, "--no-prompts"]);
         self.run(sam, "delete")
     }

@@ -1,5 +1,10 @@
 //! Renders a booking for people: what became of it, and its timeline as a table.
 
+use std::{
+    env,
+    io::{self, IsTerminal},
+};
+
 use comfy_table::{
     CellAlignment, Column, ColumnConstraint, ContentArrangement, Table, modifiers::UTF8_ROUND_CORNERS,
     presets::UTF8_FULL_CONDENSED,
@@ -22,10 +27,15 @@ pub struct Look {
 }
 
 impl Look {
-    /// The look that fits standard output: colours only on a terminal, and not if `NO_COLOR` is set.
+    /// The look that fits standard output: colours only on a terminal.
     pub fn of_stdout() -> Self {
         let width = console::Term::stdout().size_checked().map(|(_, columns)| columns);
-        Self { colour: console::colors_enabled(), width }
+        Self { colour: has_colours(|name| env::var(name).ok(), io::stdout().is_terminal()), width }
+    }
+
+    /// Whether a table this wide would not fit.
+    pub(crate) fn is_too_narrow_for(self, width: usize) -> bool {
+        self.width.is_some_and(|columns| usize::from(columns) < width)
     }
 
     /// Text in this style, where there are colours.
@@ -45,18 +55,51 @@ impl Look {
     }
 }
 
+/// Whether the user wants colours: <https://no-color.org> and <https://bixense.com/clicolors>. Set to nothing is not set.
+fn has_colours(variable: impl Fn(&str) -> Option<String>, is_terminal: bool) -> bool {
+    let given = |name| variable(name).filter(|value| !value.is_empty());
+    if given("NO_COLOR").is_some() {
+        return false;
+    }
+    let forced = given("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    let is_capable =
+        given("TERM").is_some_and(|term| term != "dumb") && given("CLICOLOR").is_none_or(|value| value != "0");
+    forced || is_terminal && is_capable
+}
+
+/// A text that others have written, such as an answer or what a table holds, as it can be printed: on one line, and
+/// without what moves the cursor, sets colours, hides text or turns it around.
+pub fn plain(text: &str) -> String {
+    let shown = |c| match c {
+        '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => ' ',
+        '\u{61c}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{202a}'..='\u{202e}' => REPLACED,
+        '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}' => REPLACED,
+        c if c.is_control() => REPLACED,
+        c => c,
+    };
+    text.chars().map(shown).collect()
+}
+
 /// The whole of a booking: its header, and its timeline.
 pub fn render(booking: &Booking, look: Look) -> String {
     format!("{}\n{}", header(booking, look), timeline(booking, look))
 }
 
-/// Where the text of a [`line`] begins.
-const INDENT: usize = 10;
+/// Where the text of a [`line`] begins: beside what it is about, or below.
+const INDENT: (usize, usize) = (10, 2);
+/// Stands for a character that is not printed.
+const REPLACED: char = char::REPLACEMENT_CHARACTER;
 
-/// A line of a header: what it is about, and what there is to say.
+/// A line of a header: what it is about, and what there is to say. Where a word of it would not fit beside, it is below.
 pub fn line(look: Look, about: &str, text: impl std::fmt::Display) -> String {
-    let about = look.style(Style::new().dim(), format!("{about:INDENT$}"));
-    format!("{about}{}", wrap(look, &text.to_string(), INDENT))
+    let (beside, below) = INDENT;
+    let text = text.to_string();
+    let longest = text.split(' ').map(console::measure_text_width).max().unwrap_or(0);
+    let dim = |about: String| look.style(Style::new().dim(), about);
+    if look.is_too_narrow_for(beside + longest) {
+        return format!("{}\n{}{}", dim(about.to_owned()), " ".repeat(below), wrap(look, &text, below));
+    }
+    format!("{}{}", dim(format!("{about:beside$}")), wrap(look, &text, beside))
 }
 
 /// Breaks a text between words where the terminal's lines end. It begins, and goes on, at this column.
@@ -96,7 +139,7 @@ pub(crate) fn trip(booking: &Booking) -> String {
     let (seats, rooms) = (count(flight.seats, "seat"), count(hotel.rooms, "room"));
     let flight = format!("{} on {}, {seats}", flight.flight_no, flight.date);
     let hotel = format!("{} to {}, {rooms}", hotel.hotel_id, hotel.check_out);
-    format!("{flight}; {hotel}; {} car at {}", car.category, car.station_id)
+    plain(&format!("{flight}; {hotel}; {} car at {}", car.category, car.station_id))
 }
 
 /// The status, and what was paid.
@@ -109,7 +152,7 @@ pub(crate) fn status(booking: &Booking, look: Look) -> String {
 pub(crate) fn reason(booking: &Booking) -> Option<String> {
     let reason = booking.reason.as_ref()?;
     let detail = if reason.detail.is_empty() { String::new() } else { format!(": {}", reason.detail) };
-    Some(format!("{}{detail}", because(reason)))
+    Some(plain(&format!("{}{detail}", because(reason))))
 }
 
 fn because(reason: &Reason) -> String {
@@ -122,21 +165,28 @@ pub fn count(n: impl Into<u64>, what: &str) -> String {
     if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") }
 }
 
-/// The timeline as a table.
+/// How wide a terminal has to be for the timeline as a table: with less, hardly anything is left for the details.
+const TIMELINE: usize = 72;
+
+/// The timeline as a table, or as a list on a narrow terminal.
 pub fn timeline(booking: &Booking, look: Look) -> String {
+    let rows = booking.timeline.iter().map(|entry| {
+        let [detail, _] = details(entry);
+        [entry.step.name().to_owned(), plain(&entry.outcome), started(booking, entry), took(entry), detail]
+    });
+    let rows: Vec<_> = rows.collect();
+    if look.is_too_narrow_for(TIMELINE) {
+        let entries = rows.iter().map(|[step, outcome, started, took, detail]| {
+            let detail = if detail.is_empty() { String::new() } else { format!("; {detail}") };
+            let about = look.style(Style::new().bold(), format!("{step} {outcome}"));
+            format!("{about}\n  {}", wrap(look, &format!("{started}, took {took}{detail}"), 2))
+        });
+        return entries.collect::<Vec<_>>().join("\n");
+    }
     let mut table = Table::new();
     table.load_preset(UTF8_FULL_CONDENSED).apply_modifier(UTF8_ROUND_CORNERS);
     table.set_header(["step", "outcome", "started", "took", "detail"]);
-    for entry in &booking.timeline {
-        let [detail, _] = details(entry);
-        table.add_row([
-            entry.step.name().to_owned(),
-            entry.outcome.clone(),
-            started(booking, entry),
-            took(entry),
-            detail,
-        ]);
-    }
+    table.add_rows(rows);
     for column in [2, 3] {
         if let Some(column) = table.column_mut(column) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -173,19 +223,19 @@ pub(crate) fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
 
 /// What belongs to an outcome, as people would say it: in full, and in short.
 pub(crate) fn details(entry: &Entry) -> [String; 2] {
-    let text = |name: &str| entry.detail.get(name).and_then(Value::as_str);
+    let text = |name: &str| entry.detail.get(name).and_then(Value::as_str).map(plain);
     let both = |text: String| [text.clone(), text];
     match (entry.money(), entry.released(), text("code"), entry.detail.get("reason")) {
         (Some(money), ..) => both(money.to_string()),
         (_, Some(true), ..) => both("released".into()),
         (_, Some(false), ..) => ["nothing to release".into(), "nothing".into()],
-        (_, _, Some(code), _) => [format!("{code}: {}", text("message").unwrap_or_default()), code.to_owned()],
+        (_, _, Some(code), _) => [format!("{code}: {}", text("message").unwrap_or_default()), code],
         (.., Some(reason)) => match Reason::deserialize(reason) {
-            Ok(reason) => [because(&reason), reason.code],
+            Ok(reason) => [plain(&because(&reason)), plain(&reason.code)],
             Err(_) => both(String::new()), // null: nobody said why
         },
         _ if entry.detail.as_object().is_none_or(serde_json::Map::is_empty) => both(String::new()),
-        _ => both(entry.detail.to_string()),
+        _ => both(plain(&entry.detail.to_string())),
     }
 }
 
@@ -300,6 +350,65 @@ reason    hotel.reserve sold_out: nyc-plaza has no room left on 2027-03-01
 ";
         assert_eq!(rendered, expected.trim());
         assert!(rendered.lines().all(|line| console::measure_text_width(line) <= 80));
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_a_list() {
+        let rendered = render(&failed(), Look { colour: false, width: Some(40) });
+        let expected = "
+booking
+  0123456789abcdef0123456789abcdef,
+  orchestrated
+trip      LH400 on 2027-03-01, 2 seats;
+          nyc-plaza to 2027-03-04, 1
+          room; compact car at jfk
+status    failed
+reason    hotel.reserve sold_out:
+          nyc-plaza has no room left on
+          2027-03-01
+flight.reserve reserved
+  +12 ms, took 8 ms; 840.00 EUR
+hotel.reserve rejected
+  +13 ms, took 9 ms; sold_out: nyc-plaza
+  has no room left on 2027-03-01
+";
+        assert!(rendered.starts_with(expected.trim()), "{rendered}");
+        assert!(rendered.lines().all(|line| console::measure_text_width(line) <= 40), "{rendered}");
+    }
+
+    #[test]
+    fn what_others_have_written_cannot_play_with_the_terminal() {
+        assert_eq!(plain("a\u{1b}[31mb\r\n\u{202e}c\u{9b}\u{7f}"), "a�[31mb  �c��");
+        assert_eq!(plain("Zoë 李 👩\u{200d}🚀"), "Zoë 李 👩\u{200d}🚀");
+        let mut booking = failed();
+        let evil = "\u{1b}]0;owned\u{7}\n";
+        booking.flight.flight_no = evil.into();
+        booking.hotel.hotel_id = evil.into();
+        (booking.car.category, booking.car.station_id) = (evil.into(), evil.into());
+        let reason = json!({"step": "hotel.reserve", "code": evil, "detail": evil});
+        booking.reason = serde_json::from_value(reason.clone()).unwrap();
+        let details = [json!({"code": evil, "message": evil}), json!({"reason": reason}), json!({"other": evil})];
+        for (entry, detail) in booking.timeline.iter_mut().zip(details.iter().cycle()) {
+            entry.outcome = evil.into();
+            entry.detail = detail.clone();
+        }
+        let rendered = render(&booking, Look { colour: false, width: Some(40) });
+        assert!(rendered.chars().all(|c| c == '\n' || !c.is_control()), "{rendered:?}");
+        assert_eq!(rendered.lines().filter(|line| line.starts_with("status")).count(), 1);
+    }
+
+    #[test]
+    fn colours_are_for_those_who_want_them() {
+        let has = |variables: &[(&str, &str)], is_terminal| {
+            let find =
+                |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+            has_colours(find, is_terminal)
+        };
+        let term = ("TERM", "xterm");
+        assert!(has(&[term], true) && !has(&[term], false) && !has(&[("TERM", "dumb")], true));
+        assert!(has(&[term, ("NO_COLOR", "")], true), "set to nothing is not set");
+        assert!(!has(&[term, ("NO_COLOR", "0")], true) && !has(&[term, ("CLICOLOR", "0")], true));
+        assert!(has(&[("CLICOLOR_FORCE", "1")], false) && !has(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], true));
     }
 
     #[test]

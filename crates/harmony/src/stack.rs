@@ -1,26 +1,23 @@
 //! A stack that is deployed: where its API is, what its tables are called, and how to reach the AWS that it is on.
 
 use std::{
-    env,
     fs::{self, File, TryLockError},
     io,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    process::{self, Command},
-    thread,
+    process, thread,
     time::Duration,
 };
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_sdk_dynamodb::config::{AppName, Credentials, SharedCredentialsProvider};
-use aws_smithy_http_client::{
-    Builder,
-    tls::{Provider, rustls_provider::CryptoMode},
-};
+use aws_types::SdkConfig;
 use jiff::SignedDuration;
 use saga::Leg;
 use serde::{Deserialize, Serialize};
 
-use crate::local::Outputs;
+use crate::{
+    cloud::{self, Cloud, CloudError},
+    local::Outputs,
+};
 
 /// What is known of a deployed stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,9 +69,9 @@ pub enum StackError {
         /// What else may be wrong.
         and: &'static str,
     },
-    /// AWS has regions, and none is chosen.
-    #[error("no AWS region is set: set AWS_REGION, or a region in the profile")]
-    NoRegion,
+    /// It is not clear which AWS is meant.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
 }
 
 #[derive(Deserialize)]
@@ -84,75 +81,11 @@ struct Output {
     output_value: String,
 }
 
-/// Which AWS the environment means: every SDK, the SAM CLI too, sends its requests to `AWS_ENDPOINT_URL` instead of AWS.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cloud {
-    /// AWS, with the region and the credentials of the environment or a profile.
-    Aws,
-    /// An emulator such as LocalStack.
-    Emulator {
-        /// Where it is, without a slash at the end.
-        endpoint: String,
-        /// The region.
-        region: String,
-    },
-}
-
-impl Cloud {
-    /// What this process's environment says.
-    pub fn of_environment() -> Self {
-        Self::of(|name| env::var(name).ok())
-    }
-
-    fn of(variable: impl Fn(&str) -> Option<String>) -> Self {
-        let given = |name| variable(name).filter(|value| !value.is_empty());
-        let Some(endpoint) = given("AWS_ENDPOINT_URL") else { return Self::Aws };
-        let region = given("AWS_REGION").or_else(|| given("AWS_DEFAULT_REGION")).unwrap_or_else(|| REGION.to_owned());
-        Self::Emulator { endpoint: endpoint.trim_end_matches('/').to_owned(), region }
-    }
-
-    /// The SAM CLI. An emulator gets the credentials that
-    /// everybody uses there, whatever the environment has, so that no real ones go astray and no profile leads to AWS.
-    pub fn sam(&self) -> Command {
-        let mut sam = sam();
-        // It knows that name of it only.
-        if let (Ok(region), None) = (env::var("AWS_REGION"), env::var_os("AWS_DEFAULT_REGION")) {
-            sam.env("AWS_DEFAULT_REGION", region);
-        }
-        if let Self::Emulator { endpoint, region } = self {
-            for name in ["AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"] {
-                sam.env_remove(name);
-            }
-            sam.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
-            sam.env("AWS_ACCESS_KEY_ID", KEY).env("AWS_SECRET_ACCESS_KEY", KEY);
-            sam.env("AWS_ENDPOINT_URL", endpoint).env("AWS_REGION", region).env("AWS_DEFAULT_REGION", region);
-        }
-        sam
-    }
-}
-
-/// The SAM CLI: the one that `make deploy` has installed, or else the user's.
-pub fn sam() -> Command {
-    let own = crate::local::root().map(|root| root.join(".venv-dev/bin")).ok();
-    let mut sam = Command::new("sam");
-    if let Some(own) = own.filter(|own| own.join("sam").exists()) {
-        sam = Command::new(own.join("python"));
-        sam.args(["-I", "-m", "samcli"]); // isolated from the user's own settings of Python
-    }
-    sam.env("SAM_CLI_TELEMETRY", "0");
-    sam
-}
-
-/// The region on an emulator if none is said.
-const REGION: &str = "eu-central-1";
-/// Both parts of the credentials that emulators take.
-const KEY: &str = "test";
-
 impl Stack {
-    /// The stack of that name on AWS or on the emulator that `AWS_ENDPOINT_URL` names, as the SAM CLI sees it.
-    pub fn deployed(name: &str) -> Result<Self, StackError> {
-        let cloud = Cloud::of_environment();
-        let mut sam = cloud.sam();
+    /// The stack of that name, as the SAM CLI sees it, on the AWS or the emulator that environment and profile mean.
+    pub async fn deployed(name: &str) -> Result<Self, StackError> {
+        let cloud = Cloud::resolve().await?;
+        let mut sam = cloud.sam().await?;
         sam.args(["list", "stack-outputs", "--output", "json", "--stack-name", name]);
         let answer = sam.output().map_err(StackError::NoSam)?;
         let (said, complaints) = (String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
@@ -160,7 +93,7 @@ impl Stack {
             stack: name.to_owned(),
             said: complaint(said),
             and: match cloud {
-                Cloud::Aws => "AWS_REGION and AWS_PROFILE",
+                Cloud::Aws(_) => "AWS_REGION and AWS_PROFILE",
                 Cloud::Emulator { .. } => "AWS_REGION and AWS_ENDPOINT_URL",
             },
         };
@@ -278,27 +211,16 @@ impl Stack {
         self.output("ReconcilerFunctionName")
     }
 
-    /// The configuration for AWS itself: environment, profile, container, instance.
-    pub async fn aws() -> Result<SdkConfig, StackError> {
-        let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-        let sdk = aws_config::defaults(BehaviorVersion::latest()).http_client(http).load().await;
-        if sdk.region().is_some() { Ok(sdk) } else { Err(StackError::NoRegion) }
-    }
-
-    /// The configuration for the SDK's clients. On a local AWS nothing of the environment gets in, so that no profile
-    /// leads to the real one.
+    /// The configuration for the SDK's clients: that of the emulator which the stack is on, whatever the environment
+    /// says, or that of AWS.
     pub async fn sdk(&self) -> Result<SdkConfig, StackError> {
-        let Some(endpoint) = &self.endpoint else { return Self::aws().await };
-        let region = self.region.clone().unwrap_or_else(|| REGION.to_owned());
-        let credentials = Credentials::new(KEY, KEY, None, None, "a local AWS takes any");
-        Ok(SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new(region))
-            .endpoint_url(endpoint)
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .http_client(Builder::new().build_http())
-            .app_name(AppName::new(env!("CARGO_PKG_NAME")).unwrap_or_else(|_| unreachable!())) // letters only
-            .build())
+        if let Some(endpoint) = &self.endpoint {
+            return Ok(cloud::emulator(endpoint, self.region.clone().unwrap_or_else(|| cloud::REGION.to_owned())));
+        }
+        match Cloud::resolve().await? {
+            Cloud::Aws(sdk) => Ok(sdk),
+            Cloud::Emulator { endpoint, .. } => Err(CloudError::Elsewhere(endpoint).into()),
+        }
     }
 }
 
@@ -315,11 +237,12 @@ enum FromOutputs {
 }
 
 /// A claim to be the one `harmony local` of a project: it is kept by a lock on a file, which the system gives up when
-/// the process ends, however it ends. So what the file beside it says is true exactly while the lock is held.
+/// the process ends, however it ends. So what the file beside it says is true exactly while the lock is held. Whoever
+/// cleans the checkout takes both files away, so [`Running::keep`] puts them back.
 #[derive(Debug)]
 pub struct Running {
     folder: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// What `harmony local` leaves for other commands to find.
@@ -334,10 +257,29 @@ pub struct Found {
 
 const STACK: &str = "stack.json";
 
+fn lock_file(folder: &Path) -> PathBuf {
+    folder.join("lock")
+}
+
+/// The lock, unless another process has it; that one may only look at it, for a moment.
+fn lock_soon(folder: &Path) -> Result<Option<File>, StackError> {
+    for _ in 0..5 {
+        if let Some(lock) = lock(folder)? {
+            return Ok(Some(lock));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(None)
+}
+
 fn lock(folder: &Path) -> Result<Option<File>, StackError> {
-    let path = folder.join("lock");
+    let path = lock_file(folder);
     let cause = |cause| StackError::File { path: path.clone(), cause };
-    fs::create_dir_all(folder).map_err(cause)?;
+    // Not its parents: a checkout that is gone is not made again.
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cause(error)),
+        Ok(()) | Err(_) => {}
+    }
     let file = File::options().write(true).create(true).truncate(false).open(&path).map_err(cause)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
@@ -354,15 +296,26 @@ impl Running {
 
     /// Claims the project; none if another process has it.
     pub fn claim(folder: &Path) -> Result<Option<Self>, StackError> {
-        for _ in 0..5 {
-            if let Some(lock) = lock(folder)? {
-                let running = Self { folder: folder.to_owned(), _lock: lock };
-                running.forget(); // what a process left that was killed
-                return Ok(Some(running));
-            }
-            thread::sleep(Duration::from_millis(20)); // it may only be looked at
+        let Some(lock) = lock_soon(folder)? else { return Ok(None) };
+        let running = Self { folder: folder.to_owned(), lock };
+        running.forget(); // what a process left that was killed
+        Ok(Some(running))
+    }
+
+    /// Claims and announces it again if the files are gone, as after `git clean -fdx`. Returns whether the claim stands:
+    /// it does not if another process was faster.
+    pub fn keep(&mut self, stack: &Stack) -> Result<bool, StackError> {
+        let held = self.lock.metadata().map_err(|cause| StackError::File { path: lock_file(&self.folder), cause })?;
+        let is_there = fs::metadata(lock_file(&self.folder))
+            .is_ok_and(|there| (there.dev(), there.ino()) == (held.dev(), held.ino()));
+        if !is_there {
+            let Some(lock) = lock_soon(&self.folder)? else { return Ok(false) };
+            self.lock = lock;
         }
-        Ok(None)
+        if !is_there || !self.folder.join(STACK).exists() {
+            self.announce(stack)?;
+        }
+        Ok(true)
     }
 
     /// Lets other commands find the stack.
@@ -417,9 +370,13 @@ mod tests {
         {"OutputKey": "DeadLetterQueueUrls", "OutputValue": "https://sqs/1/flight-dead, https://sqs/1/car-dead,"}
     ]"#;
 
+    fn aws() -> Cloud {
+        Cloud::Aws(SdkConfig::builder().build())
+    }
+
     #[test]
     fn a_stack_is_what_its_outputs_say() {
-        let Ok(stack) = Stack::from_outputs(OUTPUTS, &Cloud::Aws) else { panic!("not read") };
+        let Ok(stack) = Stack::from_outputs(OUTPUTS, &aws()) else { panic!("not read") };
         assert_eq!(stack.api_url, "https://x.execute-api.eu-central-1.amazonaws.com/live");
         assert_eq!(stack.stock_table(Leg::Car).unwrap(), "cars");
         let urls: Vec<_> = stack.dead_letter_queue_urls().unwrap().collect();
@@ -427,35 +384,18 @@ mod tests {
         assert!(!stack.is_local());
         let error = stack.stock_table(Leg::Hotel).unwrap_err().to_string();
         assert_eq!(error, "the stack has no output HotelStockTableName: deploy this project's template.yaml again");
-        assert!(matches!(Stack::from_outputs("[]", &Cloud::Aws), Err(FromOutputs::NoApi(_))));
-        assert!(matches!(Stack::from_outputs("Error", &Cloud::Aws), Err(FromOutputs::Unreadable(_))));
+        assert!(matches!(Stack::from_outputs("[]", &aws()), Err(FromOutputs::NoApi(_))));
+        assert!(matches!(Stack::from_outputs("Error", &aws()), Err(FromOutputs::Unreadable(_))));
     }
 
     #[test]
-    fn the_endpoint_says_that_it_is_an_emulator_and_where_the_api_is() {
-        let cloud = |variables: &'static [(&str, &str)]| {
-            Cloud::of(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned()))
-        };
-        assert_eq!(cloud(&[("AWS_REGION", "eu-west-1"), ("AWS_ENDPOINT_URL", "")]), Cloud::Aws);
-        let there = cloud(&[("AWS_ENDPOINT_URL", "http://localhost:4566/"), ("AWS_DEFAULT_REGION", "eu-west-1")]);
+    fn on_an_emulator_the_api_is_there_too() {
+        let there = Cloud::Emulator { endpoint: "http://localhost:4566".into(), region: "eu-west-1".into() };
         let Ok(stack) = Stack::from_outputs(OUTPUTS, &there) else { panic!("not read") };
         assert_eq!(stack.api_url, "http://localhost:4566/_aws/execute-api/x/live");
         assert_eq!(stack.endpoint.as_deref(), Some("http://localhost:4566"));
         assert_eq!(stack.region.as_deref(), Some("eu-west-1"));
         assert!(stack.is_local() && !stack.is_on_local_aws());
-    }
-
-    #[test]
-    fn an_emulator_gets_no_credentials_of_the_environment() {
-        let there = Cloud::Emulator { endpoint: "http://localhost:4566".into(), region: REGION.into() };
-        let sam = there.sam();
-        let set: Vec<_> = sam.get_envs().collect();
-        let of = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.and_then(|v| v.to_str()));
-        assert_eq!(of("AWS_ENDPOINT_URL"), Some(Some("http://localhost:4566")));
-        assert_eq!(of("AWS_ACCESS_KEY_ID"), Some(Some("test")));
-        assert_eq!(of("AWS_SHARED_CREDENTIALS_FILE"), Some(Some("/dev/null")));
-        assert_eq!(of("AWS_PROFILE"), Some(None), "removed");
-        assert!(Cloud::Aws.sam().get_envs().all(|(name, _)| name == "SAM_CLI_TELEMETRY"), "the user's, for AWS");
     }
 
     #[test]
@@ -468,7 +408,7 @@ mod tests {
     #[test]
     fn a_stack_is_found_while_its_process_has_the_project_and_no_longer() {
         let folder = std::env::temp_dir().join(format!("harmony-test-{}", process::id()));
-        let Ok(stack) = Stack::from_outputs(OUTPUTS, &Cloud::Aws) else { panic!("not read") };
+        let Ok(stack) = Stack::from_outputs(OUTPUTS, &aws()) else { panic!("not read") };
         assert_eq!(Running::find(&folder).unwrap(), None);
         let running = Running::claim(&folder).unwrap().unwrap();
         assert!(Running::claim(&folder).unwrap().is_none(), "claimed twice");
@@ -480,6 +420,26 @@ mod tests {
         drop(running);
         assert_eq!(Running::find(&folder).unwrap(), None);
         assert!(!folder.join(STACK).exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_claim_survives_its_files() {
+        let folder = std::env::temp_dir().join(format!("harmony-test-kept-{}", process::id()));
+        let Ok(stack) = Stack::from_outputs(OUTPUTS, &aws()) else { panic!("not read") };
+        let mut running = Running::claim(&folder).unwrap().unwrap();
+        running.announce(&stack).unwrap();
+        assert!(running.keep(&stack).unwrap());
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(Running::find(&folder).unwrap(), None, "cleaned away");
+        assert!(running.keep(&stack).unwrap());
+        assert_eq!(Running::find(&folder).unwrap().unwrap().stack, stack);
+        assert!(Running::claim(&folder).unwrap().is_none(), "claimed twice");
+
+        fs::remove_dir_all(&folder).unwrap();
+        let other = Running::claim(&folder).unwrap().unwrap();
+        assert!(!running.keep(&stack).unwrap(), "somebody else was faster");
+        drop((running, other));
         fs::remove_dir_all(&folder).unwrap();
     }
 

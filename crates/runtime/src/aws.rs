@@ -9,16 +9,15 @@
 
 use std::time::Duration;
 
-use aws_config::{
-    BehaviorVersion, Region, SdkConfig, identity::IdentityCache,
-    stalled_stream_protection::StalledStreamProtectionConfig, timeout::TimeoutConfig,
+use aws_sdk_sqs::config::{
+    BehaviorVersion, Credentials, IdentityCache, Region, StalledStreamProtectionConfig, timeout::TimeoutConfig,
 };
-use aws_sdk_sqs::config::Credentials;
 use aws_smithy_http_client::{
     Builder,
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 use aws_types::{
+    SdkConfig,
     endpoint_config::AccountIdEndpointMode,
     sdk_config::SharedCredentialsProvider,
     service_config::{LoadServiceConfig, ServiceConfigKey},

@@ -310,7 +310,8 @@ fn decoded(body: &str) -> Vec<u8> {
 mod tests {
     use std::cell::RefCell;
 
-    use aws_config::{BehaviorVersion, SdkConfig};
+    use aws_sdk_sqs::config::BehaviorVersion;
+    use aws_types::SdkConfig;
     use futures_util::FutureExt;
 
     use super::*;

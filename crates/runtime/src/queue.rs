@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use aws_config::SdkConfig;
 use aws_sdk_sqs::{Client, types::MessageAttributeValue};
+use aws_types::SdkConfig;
 
 use crate::{Error, setting};
 

@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, time::Duration};
 
-use aws_config::{SdkConfig, retry::RetryConfig, timeout::TimeoutConfig};
 use aws_sdk_dynamodb::{
     Client,
     config::{
         self,
-        retry::{RetryPartition, TokenBucket},
+        retry::{RetryConfig, RetryPartition, TokenBucket},
+        timeout::TimeoutConfig,
     },
     error::SdkError,
     operation::{put_item::PutItemError, transact_write_items::TransactWriteItemsError, update_item::UpdateItemError},
@@ -17,6 +17,7 @@ use aws_smithy_runtime_api::client::{
     interceptors::context::InterceptorContext,
     retries::classifiers::{ClassifyRetry, RetryAction},
 };
+use aws_types::SdkConfig;
 
 use serde::{Serialize, de::DeserializeOwned};
 

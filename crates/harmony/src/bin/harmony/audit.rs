@@ -1,22 +1,23 @@
 //! `harmony audit`: holds everything that the tables of a stack hold against what must always be true.
 
-use std::process::ExitCode;
+use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 use console::Style;
 use harmony::{
     audit::{
-        Audit, Books, Ends,
+        Audit, Books, Ends, Violation,
         whole::{AuditError, Finding, Reading, Report, SLACK},
     },
-    show::{Look, count, render},
+    show::{Look, count, plain, render},
 };
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 use store::Entry;
 
 use crate::{
     Result,
-    output::{Progress, say},
+    output::{Progress, say, say_json},
     target,
 };
 
@@ -35,6 +36,31 @@ pub struct Options {
     /// How many items to read at once [default: as many as fit into a megabyte]
     #[arg(long, value_name = "ITEMS", value_parser = clap::value_parser!(i32).range(1..))]
     page: Option<i32>,
+    /// Print one JSON document instead: see docs/command-line.md
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `audit --json` prints.
+#[derive(Serialize)]
+struct Audited {
+    violations: Vec<Violated>,
+    /// Lines of stock that were sold while they were read, so that they cannot be checked.
+    in_motion: Vec<String>,
+    /// How many bookings there are of each status.
+    bookings: BTreeMap<&'static str, u64>,
+    /// How many of those were not checked, because their journal may be gone.
+    expired: u64,
+    stock_lines: u64,
+    journal_items: u64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Violated {
+    kind: &'static str,
+    about: String,
+    says: String,
 }
 
 pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCode> {
@@ -63,20 +89,48 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
     };
     let progress = Progress::counting("auditing", usize::try_from(size)?);
     let look = Look::of_stdout();
-    let tell = |finding: Finding<'_>| progress.aside(|| tell(&finding, look, options.brief));
+    let (mut violations, mut in_motion) = (Vec::new(), Vec::new());
+    let tell = |finding: Finding<'_>| match finding {
+        _ if !options.json => progress.aside(|| tell(&finding, look, options.brief)),
+        Finding::InMotion(line) => {
+            in_motion.push(line.to_owned());
+            Ok(())
+        }
+        Finding::Wrong(wrong, _) => {
+            violations.extend(wrong.iter().map(|Violation { kind, about, says }| Violated {
+                kind: kind.name(),
+                about: about.clone(),
+                says: says.clone(),
+            }));
+            Ok(())
+        }
+    };
     let report = audit.whole(reading, tell, |items| progress.done(items as usize)).await?;
     drop(progress);
-    say(closing(&report))?;
+    if options.json {
+        say_json(&Audited {
+            violations,
+            in_motion,
+            bookings: report.bookings.iter().map(|(status, count)| (status.name(), *count)).collect(),
+            expired: report.expired,
+            stock_lines: report.lines,
+            journal_items: report.journal_items,
+            seconds: report.took.as_secs_f64(),
+        })?;
+    } else {
+        say(closing(&report))?;
+    }
     Ok(if report.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Says what was found: `violation KIND ABOUT: WHAT`, a line each, then the timeline.
 fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
     match finding {
-        Finding::InMotion(line) => say(format!("in motion {line}"))?,
+        Finding::InMotion(line) => say(format!("in motion {}", plain(line)))?,
         Finding::Wrong(violations, books) => {
             for violation in *violations {
-                say(format!("{} {} {violation}", look.style(Style::new().red(), "violation"), violation.kind))?;
+                let violation = plain(&format!("{} {violation}", violation.kind));
+                say(format!("{} {violation}", look.style(Style::new().red(), "violation")))?;
             }
             if let Some(books) = books.filter(|_| !brief) {
                 say(timeline(books, look))?;
@@ -96,7 +150,7 @@ fn timeline(books: &Books, look: Look) -> String {
 
 fn step(entry: &Entry) -> String {
     let outcome = entry.outcome.as_ref().map_or("in progress", saga::Outcome::name);
-    format!("{} {}: {outcome}", entry.started_at, entry.step)
+    plain(&format!("{} {}: {outcome}", entry.started_at, entry.step))
 }
 
 fn closing(report: &Report) -> String {
@@ -118,4 +172,27 @@ fn closing(report: &Report) -> String {
         closing.push_str(&format!("; {} too old to be checked: journal expired", count(report.expired, "booking")));
     }
     closing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::tests::is_documented;
+
+    #[test]
+    fn json_is_as_documented() {
+        let (about, says) = ("flight LH400 on 2027-03-01".into(), "8 available and 1 reserved of 10".into());
+        is_documented(
+            "audit",
+            &Audited {
+                violations: vec![Violated { kind: "stock", about, says }],
+                in_motion: Vec::new(),
+                bookings: [("confirmed", 1), ("failed", 0), ("needs_operator", 0), ("pending", 0)].into(),
+                expired: 0,
+                stock_lines: 12,
+                journal_items: 5,
+                seconds: 0.5,
+            },
+        );
+    }
 }

@@ -7,19 +7,22 @@ use clap::{
     builder::{PossibleValuesParser, TypedValueParser},
 };
 use harmony::{
-    Client, ClientError, TripRequest,
+    Booking, Client, ClientError, TripRequest,
     audit::Audit,
     client::fresh_key,
     scenarios::VARIANTS,
-    show::{Look, render},
+    show::{Look, line, render},
     trip::today,
 };
 use jiff::{ToSpan, civil::Date};
-use saga::{BookingId, Variant};
+use saga::{BookingId, IdempotencyKey, Variant};
+use serde::Serialize;
 
 use crate::{
     Result,
-    output::{Progress, say},
+    ending::End,
+    output::{Progress, complain, say, say_json},
+    signals::Signal,
     target::{self, Target},
 };
 
@@ -28,8 +31,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub struct Options {
-    /// What to call this request: the same key again is the same booking [default: a new one]
-    #[arg(long)]
+    /// What to call this request: the same key again is the same booking [default: a new one, which is said first]
+    #[arg(long, value_parser = key)]
     key: Option<String>,
     /// Who coordinates
     #[arg(long, default_value = Variant::Orchestrated.name(), value_parser = variant())]
@@ -67,6 +70,9 @@ pub struct Options {
     /// The traveller's e-mail address
     #[arg(long, default_value = "ada@example.com", value_name = "ADDRESS")]
     email: String,
+    /// Print one JSON document instead, and the key on standard error first: see docs/command-line.md
+    #[arg(long)]
+    json: bool,
 }
 
 impl Options {
@@ -83,46 +89,136 @@ impl Options {
     }
 }
 
-pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode> {
-    let Target { client, .. } = target.any().await?;
-    let key = options.key.clone().unwrap_or_else(|| fresh_key("book"));
-    let accepted = match client.book_accepted(&options.request(), &key).await {
-        // The booking may have been accepted all the same: only the same key finds out without booking twice.
-        Err(error @ (ClientError::NoAnswer { .. } | ClientError::Refused { status: 500.., .. })) => {
-            return Err(format!("{error}; with --key {key} it can be sent again and is booked once").into());
-        }
-        answer => answer?,
-    };
-    say(&accepted.booking_id)?;
-    follow(&client, &accepted.booking_id).await
+/// What `book --json` prints, whatever came of it.
+#[derive(Serialize)]
+struct Booked<'b> {
+    /// Sends the same request again.
+    idempotency_key: &'b str,
+    /// Null if it was not accepted, or nobody knows.
+    booking_id: Option<&'b BookingId>,
+    /// The booking once it has ended, as `show --json` prints it.
+    booking: Option<&'b Booking>,
+    /// Why there is none.
+    error: Option<String>,
 }
 
-pub async fn show(target: &target::Options, id: &BookingId, wait: bool) -> Result<ExitCode> {
-    let Target { client, stack, .. } = target.any().await?;
-    if wait {
-        return follow(&client, id).await;
+pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode> {
+    let Target { client, .. } = target.any().await?;
+    let (json, look) = (options.json, Look::of_stdout());
+    let key = options.key.clone().unwrap_or_else(|| fresh_key("book"));
+    let request = options.request();
+    if json {
+        eprintln!("Idempotency-Key: {key}");
+    } else {
+        say(line(look, "key", &key))?;
     }
-    let booking = match (client.show(id).await, stack) {
-        // The API shows a booking to who made it. Who may read the stack's tables, may see all.
-        (Err(ClientError::Refused { status: 401 | 403 | 404, .. }), Some(stack)) => {
-            Audit::of(&stack, &stack.sdk().await?)?.booking(id).await?
+    let end = |end: End, booked: Booked<'_>| -> Result<ExitCode> {
+        booked.error.iter().for_each(complain);
+        if json {
+            say_json(&booked)?;
+        } else if let Some(booking) = booked.booking {
+            say(render(booking, look))?;
         }
-        (Err(ClientError::Refused { status: 404, .. }), None) => None,
-        (answer, _) => Some(answer?),
+        Ok(end.into())
+    };
+    let nothing = Booked { idempotency_key: &key, booking_id: None, booking: None, error: None };
+
+    let again =
+        format!("the same command with --key {key} --date {} sends it again, and books once", request.flight.date);
+    let signal = Signal::watch()?;
+    let interrupted = || End::Interrupted(signal.came().unwrap_or(0));
+    let id = match signal.unless(client.book_accepted(&request, &key)).await {
+        Some(Ok(accepted)) => accepted.booking_id,
+        Some(Err(error)) => {
+            // A refusal (4xx) is one, whoever says it: what follows from anything else, only the same key finds out.
+            let (is_unclear, error) = match error {
+                ClientError::Refused { status: 400..500, .. } if !error.can_pass() => (false, error.to_string()),
+                ClientError::Refused { status: 400..500, .. } => (false, format!("{error}; later, {again}")),
+                ClientError::NoAddress { .. } | ClientError::NotSent { .. } => (false, error.to_string()),
+                error => (true, format!("{error}; nobody knows whether it was booked: {again}")),
+            };
+            return end(
+                if is_unclear { End::Unclear } else { End::NotAccepted },
+                Booked { error: Some(error), ..nothing },
+            );
+        }
+        None => {
+            let error = format!("interrupted; nobody knows whether it was booked: {again}");
+            return end(interrupted(), Booked { error: Some(error), ..nothing });
+        }
+    };
+    if !json {
+        say(line(look, "accepted", &id))?;
+    }
+    let accepted = Booked { booking_id: Some(&id), ..nothing };
+    match signal.unless(follow(&client, &id)).await {
+        Some(Ok(booking)) => end(End::Seen(booking.status), Booked { booking: Some(&booking), ..accepted }),
+        Some(Err(error @ ClientError::NotEnded { .. })) => {
+            end(End::NotEnded, Booked { error: Some(error.to_string()), ..accepted })
+        }
+        Some(Err(error)) => {
+            let error = format!("booking {id} is accepted, and cannot be looked at: {error}; see `harmony show {id}`");
+            end(End::NotEnded, Booked { error: Some(error), ..accepted })
+        }
+        None => {
+            let error = format!("interrupted; booking {id} is accepted and goes on: see `harmony show {id} --wait`");
+            end(interrupted(), Booked { error: Some(error), ..accepted })
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct ShowOptions {
+    /// The booking_id that the booking was answered with
+    #[arg(value_parser = id)]
+    id: BookingId,
+    /// Wait until it has ended
+    #[arg(long)]
+    wait: bool,
+    /// Print one JSON document instead: see docs/command-line.md
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn show(target: &target::Options, ShowOptions { id, wait, json }: &ShowOptions) -> Result<ExitCode> {
+    let Target { client, stack, .. } = target.any().await?;
+    let (booking, code) = if *wait {
+        match follow(&client, id).await {
+            Ok(booking) => {
+                let code = End::Seen(booking.status).into();
+                (Some(booking), code)
+            }
+            Err(error @ ClientError::NotEnded { .. }) => {
+                complain(error);
+                return Ok(End::NotEnded.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+    } else {
+        let booking = match (client.show(id).await, stack) {
+            // The API shows a booking to who made it. Who may read the stack's tables, may see all.
+            (Err(ClientError::Refused { status: 401 | 403 | 404, .. }), Some(stack)) => {
+                Audit::of(&stack, &stack.sdk().await?)?.booking(id).await?
+            }
+            (Err(ClientError::Refused { status: 404, .. }), None) => None,
+            (answer, _) => Some(answer?),
+        };
+        (booking, ExitCode::SUCCESS)
     };
     let nothing = || format!("there is no booking {id} at {}: see whether it was made there", client.api_url());
     let booking = booking.ok_or_else(nothing)?;
-    say(render(&booking, Look::of_stdout()))?;
-    Ok(ExitCode::SUCCESS)
+    if *json {
+        say_json(&booking)?
+    } else {
+        say(render(&booking, Look::of_stdout()))?
+    }
+    Ok(code)
 }
 
-async fn follow(client: &Client, id: &BookingId) -> Result<ExitCode> {
+/// The booking once it has ended.
+async fn follow(client: &Client, id: &BookingId) -> std::result::Result<Booking, ClientError> {
     let progress = Progress::of(format!("booking {id}"));
-    let booking = client.follow(id, PATIENCE, |booking| progress.now(format!("booking {id}: {} …", booking.status)));
-    let booking = booking.await?;
-    drop(progress);
-    say(render(&booking, Look::of_stdout()))?;
-    Ok(ExitCode::SUCCESS)
+    client.follow(id, PATIENCE, |booking| progress.now(format!("booking {id}: {} …", booking.status))).await
 }
 
 /// Reads a variant by its name.
@@ -131,6 +227,26 @@ pub fn variant() -> impl TypedValueParser<Value = Variant> {
     PossibleValuesParser::new(VARIANTS.map(Variant::name)).try_map(named)
 }
 
+fn key(text: &str) -> std::result::Result<String, String> {
+    IdempotencyKey::try_from(text).map(|_| text.to_owned())
+}
+
 pub fn id(text: &str) -> std::result::Result<BookingId, String> {
     BookingId::try_from(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::tests::{documented, is_documented};
+
+    #[test]
+    fn json_is_as_documented() {
+        let booking: Booking = serde_json::from_value(documented("show")).unwrap();
+        is_documented("show", &booking);
+        let error = Some("interrupted".into());
+        let booked =
+            Booked { idempotency_key: "book-18f0a2-1a", booking_id: Some(&booking.booking_id), booking: None, error };
+        is_documented("book", &booked);
+    }
 }

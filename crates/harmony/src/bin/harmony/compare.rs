@@ -266,16 +266,17 @@ async fn count_work(options: &Options, folder: &Path, measured: &mut Measurement
 
 async fn put_load(options: &Options, measured: &mut Measurements) -> Result<()> {
     let mut running = Vec::new(); // as long as the load lasts
-    let mut stack = |given: &Option<String>, mode: Mode| -> Result<Stack> {
+    let mut stack = async |given: &Option<String>, mode: Mode| -> Result<Stack> {
         if let Some(name) = given {
-            return Ok(Stack::deployed(name)?);
+            return Ok(Stack::deployed(name).await?);
         }
         let aws = local_aws(&format!("{mode:?}").to_lowercase(), mode.workflow_type(), &[], None)?;
         let stack = aws.stack().clone();
         running.push(aws);
         Ok(stack)
     };
-    let (standard, express) = (stack(&options.standard, Mode::Standard)?, stack(&options.express, Mode::Express)?);
+    let standard = stack(&options.standard, Mode::Standard).await?;
+    let express = stack(&options.express, Mode::Express).await?;
     let (at_standard, at_express) = (travellers(&standard).await?, travellers(&express).await?);
     let travellers = |mode| if mode == Mode::Express { &at_express } else { &at_standard };
 

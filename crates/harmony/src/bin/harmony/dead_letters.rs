@@ -11,16 +11,17 @@ use futures_util::{StreamExt, future::try_join_all, stream};
 use harmony::{
     Stack,
     audit::Audit,
-    dead_letters::{Content, DeadLetterQueue, HELD, drive, render},
-    show::{Look, count},
+    dead_letters::{Content, DeadLetterQueue, HELD, Message, drive, render},
+    show::{Look, count, plain, wrap},
 };
 use jiff::Timestamp;
 use saga::{BookingId, Status};
+use serde::Serialize;
 use store::StoreError;
 
 use crate::{
     Result,
-    output::{Progress, say},
+    output::{Progress, say, say_json},
     target,
 };
 
@@ -42,13 +43,76 @@ pub struct Options {
     /// Do not wait until the bookings have ended
     #[arg(long)]
     no_wait: bool,
+    /// Print one JSON document instead: see docs/command-line.md
+    #[arg(long)]
+    json: bool,
 }
 
 type Looked = Vec<(DeadLetterQueue, Content)>;
 
-pub async fn parked(target: &target::Options) -> Result<ExitCode> {
+/// What `parked --json` prints.
+#[derive(Default, Serialize)]
+struct Parked<'p> {
+    messages: Vec<InQueue<'p>>,
+    /// How many more there are that could not be looked at.
+    held: usize,
+}
+
+#[derive(Serialize)]
+struct InQueue<'p> {
+    queue: &'p str,
+    #[serde(flatten)]
+    message: &'p Message,
+}
+
+/// What `redrive --json` prints.
+#[derive(Default, Serialize)]
+struct Redriven {
+    queues: Vec<Emptied>,
+    /// How many messages could not be looked at, and may still be there.
+    held: usize,
+    bookings: Vec<Driven>,
+}
+
+/// What became of the messages of a queue.
+#[derive(Serialize)]
+struct Emptied {
+    queue: String,
+    /// Where they are now.
+    into: Option<String>,
+    moved: u64,
+    /// How many came since then, or came back.
+    came: usize,
+    error: Option<String>,
+}
+
+/// What became of a booking; without a status there is none, or it could not be looked at.
+#[derive(Serialize)]
+struct Driven {
+    booking_id: BookingId,
+    status: Option<Status>,
+    error: Option<String>,
+}
+
+impl Redriven {
+    fn is_done(&self) -> bool {
+        let is_empty = |queue: &Emptied| queue.error.is_none() && queue.came == 0;
+        self.held == 0 && self.queues.iter().all(is_empty) && self.bookings.iter().all(|driven| driven.error.is_none())
+    }
+}
+
+pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
     let stack = target.stack().await?;
     let (found, look) = (look_into(queues(&stack, &[]).await?).await?, Look::of_stdout());
+    if json {
+        let mut parked = Parked::default();
+        for (queue, Content { messages, held }) in &found {
+            parked.messages.extend(messages.iter().map(|message| InQueue { queue: queue.name(), message }));
+            parked.held += held;
+        }
+        say_json(&parked)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     for (queue, Content { messages, held }) in &found {
         let name = look.style(Style::new().bold(), queue.name());
         if !messages.is_empty() {
@@ -66,61 +130,101 @@ pub async fn parked(target: &target::Options) -> Result<ExitCode> {
     } else if messages > 0 {
         let (messages, bookings) = (count(messages as u64, "message"), bookings(&found).len());
         let of = if bookings == 0 { String::new() } else { format!(" of {}", count(bookings as u64, "booking")) };
-        say(format!("{messages}{of}: once the cause is gone, `harmony redrive` puts back what is parked"))?;
+        let text = format!("{messages}{of}: once the cause is gone, `harmony redrive` puts back what is parked");
+        say(wrap(look, &text, 0))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitCode> {
     let stack = target.stack().await?;
-    if !options.bookings.is_empty() {
-        drive(&stack, &options.bookings).await?;
-        for id in &options.bookings {
-            say(format!("booking {id}: the reconciler drives it again"))?;
+    let tell = Tell { json: options.json, look: Look::of_stdout() };
+    let mut redriven = Redriven::default();
+    let bookings = if options.bookings.is_empty() {
+        put_back(queues(&stack, &options.queues).await?, tell, &mut redriven).await?
+    } else {
+        drive_again(&stack, &options.bookings, tell).await?;
+        options.bookings
+    };
+    if !options.no_wait {
+        follow(&stack, bookings, tell, &mut redriven).await?;
+    }
+    if options.json {
+        say_json(&redriven)?;
+    }
+    Ok(if redriven.is_done() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Says how it goes on, unless the user wants one document at the end.
+#[derive(Clone, Copy)]
+struct Tell {
+    json: bool,
+    look: Look,
+}
+
+impl Tell {
+    fn good(self, text: impl std::fmt::Display) -> Result<()> {
+        if self.json { Ok(()) } else { Ok(say(text)?) }
+    }
+
+    fn bad(self, text: &str) -> Result<()> {
+        self.good(self.look.style(Style::new().red(), plain(text)))
+    }
+}
+
+/// Has bookings driven again, all of which exist: a message about another would come back until it is parked, and then
+/// every redrive would put it back.
+async fn drive_again(stack: &Stack, bookings: &[BookingId], tell: Tell) -> Result<()> {
+    let audit = Audit::of(stack, &stack.sdk().await?)?;
+    for id in bookings {
+        if audit.booking(id).await?.is_none() {
+            return Err(format!(
+                "there is no booking {id} in this stack, and nothing was sent: see whether it was made there"
+            )
+            .into());
         }
-        let is_done = options.no_wait || follow(&stack, &options.bookings).await?;
-        return Ok(if is_done { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    let mut found = look_into(queues(&stack, &options.queues).await?).await?;
-    let held: usize = found.iter().map(|(_, content)| content.held).sum();
+    drive(stack, bookings).await?;
+    for id in bookings {
+        tell.good(format!("booking {id}: the reconciler drives it again"))?;
+    }
+    Ok(())
+}
+
+/// Puts the messages of these queues back, and returns the bookings that they name.
+async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redriven) -> Result<Vec<BookingId>> {
+    let mut found = look_into(queues).await?;
+    redriven.held = found.iter().map(|(_, content)| content.held).sum();
     found.retain(|(_, content)| !content.messages.is_empty());
-    if found.is_empty() && held == 0 {
-        say("nothing is parked, so there is nothing to put back")?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut left = false;
-    if held > 0 {
-        let held = count(held as u64, "message");
-        complain(format!("{held} could not be looked at, and may still be there: redrive again in a moment"))?;
-        left = true;
+    if redriven.held > 0 {
+        let held = count(redriven.held as u64, "message");
+        tell.bad(&format!("{held} could not be looked at, and may still be there: redrive again in a moment"))?;
+    } else if found.is_empty() {
+        tell.good("nothing is parked, so there is nothing to put back")?;
     }
     for (queue, Content { messages, .. }) in &found {
         let progress = Progress::of(queue.name());
         let put_back = queue.put_back(messages, |now| progress.now(now)).await;
         drop(progress);
-        match put_back {
+        let name = queue.name().to_owned();
+        redriven.queues.push(match put_back {
             Ok(done) => {
-                let moved = count(u64::try_from(done.moved).unwrap_or(0), "message");
-                say(format!("{}: {moved} put back into {}", queue.name(), done.into))?;
+                let moved = u64::try_from(done.moved).unwrap_or(0);
+                tell.good(format!("{name}: {} put back into {}", count(moved, "message"), done.into))?;
                 if done.came > 0 {
                     let came = count(done.came as u64, "message");
-                    complain(format!(
-                        "{}: {came} came in since then, or came back: see `harmony parked`",
-                        queue.name()
-                    ))?;
-                    left = true;
+                    tell.bad(&format!("{name}: {came} came in since then, or came back: see `harmony parked`"))?;
                 }
+                Emptied { queue: name, into: Some(done.into), moved, came: done.came, error: None }
             }
             Err(error) => {
-                complain(error)?;
-                left = true;
+                let error = error.to_string();
+                tell.bad(&error)?;
+                Emptied { queue: name, into: None, moved: 0, came: 0, error: Some(error) }
             }
-        }
+        });
     }
-    if !options.no_wait {
-        left |= !follow(&stack, &bookings(&found)).await?;
-    }
-    Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(bookings(&found))
 }
 
 /// The dead-letter queues of the stack, or those of these names.
@@ -160,36 +264,33 @@ fn bookings(found: &Looked) -> Vec<BookingId> {
     bookings
 }
 
-/// Follows bookings to their ends, and says whether all have ended. It looks into the tables, as the API shows a booking
-/// to its owner only.
-async fn follow(stack: &Stack, bookings: &[BookingId]) -> Result<bool> {
+/// Follows bookings to their ends, and notes them. It looks into the tables, as the API shows a booking to its owner
+/// only.
+async fn follow(stack: &Stack, bookings: Vec<BookingId>, tell: Tell, redriven: &mut Redriven) -> Result<()> {
     let audit = Audit::of(stack, &stack.sdk().await?)?;
     let progress = Progress::of(format!("waiting for {}", count(bookings.len() as u64, "booking")));
-    let ends = stream::iter(bookings).map(async |id| end(&audit, id).await);
+    let ends = stream::iter(&bookings).map(async |id| end(&audit, id).await);
     let ends: Vec<_> = ends.buffered(AT_ONCE).collect().await;
     drop(progress);
-    let (look, mut all_ended) = (Look::of_stdout(), true);
-    for (id, end) in bookings.iter().zip(ends) {
-        match end {
-            Ok(Some(status @ (Status::Confirmed | Status::Failed))) => {
-                say(format!("booking {id}: {}", look.status(status)))?;
+    for (id, end) in bookings.into_iter().zip(ends) {
+        let (status, error) = match end {
+            Ok(Some(status @ (Status::Confirmed | Status::Failed))) => (Some(status), None),
+            Ok(Some(Status::NeedsOperator)) => {
+                let why = format!("still needs an operator: see `harmony show {id}`, and `harmony parked` for why");
+                (Some(Status::NeedsOperator), Some(why))
             }
-            otherwise => {
-                complain(match otherwise {
-                    Ok(Some(Status::NeedsOperator)) => format!(
-                        "booking {id} still needs an operator: see `harmony show {id}`, and `harmony parked` for why"
-                    ),
-                    Ok(Some(status)) => format!("booking {id} is still {status}: see `harmony show {id}`"),
-                    Ok(None) => {
-                        format!("booking {id} is not there: its message is about a booking that was never accepted")
-                    }
-                    Err(error) => format!("booking {id} cannot be looked at: {error}"),
-                })?;
-                all_ended = false;
-            }
+            Ok(Some(status)) => (Some(status), Some(format!("is still {status}: see `harmony show {id}`"))),
+            Ok(None) => (None, Some("is not there: its message is about a booking that was never accepted".to_owned())),
+            Err(error) => (None, Some(format!("cannot be looked at: {error}"))),
+        };
+        match (status, &error) {
+            (_, Some(error)) => tell.bad(&format!("booking {id} {error}"))?,
+            (Some(status), None) => tell.good(format!("booking {id}: {}", tell.look.status(status)))?,
+            (None, None) => {}
         }
+        redriven.bookings.push(Driven { booking_id: id, status, error });
     }
-    Ok(all_ended)
+    Ok(())
 }
 
 /// The status of a booking when it has ended, or when that was waited for long enough; none if there is no such booking.
@@ -205,6 +306,30 @@ async fn end(audit: &Audit, id: &BookingId) -> std::result::Result<Option<Status
     }
 }
 
-fn complain(text: impl std::fmt::Display) -> Result<()> {
-    Ok(say(Look::of_stdout().style(Style::new().red(), text))?)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::tests::is_documented;
+
+    #[test]
+    fn json_is_as_documented() {
+        let id = BookingId::try_from("5b7c1f0a9e2d4c6b8a1f3e5d7c9b0a2e".to_owned()).unwrap();
+        let message = Message {
+            id: "m1".into(),
+            booking_id: Some(id.clone()),
+            says: "payment.charged".into(),
+            sent: Some("2027-01-01T11:56:00Z".parse().unwrap()),
+            why: "given up after 8 attempts".into(),
+        };
+        let message = InQueue { queue: "harmony-booking-dead", message: &message };
+        is_documented("parked", &Parked { messages: vec![message], held: 0 });
+        let (queue, into) = ("harmony-booking-dead".into(), Some("harmony-booking".into()));
+        let redriven = Redriven {
+            queues: vec![Emptied { queue, into, moved: 1, came: 0, error: None }],
+            held: 0,
+            bookings: vec![Driven { booking_id: id, status: Some(Status::Confirmed), error: None }],
+        };
+        is_documented("redrive", &redriven);
+        assert!(redriven.is_done());
+    }
 }

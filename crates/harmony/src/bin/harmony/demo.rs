@@ -14,7 +14,7 @@ use harmony::{
     loader::{DAYS, Stock, dates},
     local::root,
     scenarios::{self, Observed, Scenario, VARIANTS, check},
-    show::{Look, line, render, wrap},
+    show::{Look, line, plain, render, wrap},
     side_by_side::{self, duration, once},
     trip::today,
 };
@@ -193,7 +193,7 @@ fn report(outcomes: &[Outcome], variants: usize, took: Duration) -> Result<ExitC
         say(format!("{}, from the request to the end: {}", outcome.scenario.name, times.join(", ")))?;
     }
     for (Outcome { scenario, variant, .. }, wrong) in &otherwise {
-        say(look.style(BAD, format!("{}, {}: {wrong}", scenario.name, variant.name())))?;
+        say(look.style(BAD, plain(&format!("{}, {}: {wrong}", scenario.name, variant.name()))))?;
     }
     Ok(if otherwise.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -211,7 +211,7 @@ fn scenario(nth: usize, outcomes: &[Outcome], look: Look) -> Result<()> {
     for Outcome { variant, wrong, .. } in outcomes {
         let variant = if others.is_empty() { String::new() } else { format!("{}: ", variant.name()) };
         for wrong in wrong {
-            say(line(look, "but", look.style(BAD, format!("{variant}{wrong}"))))?;
+            say(line(look, "but", look.style(BAD, plain(&format!("{variant}{wrong}")))))?;
         }
     }
     if scenario.sent > 1 {

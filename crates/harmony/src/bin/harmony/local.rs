@@ -5,10 +5,6 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     path::Path,
     process::Command,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     thread,
     time::{Duration, Instant},
 };
@@ -19,15 +15,12 @@ use harmony::{
     local::{self, key_and_value, root},
     stack::Running,
 };
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
-};
 
 use crate::{
     Result,
     output::{Progress, say},
     sam_local,
+    signals::{Signal, TICK},
     stock::{Days, load_into},
     wait_for,
 };
@@ -49,15 +42,13 @@ pub struct Options {
 
 /// Where nobody else can reach it.
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// How often to look whether it is time to end.
-const TICK: Duration = Duration::from_millis(100);
 /// How long `harmony down` waits for the end.
 const END: Duration = Duration::from_secs(20);
 
 pub fn up(options: Options) -> Result<()> {
     let root = root()?;
     let folder = Running::folder(&root);
-    let Some(running) = Running::claim(&folder)? else {
+    let Some(mut running) = Running::claim(&folder)? else {
         let at = Running::find(&folder)?.map(|found| format!(" at {}", found.stack.api_url)).unwrap_or_default();
         return Err(format!("a local AWS of this project runs already{at}: `harmony down` stops it").into());
     };
@@ -69,10 +60,7 @@ pub fn up(options: Options) -> Result<()> {
     }
 
     // From here on there is something to tidy up. Before, to be killed is good enough: the launcher notices.
-    let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        flag::register(signal, Arc::clone(&ended))?;
-    }
+    let signal = Signal::watch()?;
     running.announce(aws.stack())?;
     say(welcome(aws.stack().api_url.as_str(), lines))?;
     if options.docker {
@@ -80,9 +68,12 @@ pub fn up(options: Options) -> Result<()> {
             "\nRun a function in Docker, once `sam build` has built it:\n  sam local invoke FlightFunction -e events/flight/command-reserve.json",
         )?;
     }
-    while !ended.load(Ordering::Relaxed) {
+    while signal.came().is_none() {
         if !aws.is_running() {
             return Err(format!("the local AWS ended by itself: see {}", log(&root).display()).into());
+        }
+        if !running.keep(aws.stack())? {
+            return Err("another local AWS of this project was started after its files were cleaned away".into());
         }
         thread::sleep(TICK);
     }
@@ -151,7 +142,7 @@ pub fn down() -> Result<()> {
             let said = String::from_utf8_lossy(&killed.stderr);
             return Err(format!("process {pid} was asked to end and did not: {}; kill it", said.trim()).into());
         }
-        thread::sleep(TICK / 4);
+        thread::sleep(TICK / 2);
     }
     Ok(say("the local AWS has ended")?)
 }

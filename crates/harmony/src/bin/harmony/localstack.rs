@@ -42,7 +42,7 @@ pub async fn run(target: &target::Options, options: &Options) -> Result<ExitCode
     let code = deploy_and_book(&there, name, options).await;
     if options.delete {
         let _progress = Progress::of(format!("deleting the stack {name}"));
-        let deleted = there.delete(name);
+        let deleted = there.delete(name).await;
         // What went wrong first is what to look at.
         if code.is_ok() {
             deleted?;
@@ -54,8 +54,8 @@ pub async fn run(target: &target::Options, options: &Options) -> Result<ExitCode
 async fn deploy_and_book(there: &LocalStack, name: &str, options: &Options) -> Result<ExitCode> {
     let started = Instant::now();
     let progress = Progress::of(format!("deploying the stack {name} to {}", there.endpoint()));
-    there.deploy(name, &options.parameters)?;
-    let stack = Stack::deployed(name)?;
+    there.deploy(name, &options.parameters).await?;
+    let stack = Stack::deployed(name).await?;
     drop(progress);
     say(format!("stack {name} stands at {}, after {:.1?}", stack.api_url, started.elapsed()))?;
     let client = Client::new(&stack.api_url)?;

@@ -5,20 +5,22 @@ mod booking;
 mod compare;
 mod dead_letters;
 mod demo;
+mod ending;
 mod local;
 mod localstack;
 mod output;
 mod sam_local;
+mod signals;
 mod stock;
 mod target;
 
 use std::{io, process::ExitCode};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
 
 /// Books trips as sagas, on a local AWS or a deployed stack.
 #[derive(Parser)]
-#[command(version, arg_required_else_help = true, subcommand_required = true)]
+#[command(version, arg_required_else_help = true, subcommand_required = true, after_help = ending::HELP)]
 struct Cli {
     #[command(flatten)]
     target: target::Options,
@@ -37,18 +39,17 @@ enum Command {
     /// Deploy to the LocalStack that AWS_ENDPOINT_URL names, and book every scenario there
     Localstack(localstack::Options),
     /// Book a trip, wait until it has ended, and show it
+    #[command(after_help = ending::HELP)]
     Book(booking::Options),
     /// Show a booking and its timeline
-    Show {
-        /// The booking_id that the booking was answered with
-        #[arg(value_parser = booking::id)]
-        id: saga::BookingId,
-        /// Wait until it has ended
-        #[arg(long)]
-        wait: bool,
-    },
+    #[command(after_help = ending::SHOW_HELP)]
+    Show(booking::ShowOptions),
     /// List the messages that were given up and wait for an operator
-    Parked,
+    Parked {
+        /// Print one JSON document instead: see docs/command-line.md
+        #[arg(long)]
+        json: bool,
+    },
     /// Put those messages back, and wait until their bookings have ended
     Redrive(dead_letters::Options),
     /// Check all that the tables hold against what must always be true
@@ -65,15 +66,20 @@ enum Command {
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    if let Some(empty) = target::empty_option(&matches) {
+        let message = format!("--{empty} is empty: is the variable set that it was taken from?");
+        Cli::command().error(ErrorKind::InvalidValue, message).exit();
+    }
     let result = match cli.command {
         Command::Demo(options) => wait_for(demo::run(&cli.target, &options)),
         Command::Local(options) => local::up(options).map(|()| ExitCode::SUCCESS),
         Command::Down => local::down().map(|()| ExitCode::SUCCESS),
         Command::Localstack(options) => wait_for(localstack::run(&cli.target, &options)),
         Command::Book(options) => wait_for(booking::book(&cli.target, options)),
-        Command::Show { id, wait } => wait_for(booking::show(&cli.target, &id, wait)),
-        Command::Parked => wait_for(dead_letters::parked(&cli.target)),
+        Command::Show(options) => wait_for(booking::show(&cli.target, &options)),
+        Command::Parked { json } => wait_for(dead_letters::parked(&cli.target, json)),
         Command::Redrive(options) => wait_for(dead_letters::redrive(&cli.target, options)),
         Command::Audit(options) => wait_for(audit::audit(&cli.target, options)),
         Command::Compare(options) => wait_for(compare::run(&options)),
@@ -84,7 +90,7 @@ fn main() -> ExitCode {
         match error.downcast_ref::<io::Error>() {
             // Who reads the output has seen enough: `harmony demo | head`.
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            _ => eprintln!("harmony: {error}"),
+            _ => output::complain(&error),
         }
         ExitCode::FAILURE
     })
@@ -92,5 +98,8 @@ fn main() -> ExitCode {
 
 /// Runs an asynchronous command.
 fn wait_for<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?.block_on(command)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
+    let done = runtime.block_on(command);
+    runtime.shutdown_background(); // an interrupted command waits for nobody, such as a name server
+    done
 }

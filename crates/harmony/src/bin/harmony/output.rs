@@ -6,11 +6,22 @@ use std::{
     time::Duration,
 };
 
+use harmony::show::plain;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 /// Prints a line or more. Unlike `println!` it does not panic when nobody reads any more.
 pub fn say(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
+}
+
+/// Prints a value as one line of JSON. Their forms are documented in `docs/command-line.md`, where tests hold them.
+pub fn say_json(value: &impl serde::Serialize) -> crate::Result<()> {
+    Ok(say(serde_json::to_string(value)?)?)
+}
+
+/// Says on standard error what went wrong, in one line, whatever an answer or a program has put into it.
+pub fn complain(text: impl Display) {
+    eprintln!("harmony: {}", plain(&text.to_string()));
 }
 
 /// Something that takes a while. Shown while it lasts, on a terminal only.
@@ -84,5 +95,24 @@ impl Drop for Progress {
         if !self.0.is_finished() {
             self.0.finish_and_clear();
         }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use serde::Serialize;
+    use serde_json::Value;
+
+    /// The JSON that docs/command-line.md has under the heading of a command.
+    pub fn documented(command: &str) -> Value {
+        let page = include_str!("../../../../../docs/command-line.md");
+        let (_, section) = page.split_once(&format!("\n### {command}\n")).unwrap();
+        let (_, json) = section.split_once("```json\n").unwrap();
+        serde_json::from_str(json.split_once("```").unwrap().0).unwrap()
+    }
+
+    /// Holds what a command prints against its documentation.
+    pub fn is_documented(command: &str, printed: &impl Serialize) {
+        assert_eq!(serde_json::to_value(printed).unwrap(), documented(command));
     }
 }

@@ -8,37 +8,32 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Mutex,
     thread,
     time::{Duration, Instant},
 };
 
 use clap::Args;
-use futures_util::future::{Either, select};
 use harmony::{
     Client, LocalAws, Stack, TripRequest,
     client::fresh_key,
+    cloud,
     docker::{self, ADD_HOST, DockerError, logical_id},
     events::{self, ENDS, Sample, difference},
     loader::dates,
     local::{self, root},
     scenarios::VARIANTS,
-    stack::{self, Running},
+    show::plain,
+    stack::Running,
 };
 use saga::Status;
 use serde_json::{Value, json};
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
-};
 
 use crate::{
     Result,
     booking::PATIENCE,
     output::{Progress, say},
+    signals::{Signal, TICK},
     stock::load_into,
     wait_for,
 };
@@ -55,8 +50,6 @@ pub struct Options {
 
 /// What programs of tests end with that could not test.
 const SKIPPED: u8 = 77;
-/// How often to look whether something has ended.
-const TICK: Duration = Duration::from_millis(50);
 /// How long one `sam local invoke` may take. The first one makes an image.
 const INVOCATION: Duration = Duration::from_secs(120);
 /// How long `sam` may take to stop its containers.
@@ -80,23 +73,20 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if !built.is_file() {
         return Err("the functions are not built for Lambda: run `sam build`".into());
     }
-    let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        flag::register(signal, Arc::clone(&ended))?;
-    }
+    let signal = Signal::watch()?;
 
     let folder = Running::folder(&root).join("sam-local");
     let aws = start(address, &folder)?;
     let env_vars = folder.join("env-vars.json");
     wait_for(load_into(aws.stack(), &dates(TripRequest::default().flight.date, 3)))?;
     wait_for(prepare(aws.stack(), &env_vars))?;
-    let sam = Sam { root, env_vars, region: aws.stack().region.clone(), ended };
+    let sam = Sam { root, env_vars, region: aws.stack().region.clone(), signal };
     sam.check()?;
 
     let started = Instant::now();
     let mut checked = sam.invoke_all(&samples, options.jobs)?;
     if options.events.is_empty() {
-        checked.extend(ends(aws.stack(), &sam.ended)?);
+        checked.extend(ends(aws.stack(), &sam.signal)?);
         checked.extend(sam.book(&folder)?);
     }
     let wrong = checked.iter().filter(|checked| checked.wrong.is_some()).count();
@@ -134,13 +124,13 @@ impl Checked {
 }
 
 /// How the bookings ended that the events tell of. The functions on the local AWS have a part in it.
-fn ends(stack: &Stack, ended: &AtomicBool) -> Result<Vec<Checked>> {
+fn ends(stack: &Stack, signal: &Signal) -> Result<Vec<Checked>> {
     let api = Client::new(&stack.api_url)?;
     let mut checked = Vec::new();
     for (number, _, status) in ENDS {
         let id = events::booking(number);
         let started = Instant::now();
-        let booking = unless(ended, api.follow_until(|now| now == status, &id, PATIENCE, |_| ()))?;
+        let booking = unless(signal, api.follow_until(|now| now == status, &id, PATIENCE, |_| ()))?;
         let wrong = booking.err().map(|error| error.to_string());
         checked.push(Checked::said(&format!("booking {number} of the events: {status}"), wrong, started.elapsed())?);
     }
@@ -148,18 +138,8 @@ fn ends(stack: &Stack, ended: &AtomicBool) -> Result<Vec<Checked>> {
 }
 
 /// Waits for something, unless the user has enough.
-fn unless<T>(ended: &AtomicBool, work: impl Future<Output = T>) -> Result<T> {
-    wait_for(async {
-        let enough = async {
-            while !ended.load(Ordering::Relaxed) {
-                tokio::time::sleep(TICK).await;
-            }
-        };
-        match select(std::pin::pin!(work), std::pin::pin!(enough)).await {
-            Either::Left((done, _)) => Ok(done),
-            Either::Right(_) => Err(interrupted()),
-        }
-    })
+fn unless<T>(signal: &Signal, work: impl Future<Output = T>) -> Result<T> {
+    wait_for(async { signal.unless(work).await.ok_or_else(interrupted) })
 }
 
 fn interrupted() -> Box<dyn std::error::Error> {
@@ -171,13 +151,12 @@ struct Sam {
     root: PathBuf,
     env_vars: PathBuf,
     region: Option<String>,
-    /// The user has enough.
-    ended: Arc<AtomicBool>,
+    signal: Signal,
 }
 
 impl Sam {
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = stack::sam();
+        let mut command = cloud::sam();
         for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("AWS_")) {
             command.env_remove(name);
         }
@@ -241,7 +220,7 @@ impl Sam {
         let complaints = reader(job.child.stderr.take());
         let deadline = Instant::now() + INVOCATION;
         while job.child.try_wait()?.is_none() {
-            if self.ended.load(Ordering::Relaxed) {
+            if self.signal.came().is_some() {
                 return Err(interrupted());
             }
             if Instant::now() >= deadline {
@@ -253,7 +232,8 @@ impl Sam {
         let answer = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
         Ok(serde_json::from_str(answer).map_err(|_| {
             let lines: Vec<_> = complaints.lines().filter(|line| !line.trim().is_empty()).collect();
-            lines[lines.len().saturating_sub(4)..].join("\n    ")
+            let last = lines[lines.len().saturating_sub(4)..].iter().map(|line| plain(line));
+            last.collect::<Vec<_>>().join("\n    ")
         }))
     }
 
@@ -267,7 +247,7 @@ impl Sam {
         let client = Client::new(&format!("http://127.0.0.1:{port}"))?;
         let deadline = Instant::now() + INVOCATION;
         loop {
-            match unless(&self.ended, client.send("GET", "/openapi.yaml", &[], ""))? {
+            match unless(&self.signal, client.send("GET", "/openapi.yaml", &[], ""))? {
                 Ok(answer) if answer.status == 200 => break,
                 _ if api.child.try_wait()?.is_some() || Instant::now() >= deadline => {
                     let log = folder.join("start-api.log");
@@ -280,7 +260,7 @@ impl Sam {
         for variant in VARIANTS {
             let request = TripRequest { variant, ..TripRequest::default() };
             let started = Instant::now();
-            let booked = unless(&self.ended, async {
+            let booked = unless(&self.signal, async {
                 let id = client.book_accepted(&request, &fresh_key("sam-local")).await?.booking_id;
                 client.wait_until_final(&id, PATIENCE).await
             })?;

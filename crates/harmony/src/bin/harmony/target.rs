@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use clap::Args;
+use clap::{ArgMatches, Args, parser::ValueSource};
 use harmony::{
     Client, Stack,
     client::Authorization,
+    cloud::Cloud,
     local::root,
     stack::{Found, Running},
 };
@@ -19,7 +20,7 @@ pub struct Options {
     #[arg(long, global = true, env = "HARMONY_API_URL", hide_env_values = true, value_name = "URL")]
     api_url: Option<String>,
     /// A stack on AWS; region and credentials come from the environment or the profile. Or on LocalStack, if
-    /// AWS_ENDPOINT_URL says where that is
+    /// AWS_ENDPOINT_URL or the profile's endpoint_url says where that is
     #[arg(long, global = true, env = "HARMONY_STACK", hide_env_values = true, value_name = "NAME")]
     stack_name: Option<String>,
     /// A stack that a file describes, as `harmony local` writes it
@@ -49,7 +50,7 @@ impl Options {
         let url = given(&self.api_url);
         let stack = match (self.stack_name(), given(&self.stack_file)) {
             (Some(_), Some(_)) => return Err("give either --stack-name or --stack-file: they name two stacks".into()),
-            (Some(name), None) => Some(Stack::deployed(name)?),
+            (Some(name), None) => Some(Stack::deployed(name).await?),
             (None, Some(path)) => Some(Stack::from_file(Path::new(path))?),
             (None, None) => None,
         };
@@ -61,7 +62,7 @@ impl Options {
             None if self.sign => {
                 let sdk = match &stack {
                     Some(stack) => stack.sdk().await?,
-                    None => Stack::aws().await?,
+                    None => Cloud::resolve().await?.sdk(),
                 };
                 Authorization::Signature { sdk: Box::new(sdk), service: "execute-api" }
             }
@@ -91,6 +92,17 @@ impl Options {
             }
         }
     }
+}
+
+/// An option that is given on the command line and says nothing. To take it as not given would be to work on something
+/// else than what was meant.
+pub fn empty_option(matches: &ArgMatches) -> Option<String> {
+    let options = ["api_url", "stack_name", "stack_file", "id_token"];
+    let is_empty = |option: &&str| {
+        matches.value_source(option) == Some(ValueSource::CommandLine)
+            && matches.get_one::<String>(option).is_some_and(String::is_empty)
+    };
+    options.into_iter().find(is_empty).map(|option| option.replace('_', "-"))
 }
 
 /// Set to nothing, an environment variable is not set.

@@ -1,0 +1,66 @@
+//! How a command ended, as scripts see it.
+
+use std::process::ExitCode;
+
+use saga::Status;
+
+/// What `--help` says of exit codes.
+pub const HELP: &str = "\
+Exit codes:
+  0    done; of `book`: confirmed
+  1    something went wrong, and standard error says what
+  2    the command line is wrong
+  3    the booking failed
+  4    the booking needs an operator
+  5    the booking is accepted and has not ended in time
+  6    the booking is not accepted
+  7    nobody knows whether the booking is accepted: send it again with the same --key
+  130  interrupted (128 and the number of the signal)";
+
+/// The same for `show`, which has done its work when it has shown a booking.
+pub const SHOW_HELP: &str = "\
+Exit codes: 0 if it is shown, or with --wait as those of `harmony book`: 0 confirmed, 3 failed, 4 needs an operator,
+5 not ended in time; 1 if something went wrong";
+
+/// The ends of a booking, and of an attempt to make one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The booking ended so, or has not ended.
+    Seen(Status),
+    /// It was accepted, and has not ended in time.
+    NotEnded,
+    /// It was refused, or not sent.
+    NotAccepted,
+    /// It was sent, and what came back does not say whether it was accepted.
+    Unclear,
+    /// A signal came.
+    Interrupted(u8),
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        Self::from(match end {
+            End::Seen(Status::Confirmed) => 0,
+            End::Seen(Status::Failed) => 3,
+            End::Seen(Status::NeedsOperator) => 4,
+            End::Seen(Status::Pending | Status::Compensating) | End::NotEnded => 5,
+            End::NotAccepted => 6,
+            End::Unclear => 7,
+            End::Interrupted(signal) => 128 + signal,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_help_and_the_page_know_every_exit_code() {
+        let page = include_str!("../../../../../docs/command-line.md");
+        for code in ["0", "1", "2", "3", "4", "5", "6", "7", "130"] {
+            assert!(HELP.lines().any(|line| line.split_whitespace().next() == Some(code)), "{code}");
+            assert!(page.lines().any(|line| line.starts_with(&format!("| {code}"))), "{code}");
+        }
+    }
+}
