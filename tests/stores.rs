@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{House, booking_id, date, trip};
 use jiff::{SignedDuration, Timestamp};
 use saga::{
@@ -12,7 +13,7 @@ use saga::{
 };
 use serde_json::json;
 use services::{Cashier, ErrorKind, PaymentProvider, Said, SandboxProvider, StepError};
-use store::{Commit, Header, HeaderStore, IntakeStore, PaymentStore, Payments, Record};
+use store::{ClaimStore, Commit, Header, HeaderStore, IntakeStore, PaymentStore, Payments, Record};
 
 const PRICES: Prices = Prices::new([Money::eur(100), Money::eur(20), Money::eur(3)]);
 const TOTAL: Money = Money::eur(123);
@@ -200,7 +201,7 @@ async fn journal_items_look_as_those_of_powertools() {
     house.seed_leg(leg_of(&trip), 1).await;
     house.seller(Leg::Hotel).reserve(&id, leg_of(&trip)).await.unwrap();
     let request = house.client.get_item().table_name(house.stack.journal_table().unwrap());
-    let key = |text: &str| aws_sdk_dynamodb::types::AttributeValue::S(text.to_owned());
+    let key = |text: &str| AttributeValue::S(text.to_owned());
     let item =
         request.key("id", key(id.as_str())).key("step", key("hotel.reserve")).send().await.unwrap().item.unwrap();
     assert_eq!(item["status"].as_s().unwrap(), "COMPLETED");
@@ -513,6 +514,49 @@ async fn a_parked_booking_leaves_the_index_and_can_still_be_ended() {
     // A park that comes late changes nothing.
     desk.handle(&command(&header, Step::Park, "reason", reason)).await.unwrap();
     assert_eq!(house.headers().get(&header.booking_id).await.unwrap().unwrap().status, Status::Confirmed);
+}
+
+#[tokio::test]
+async fn a_start_is_claimed_by_one_and_what_is_not_as_it_was_known_by_nobody() {
+    let house = House::new().await;
+    let (headers, header) = (house.headers(), header(&house).await);
+    let read = async || headers.get(&header.booking_id).await.unwrap().unwrap();
+    let now = Timestamp::now();
+    let second = Claim { number: 2, at: Some(now), drives: 1, redrive: None };
+    let (calls, is_claimed) = house.counted(headers.claim(&header, &second, now)).await;
+    assert_eq!((calls, is_claimed.unwrap()), (1, true));
+    assert!(!headers.claim(&header, &second, now).await.unwrap(), "somebody was first");
+
+    let taken = read().await;
+    assert_eq!((taken.claim.number, taken.claim.at.is_some(), taken.claim.drives), (2, true, 1));
+    assert!(headers.claim(&taken, &taken.claim.released(), now).await.unwrap());
+    let released = read().await;
+    assert_eq!(released.claim, Claim { number: 1, at: None, drives: 0, redrive: None });
+
+    let reason = json!({"step": null, "code": "not_ended", "detail": "driven again"});
+    house.desk().handle(&command(&header, Step::Park, "reason", reason)).await.unwrap();
+    assert!(!headers.claim(&released, &second, now).await.unwrap(), "it needs an operator");
+    let redrive = Claim { redrive: Some("message".into()), ..second };
+    assert!(headers.claim(&read().await, &redrive, now).await.unwrap(), "who asks for it");
+    let found = read().await;
+    assert_eq!((found.status, found.reason, found.claim.redrive), (Status::Pending, None, redrive.redrive));
+    let open = headers.open_before(now + SignedDuration::from_mins(1)).await.unwrap();
+    assert!(open.iter().any(|open| open.booking_id == header.booking_id), "the reconciler finds it again");
+}
+
+#[tokio::test]
+async fn a_booking_of_a_program_that_wrote_no_claims_down_was_claimed_when_it_was_recorded() {
+    let house = House::new().await;
+    let (headers, header) = (house.headers(), header(&house).await);
+    let key = AttributeValue::S(header.booking_id.to_string());
+    let table = house.stack.bookings_table().unwrap();
+    let request = house.client.update_item().table_name(table).key("booking_id", key);
+    request.update_expression("REMOVE claims, claimed_at").send().await.unwrap();
+    let found = headers.get(&header.booking_id).await.unwrap().unwrap();
+    assert_eq!(found.claim, Claim::first(found.created_at));
+    let second = Claim { number: 2, ..found.claim.clone() };
+    assert!(headers.claim(&found, &second, Timestamp::now()).await.unwrap());
+    assert!(!headers.claim(&found, &second, Timestamp::now()).await.unwrap());
 }
 
 #[tokio::test]
