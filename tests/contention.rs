@@ -5,13 +5,19 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
     time::{Duration, Instant},
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use end_to_end::{DEADLINE, House, MANY_AT_ONCE, date, is_whole_proof, note_figure, trip_of};
+use end_to_end::{DEADLINE, House, MANY_AT_ONCE, date, is_whole_proof, note_figure, start_logged, trip_of};
 use futures_util::{StreamExt, future::join_all, stream};
-use harmony::{Booking, Client, TripRequest, audit::Audit, client::fresh_key, scenarios::contradictions};
+use harmony::{
+    Booking, Client, TripRequest,
+    audit::Audit,
+    client::{ClientError, fresh_key},
+    scenarios::contradictions,
+};
 use jiff::Timestamp;
 use saga::{BookingId, Leg, Status, Step, Variant};
 use store::HeaderStore;
@@ -75,6 +81,11 @@ impl Buyers {
         let id = first.accepted().unwrap().booking_id;
         assert_eq!(second.accepted().unwrap().booking_id, id, "one request, two bookings");
         (id, first.is_replay() != second.is_replay())
+    }
+
+    async fn buy_patiently(&self, request: &TripRequest) -> BookingId {
+        let key = fresh_key("buyer");
+        patiently(async || self.api.book_accepted(request, &key).await).await.booking_id
     }
 
     /// Those that have ended. It asks the index of what is open: to ask the API for each again and again would be most
@@ -158,6 +169,64 @@ async fn every_seat_is_sold_once_and_every_other_buyer_is_told_that_the_flight_i
             recorded - number,
             violations.len(),
         ));
+    }
+}
+
+/// A new account of AWS may run ten functions at once, and refuses what is beyond that:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+#[tokio::test]
+async fn bookings_end_as_they_should_where_functions_are_scarce() {
+    const AT_ONCE: usize = 16;
+    let _alone = MANY_AT_ONCE.lock().await;
+    let log = std::env::temp_dir().join(format!("harmony-scarce-{}.log", std::process::id()));
+    let parameters = [("PendingMaxAgeSeconds", "86400")];
+    let local = start_logged("scarce", &parameters, &[("LAMBDA_ACCOUNT_CONCURRENCY", "10")], &log);
+    let throttles = || fs::read_to_string(&log).unwrap().matches("Throttled: ").count();
+    for variant in Variant::ALL {
+        let before = throttles();
+        let house = House::of(local.stack()).await;
+        let request = TripRequest { variant, ..TripRequest::on(date()) };
+        house.seed(&trip_of(&request), 2 * AT_ONCE as u32).await;
+        let buyers = Buyers { api: Client::new(&house.stack.api_url).unwrap(), house, number: AT_ONCE };
+        let of = |buyer: usize| {
+            let mut request = request.clone();
+            request.payment.token = if buyer.is_multiple_of(4) { "tok_declined" } else { "tok_visa" }.into();
+            request
+        };
+        let accepted = (0..AT_ONCE).map(async |buyer| (buyer, buyers.buy_patiently(&of(buyer)).await));
+        let accepted = join_all(accepted).await;
+        let waiting: BTreeMap<_, _> = accepted.iter().map(|(_, id)| (id.to_string(), id.clone())).collect();
+        let deadline = Timestamp::now() + 4 * DEADLINE;
+        while buyers.ended(&waiting).await.len() < AT_ONCE {
+            assert!(Timestamp::now() < deadline, "{}: some do not end: {:?}", variant.name(), waiting.keys());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let mut bookings = Vec::new();
+        for (buyer, id) in &accepted {
+            let booking = patiently(async || buyers.api.show(id).await).await;
+            let expected = if buyer.is_multiple_of(4) { Status::Failed } else { Status::Confirmed };
+            assert_eq!(booking.status, expected, "{}: {booking:#?}", variant.name());
+            if expected == Status::Failed {
+                assert_eq!(reason(&booking), (Some(Step::Charge), "card_declined"));
+            }
+            bookings.push(booking);
+        }
+        let (confirmed, violations) = audited(&buyers.house, &request, &bookings).await;
+        assert_eq!((confirmed, violations), (AT_ONCE * 3 / 4, Vec::new()));
+        assert!(throttles() > before, "{}: nothing was scarce", variant.name());
+    }
+    let _ = fs::remove_file(&log); // it is in a folder for what nobody needs
+}
+
+/// Asks again until it is answered: what the API cannot accept just now, it refuses.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, ClientError>) -> T {
+    let deadline = Timestamp::now() + DEADLINE;
+    loop {
+        match ask().await {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Timestamp::now() < deadline, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

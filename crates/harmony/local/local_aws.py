@@ -48,6 +48,9 @@ KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "RUST_BACKTRACE", "LOG_LEVEL")
 KEPT_ENVIRONMENT += ("SFN_WAIT_SCALE", "LAMBDA_WARM_TTL_SECONDS", "LAMBDA_ASYNC_RETRY_BASE_SECONDS")
 KEPT_ENVIRONMENT += ("AUTH", "TRANSPORT")  # AUTH=true: permissions are checked; TRANSPORT=http: and HTTP is not TLS
 KEPT_ENVIRONMENT += ("HARMONY_FAULTS",)  # only functions that are built with fault points read it
+# How unkind this AWS is: the most instances of all functions at once (0: no limit), the seconds that an EXPRESS execution
+# may take, and which share of the messages that a filter holds back get through, as if it had not settled.
+UNKINDNESS = {"LAMBDA_ACCOUNT_CONCURRENCY": "0", "SFN_EXPRESS_SECONDS": "300", "SNS_UNSETTLED_FILTERS": "0"}
 
 
 class Failure(Exception):
@@ -185,18 +188,21 @@ def as_over_tls(original, source, is_tls):
     original(source, is_tls or os.environ.get("TRANSPORT") != "http")
 
 
-EXECUTION_ROLE = contextvars.ContextVar("the role of the state machine that executes")
+EXECUTION = contextvars.ContextVar("the execution that a task belongs to")
 
 
 @around
 def task(original, state, state_input, execution, context):
-    EXECUTION_ROLE.set(service("stepfunctions")._state_machines[execution["stateMachineArn"]]["roleArn"])
+    EXECUTION.set(execution)
     return original(state, state_input, execution, context)
 
 
 @around
 def integration(original, resource, arguments):
-    """What a task does, the state machine's role has to allow."""
+    """What a task does, the state machine's role has to allow; and an execution that was ended does nothing more."""
+    if EXECUTION.get()["status"] != "RUNNING":
+        raise InterruptedError("the execution has ended")  # which nothing retries or catches
+    role = service("stepfunctions")._state_machines[EXECUTION.get()["stateMachineArn"]]["roleArn"]
     kind = resource.split(":::")[-1].split(".")[0]
     if kind == "lambda:invoke":
         asked = "lambda:InvokeFunction", arguments["FunctionName"]
@@ -207,10 +213,57 @@ def integration(original, resource, arguments):
     if kind == "lambda:invoke" and Outage.refuses():
         error = {"throttle": "TooManyRequestsException", "denial": "AccessDeniedException"}[Outage.kind]
         raise service("stepfunctions")._ExecutionError(f"Lambda.{error}", "Refused, as an outage was ordered")
-    if not role_may(EXECUTION_ROLE.get(), *asked):
+    if not role_may(role, *asked):
         error = f"{kind.split(':')[0].capitalize()}.AccessDeniedException"
-        raise service("stepfunctions")._ExecutionError(error, f"{EXECUTION_ROLE.get()} may not do {' on '.join(asked)}")
+        raise service("stepfunctions")._ExecutionError(error, f"{role} may not do {' on '.join(asked)}")
     return original(resource, arguments)
+
+
+# ---------------------------------------------------------------- patches: executions of the type EXPRESS
+@around
+def start_execution(original, data):
+    """EXPRESS starts whatever it is asked to: "Starting multiple workflows with the same name results in concurrent
+    executions". MiniStack refuses a name that it knows.
+    https://docs.aws.amazon.com/step-functions/latest/dg/express-at-least-once-execution.html
+    """
+    machine = service("stepfunctions")._state_machines.get(data.get("stateMachineArn"), {})
+    if machine.get("type") != "EXPRESS":
+        return original(data)
+    status, headers, answer = original({**data, "name": f"{data.get('name') or uuid.uuid4()}:{uuid.uuid4()}"})
+    # Nobody can describe it: https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html
+    return status, headers, answer.replace(b":execution:", b":express:")
+
+
+@around
+def run_execution(original, arn):
+    """EXPRESS runs for five minutes at most.
+    https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html
+    """
+    execution = service("stepfunctions")._executions[arn]
+    execution["name"], is_express, _ = execution["name"].partition(":")  # no name has a colon: see start_execution
+    if not is_express:
+        return original(arn)
+    seconds, here = float(os.environ["SFN_EXPRESS_SECONDS"]), contextvars.copy_context()
+    limit = threading.Timer(seconds, here.run, (time_out, execution))
+    limit.start()
+    try:
+        original(arn)
+    finally:
+        limit.cancel()
+
+
+def time_out(execution):
+    """From now on: what the execution has asked a function for goes on, and nothing of it comes back."""
+    sfn = service("stepfunctions")
+    execution.update(status="TIMED_OUT", stopDate=sfn.now_iso(), error="States.Timeout")
+    sfn._add_event(execution, "ExecutionTimedOut", {"executionTimedOutEventDetails": {"error": "States.Timeout"}})
+
+
+@around
+def fail_execution(original, execution, *reason):
+    """An execution ends once; MiniStack lets one fail that was stopped."""
+    if execution["status"] == "RUNNING":
+        original(execution, *reason)
 
 
 # ---------------------------------------------------------------- an outage, which whoever started this may order
@@ -302,8 +355,12 @@ class Invocation:
             finally:
                 lambdas._release_execution_slot(slot)
             show_log(self.name, self.result)
-        failures = self.attempts if slot else self.throttles
-        self.pause = min(lambdas._LAMBDA_ASYNC_RETRY_BASE_SECONDS * 2 ** (failures - 1), 300)
+        # https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html: after an error a minute, then
+        # two (which the base shortens); after a throttle a second, and twice as long each time up to five minutes.
+        base, failures = lambdas._LAMBDA_ASYNC_RETRY_BASE_SECONDS, self.attempts
+        if slot is None:
+            base, failures = min(base, 1), self.throttles
+        self.pause = min(base * 2 ** (failures - 1), 300)
 
     def finish(self, condition, config, destinations):
         outcome = "Success" if condition == "Success" else "Failure"
@@ -339,6 +396,24 @@ class Invocation:
         values = {"RequestID": self.request_id, "ErrorMessage": str(body.get("errorMessage"))[:1024]}
         attributes = {name: {"DataType": "String", "StringValue": value} for name, value in values.items()}
         return {**attributes, "ErrorCode": {"DataType": "Number", "StringValue": code}}
+
+
+@around
+def throttled(original, **reason):
+    """A task that meets a throttle fails with an error of that name; MiniStack has none for it.
+    https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html
+    """
+    result = original(**reason)
+    result["body"]["errorType"] = "Lambda.TooManyRequestsException"
+    return result
+
+
+@around
+def acquire_slot(original, func, config):
+    slot, limit = original(func, config)
+    if slot is None:
+        service("lambda_svc").logger.info("Throttled: %s, by the limit of the %s", config["FunctionName"], limit)
+    return slot, limit
 
 
 def invoke(arn, event):
@@ -403,6 +478,14 @@ def accepts(queue_arn, topic):
 
 
 @around
+def lets_through(original, *message):
+    """A filter takes time to settle: "Additions or changes to a subscription filter policy require up to 15 minutes to
+    fully take effect". https://docs.aws.amazon.com/sns/latest/dg/sns-subscription-filter-policies.html
+    """
+    return original(*message) or random.random() < float(os.environ["SNS_UNSETTLED_FILTERS"])
+
+
+@around
 def subscribed_queue(original, endpoint, *args, topic_arn, **kwargs):
     """A message that cannot be delivered goes to the subscription's dead-letter queue; MiniStack drops it."""
     sns = service("sns")
@@ -447,7 +530,7 @@ def run_batch(mapping, func, event, messages, queue_url, _):
         mapping["LastProcessingResult"] = "PROBLEM: The function's role may not receive from the queue"
         return
     handles = {message["id"]: message["receipt_handle"] for message in messages}
-    result = service("lambda_svc")._execute_function(func, event)
+    result = invoke_with_batch(mapping, func, event)
     show_log(mapping["FunctionName"], result)
     failed = set()
     if result.get("error"):
@@ -457,6 +540,20 @@ def run_batch(mapping, func, event, messages, queue_url, _):
     done = {handle for message, handle in handles.items() if message not in failed}
     service("sqs")._delete_messages_for_esm(queue_url, done)
     mapping["LastProcessingResult"] = "PROBLEM: Function call failed" if result.get("error") else "OK"
+
+
+def invoke_with_batch(mapping, func, event):
+    """A mapping that meets a throttle keeps its messages and tries again, until their visibility timeout has passed.
+    https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
+    """
+    queue = service("sqs")._queue_by_arn(mapping["EventSourceArn"])
+    deadline, pause = time.time() + int(queue["attributes"]["VisibilityTimeout"]), 0.1
+    while (result := service("lambda_svc")._execute_function(func, event)).get("throttle"):
+        if time.time() + pause > deadline:
+            break
+        time.sleep(pause)
+        pause = min(2 * pause, 5)
+    return result
 
 
 def failed_items(answer, messages):
@@ -548,13 +645,16 @@ PATCHES = (
     ("ministack.services.eventbridge", "_dispatch_to_lambda", instead(rule_target)),
     ("ministack.services.eventbridge", "_dispatch_to_sqs", one_at_a_time),
     ("ministack.services.lambda_svc", "_ESM_IDLE_WAKE_GAP_SECONDS", instead(0)),  # 50 ms after a look in vain
+    ("ministack.services.lambda_svc", "_acquire_execution_slot", acquire_slot),
     ("ministack.services.lambda_svc", "_esm_wake", look_often),
     ("ministack.services.lambda_svc", "_provided_worker_env", log_settings),
     ("ministack.services.lambda_svc", "_run_sqs_batch", instead(run_batch)),
+    ("ministack.services.lambda_svc", "_throttle_response", throttled),
     ("ministack.services.lambda_svc", "invoke_async_with_retry", instead(Invocation)),
     ("ministack.services.sns", "_deliver_to_lambda", instead(subscribed_function)),
     ("ministack.services.sns", "_deliver_to_sqs", subscribed_queue),
     ("ministack.services.sns", "_deliver_to_sqs", one_at_a_time),
+    ("ministack.services.sns", "_matches_filter_policy", lets_through),
     ("ministack.services.sns", "_publish", publish),
     ("ministack.services.sqs", "_HANDLERS", queue_actions),
     ("ministack.services.sqs", "_act_send_message", one_at_a_time),
@@ -563,9 +663,12 @@ PATCHES = (
     ("ministack.services.sqs", "_expire_retained", one_at_a_time),
     ("ministack.services.sqs", "_queues_lock", instead(threading.RLock())),
     ("ministack.services.stepfunctions", "_execute_task", task),
+    ("ministack.services.stepfunctions", "_fail_execution", fail_execution),
     ("ministack.services.stepfunctions", "_find_matching_retrier", retry_delay),
     ("ministack.services.stepfunctions", "_invoke_resource", integration),
+    ("ministack.services.stepfunctions", "_run_execution", run_execution),
     ("ministack.services.stepfunctions", "_run_parallel_branches", parallel),
+    ("ministack.services.stepfunctions", "_start_execution", start_execution),
     ("ministack.services.stepfunctions", "time", start_at_once),
 )
 
@@ -683,9 +786,10 @@ def arguments():
 
 
 def set_environment(endpoint, address, scratch):
-    kept = {name: os.environ[name] for name in KEPT_ENVIRONMENT if name in os.environ}
+    kept = {name: os.environ[name] for name in (*KEPT_ENVIRONMENT, *UNKINDNESS) if name in os.environ}
     os.environ.clear()  # The functions inherit all that follows.
-    os.environ.update(kept, AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
+    os.environ.update({**UNKINDNESS, **kept})
+    os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
     os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull)
     os.environ.update(AWS_EC2_METADATA_DISABLED="true", AWS_REGION=REGION, AWS_DEFAULT_REGION=REGION)
     os.environ.update(MINISTACK_REGION=REGION, BIND_HOST=address[0], GATEWAY_PORT=str(address[1]))

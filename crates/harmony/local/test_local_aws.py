@@ -16,6 +16,7 @@ from unittest import mock
 
 LAUNCHER = Path(__file__).with_name("local_aws.py")
 RETRY_BASE = 0.1  # seconds before the first retry; the second waits twice as long
+EXPRESS_SECONDS = 1  # that an execution may take
 
 BOOTSTRAP = """
 import http.client, json, os, time
@@ -238,13 +239,13 @@ Outputs:
 
 def setUpModule():
     global aws
-    aws = Aws()
+    aws = Aws(SFN_EXPRESS_SECONDS=str(EXPRESS_SECONDS))
 
 
 class Aws:
-    """A local AWS with TEMPLATE deployed."""
+    """A local AWS with TEMPLATE deployed, as unkind as these settings make it."""
 
-    def __init__(self):
+    def __init__(self, **settings):
         self.folder = Path(tempfile.mkdtemp(prefix="test-local-aws-"))
         unittest.addModuleCleanup(shutil.rmtree, self.folder)
         self.seen_file = self.folder / "seen"
@@ -259,13 +260,14 @@ class Aws:
         self.log = self.folder / "log"
         command = [sys.executable, "-I", "-B", LAUNCHER, "--template", template, "--stack", "test", "--log", self.log]
         command += ["--functions", self.folder]
-        environment = {**os.environ, "LAMBDA_ASYNC_RETRY_BASE_SECONDS": str(RETRY_BASE), "TMPDIR": str(self.folder)}
+        settings["LAMBDA_ASYNC_RETRY_BASE_SECONDS"] = str(RETRY_BASE)
+        environment = {**os.environ, **settings, "TMPDIR": str(self.folder)}
         self.process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         unittest.addModuleCleanup(self.stop)
         ready = json.loads(self.process.stdout.readline())
         self.endpoint, self.topic = ready["endpoint"], ready["outputs"]["Topic"]
-        self.lambdas, self.events, self.sns, self.sqs = self.clients(ready, "lambda", "events", "sns", "sqs")
-        self.apigateway, *_ = self.clients(ready, "apigateway")
+        names = ("lambda", "events", "sns", "sqs", "stepfunctions", "apigateway")
+        self.lambdas, self.events, self.sns, self.sqs, self.states, self.apigateway = self.clients(ready, *names)
         self.received = {}
 
     def clients(self, ready, *names):
@@ -273,9 +275,12 @@ class Aws:
             del os.environ[name]
         os.environ.update(NO_PROXY="127.0.0.1", AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull)
         import boto3
+        import botocore.config
 
-        keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-        return [boto3.client(name, ready["region"], endpoint_url=ready["endpoint"], **keys) for name in names]
+        # Each request once: what is refused is what is tested.
+        once = botocore.config.Config(retries={"total_max_attempts": 1})
+        given = {"config": once, "aws_access_key_id": "test", "aws_secret_access_key": "test"}
+        return [boto3.client(name, ready["region"], endpoint_url=ready["endpoint"], **given) for name in names]
 
     def stop(self):
         workers = {line["pid"] for line in self.seen()}
@@ -301,6 +306,18 @@ class Aws:
         order = {"id": str(uuid.uuid4()), **order}
         self.lambdas.invoke(FunctionName=function, InvocationType="Event", Payload=json.dumps(order))
         return order
+
+    def machine(self, kind, **states):
+        """A state machine of these states, the first one first."""
+        definition = json.dumps({"StartAt": next(iter(states)), "States": states})
+        name, role = f"machine-{uuid.uuid4()}", "arn:aws:iam::000000000000:role/any"
+        made = self.states.create_state_machine(name=name, definition=definition, roleArn=role, type=kind)
+        return made["stateMachineArn"]
+
+    def executions(self, machine):
+        """Name and status of each."""
+        found = self.states.list_executions(stateMachineArn=machine)["executions"]
+        return sorted((execution["name"], execution["status"]) for execution in found)
 
     def publish(self, **message):
         message = {"id": str(uuid.uuid4()), **message}
@@ -475,6 +492,132 @@ class AsynchronousInvocation(unittest.TestCase):
         record = aws.record_of(order)
         self.assertEqual(record["requestPayload"]["detail"], order)
         self.assertEqual(record["requestContext"]["approximateInvokeCount"], 3)
+
+
+def asks(function, **more):
+    """A state that invokes a function with its input."""
+    arguments = {"FunctionName": function, "Payload.$": "$"}
+    return {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Parameters": arguments, "End": True, **more}
+
+
+class Executions(unittest.TestCase):
+    def started(self, machine, name, **order):
+        order = {"id": str(uuid.uuid4()), **order}
+        aws.states.start_execution(stateMachineArn=machine, name=name, input=json.dumps(order))
+        return order
+
+    def test_express_starts_what_has_the_same_name(self):
+        """https://docs.aws.amazon.com/step-functions/latest/dg/express-at-least-once-execution.html"""
+        machine = aws.machine("EXPRESS", Ask=asks("standard"))
+        orders = [self.started(machine, "same", sleep=0.2) for _ in range(3)]
+        until(lambda: aws.executions(machine) == [("same", "SUCCEEDED")] * 3)
+        first, second, third = (aws.attempts_at(order)[0]["span"] for order in orders)
+        self.assertLess(max(first[0], second[0], third[0]), min(first[1], second[1], third[1]), "all at once")
+        self.started(machine, "same")
+        until(lambda: aws.executions(machine) == [("same", "SUCCEEDED")] * 4)
+
+    def test_standard_does_not(self):
+        machine = aws.machine("STANDARD", Ask=asks("standard"))
+        self.started(machine, "same")
+        until(lambda: aws.executions(machine) == [("same", "SUCCEEDED")])
+        with self.assertRaises(aws.states.exceptions.ExecutionAlreadyExists):
+            self.started(machine, "same")
+
+    def test_express_is_not_described(self):
+        """https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html"""
+        machine = aws.machine("EXPRESS", Ask=asks("standard"))
+        arn = aws.states.start_execution(stateMachineArn=machine, name="one")["executionArn"]
+        self.assertRegex(arn, f"^{machine.replace(':stateMachine:', ':express:')}:one:[0-9a-f-]+$")
+        for name in (arn, f"{machine.replace(':stateMachine:', ':execution:')}:one"):
+            with self.assertRaises(aws.states.exceptions.ExecutionDoesNotExist):
+                aws.states.describe_execution(executionArn=name)
+
+    def test_express_ends_after_its_time_and_does_nothing_more(self):
+        """https://docs.aws.amazon.com/step-functions/latest/dg/choosing-workflow-type.html"""
+        patient = [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "BackoffRate": 1, "MaxAttempts": 99}]
+        caught = [{"ErrorEquals": ["States.ALL"], "Next": "After"}]
+        states = {"Ask": asks("standard", Retry=patient, Catch=caught), "After": asks("standard")}
+        machines = {kind: aws.machine(kind, **states) for kind in ("EXPRESS", "STANDARD")}
+        late = self.started(machines["EXPRESS"], "late", fail="not yet", times=2)
+        in_time = self.started(machines["STANDARD"], "late", fail="not yet", times=2)
+        until(lambda: aws.executions(machines["EXPRESS"]) == [("late", "TIMED_OUT")])
+        until(lambda: aws.executions(machines["STANDARD"]) == [("late", "SUCCEEDED")])
+        self.assertEqual((len(aws.attempts_at(late)), len(aws.attempts_at(in_time))), (1, 3))
+        self.assertEqual(aws.executions(machines["EXPRESS"]), [("late", "TIMED_OUT")], "and stays so")
+
+
+class Scarcity(unittest.TestCase):
+    """An account with room for two instances, and filters that have not settled."""
+
+    @classmethod
+    def setUpClass(cls):
+        global aws
+        cls.addClassCleanup(globals().__setitem__, "aws", aws)
+        aws = Aws(LAMBDA_ACCOUNT_CONCURRENCY="2", SNS_UNSETTLED_FILTERS="1")
+
+    def ask(self, **order):
+        return aws.lambdas.invoke(FunctionName="once", Payload=json.dumps({"id": str(uuid.uuid4()), **order}))
+
+    def occupied(self, seconds):
+        """Two functions are at work for so long. Returns what the next one is told."""
+        for _ in range(2):
+            aws.invoke("standard", sleep=seconds)
+        errors = aws.lambdas.exceptions
+
+        def refused():
+            try:
+                self.ask()
+            except errors.TooManyRequestsException as refusal:
+                return refusal.response
+
+        return until(refused)
+
+    def test_what_waits_for_an_answer_is_refused(self):
+        refusal = self.occupied(1)
+        status = refusal["ResponseMetadata"]["HTTPStatusCode"]
+        self.assertEqual((status, refusal["Reason"]), (429, "ConcurrentInvocationLimitExceeded"))
+
+    def test_a_task_fails_with_an_error_of_its_own(self):
+        """https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html"""
+        retry = [{"ErrorEquals": ["Lambda.TooManyRequestsException"], "IntervalSeconds": 1, "BackoffRate": 1}]
+        hasty, patient = (aws.machine("STANDARD", Ask=asks("once", **more)) for more in ({}, {"Retry": retry}))
+        self.occupied(1)
+        arn = aws.states.start_execution(stateMachineArn=hasty, name="one")["executionArn"]
+        aws.states.start_execution(stateMachineArn=patient, name="one")
+        until(lambda: aws.executions(hasty) == [("one", "FAILED")])
+        self.assertEqual(aws.states.describe_execution(executionArn=arn)["error"], "Lambda.TooManyRequestsException")
+        until(lambda: aws.executions(patient) == [("one", "SUCCEEDED")])
+
+    def test_what_nobody_waits_for_comes_later(self):
+        """https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html"""
+        self.occupied(0.5)
+        order = aws.invoke("once")
+        self.assertEqual(aws.record_of(order)["requestContext"]["approximateInvokeCount"], 1)
+
+    def test_a_mapping_keeps_its_messages_and_tries_again(self):
+        """https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html"""
+        queue = aws.queue(VisibilityTimeout=30)
+        self.occupied(1)
+        order = {"id": str(uuid.uuid4())}
+        aws.send(queue, order)
+        aws.feed("counting", queue)
+        [attempt] = until(lambda: aws.attempts_at(order))
+        self.assertEqual(attempt["event"]["Records"][0]["attributes"]["ApproximateReceiveCount"], "1")
+        throttled = [line for line in aws.log.read_text().splitlines() if "Throttled: counting" in line]
+        self.assertTrue(throttled, "it met no throttle")
+
+    def test_a_filter_that_has_not_settled_lets_everything_through(self):
+        """https://docs.aws.amazon.com/sns/latest/dg/sns-subscription-filter-policies.html"""
+        topic, queue = aws.sns.create_topic(Name="unsettled")["TopicArn"], aws.queue()
+        statement = {"Effect": "Allow", "Principal": "*", "Action": "sqs:SendMessage", "Resource": aws.arn(queue)}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        aws.sqs.set_queue_attributes(QueueUrl=aws.url(queue), Attributes={"Policy": policy})
+        attributes = {"RawMessageDelivery": "true", "FilterPolicyScope": "MessageBody"}
+        attributes["FilterPolicy"] = json.dumps({"type": ["a"]})
+        aws.sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=aws.arn(queue), Attributes=attributes)
+        for message in ('{"type": "b"}', "text"):
+            aws.sns.publish(TopicArn=topic, Message=message)
+            aws.wait_for(queue, message)
 
 
 class Subscriptions(unittest.TestCase):
