@@ -12,6 +12,8 @@ mod invocation;
 mod message;
 mod queue;
 
+use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter, util::SubscriberInitExt};
+
 pub use aws::{AwsError, aws};
 pub use invocation::{Fault, Participant, Says, answer_http, serve_http};
 pub use lambda_runtime::{Diagnostic, Error};
@@ -43,15 +45,73 @@ pub fn number_setting<N: std::str::FromStr>(name: &'static str) -> Result<N, Err
 }
 
 /// Writes the log as one JSON object per line, for CloudWatch; `AWS_LAMBDA_LOG_LEVEL`, which Lambda sets from the
-/// function's logging configuration, says from which level on.
+/// function's logging configuration, says from which level on. A panic is an error like others.
+///
+/// Lambda itself filters by that level, too, and takes a line that has not both a `level` and a `timestamp` (RFC 3339)
+/// for INFO: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
 pub fn start_logging() {
     let level = std::env::var("AWS_LAMBDA_LOG_LEVEL").ok().and_then(|level| level.parse().ok());
+    log(level, std::io::stdout).init();
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "panic")));
+}
+
+fn log<W>(level: Option<LevelFilter>, to: W) -> impl tracing::Subscriber + Send + Sync
+where
+    W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
+{
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
-        .with_max_level(level.unwrap_or(tracing_subscriber::filter::LevelFilter::INFO))
+        .with_max_level(level.unwrap_or(LevelFilter::INFO))
         .with_current_span(false)
         .with_target(false)
-        .without_time() // CloudWatch stamps each line
-        .init();
+        .with_writer(to)
+        .finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{self, Write},
+        sync::Mutex,
+    };
+
+    use jiff::Timestamp;
+    use serde_json::Value;
+
+    use super::*;
+
+    static WRITTEN: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+    struct Written;
+
+    impl Write for Written {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            WRITTEN.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn each_line_has_a_level_and_a_time_for_lambda_to_filter_by() {
+        let began = Timestamp::now();
+        tracing::subscriber::with_default(log(None, || Written), || {
+            tracing::error!(booking_id = "b", "first\nand more");
+            tracing::warn!("second");
+            tracing::info!("third");
+            tracing::debug!("not at this level");
+        });
+        let written = String::from_utf8(WRITTEN.lock().unwrap().clone()).unwrap();
+        let lines: Vec<Value> = written.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let levels: Vec<_> = lines.iter().map(|line| line["level"].as_str().unwrap()).collect();
+        assert_eq!(levels, ["ERROR", "WARN", "INFO"]);
+        for line in &lines {
+            let time: Timestamp = line["timestamp"].as_str().unwrap().parse().unwrap();
+            assert!((began..=Timestamp::now()).contains(&time), "{line}");
+        }
+        assert_eq!((&lines[0]["booking_id"], &lines[0]["message"]), (&"b".into(), &"first\nand more".into()));
+    }
 }
