@@ -5,7 +5,9 @@
 //! to AWS only, so it trusts the roots of Amazon Trust Services only, which are part of the program
 //! (<https://www.amazontrust.com/repository/>): that is stricter, and takes no time. Everything else about TLS is as
 //! the SDK has it. `AWS_CA_BUNDLE`, as for every AWS SDK, names a file of certificates to trust instead: for a proxy,
-//! for a partition of AWS with other roots, or the system's own bundle.
+//! for a partition of AWS with other roots, or the system's own bundle. `AWS_USE_FIPS_ENDPOINT` and
+//! `AWS_USE_DUALSTACK_ENDPOINT` are as every AWS SDK has them, too:
+//! <https://docs.aws.amazon.com/sdkref/latest/guide/feature-endpoints.html>.
 
 use std::time::Duration;
 
@@ -27,7 +29,7 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
-use crate::{Error, setting};
+use crate::{Error, MissingSetting};
 
 const AMAZON_ROOTS: &str = include_str!("../amazon-root-ca.pem");
 
@@ -42,37 +44,71 @@ pub enum AwsError {
         /// What is wrong with it.
         cause: String,
     },
+    /// A switch is neither on nor off.
+    #[error("the environment variable {name} must be true or false, not {value:?}")]
+    Switch {
+        /// Which.
+        name: &'static str,
+        /// What it is.
+        value: String,
+    },
 }
 
 /// The configuration for the SDK's clients. Region, credentials and endpoints come from the environment, as Lambda
 /// sets it.
 pub fn aws() -> Result<SdkConfig, Error> {
-    let roots = match std::env::var("AWS_CA_BUNDLE").ok().filter(|path| !path.is_empty()) {
-        Some(path) => bundle(&path).map_err(|cause| AwsError::Bundle { path, cause })?,
-        None => AMAZON_ROOTS.as_bytes().to_vec(),
-    };
-    let trust = TrustStore::empty().with_native_roots(false).with_pem_certificate(roots);
-    let tls = TlsContext::builder().with_trust_store(trust).build()?;
-    let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls).build_https();
-    #[cfg(feature = "fault-points")]
-    let http = crate::faults::watched(http);
-    Ok(SdkConfig::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new(setting("AWS_REGION")?))
-        .credentials_provider(SharedCredentialsProvider::new(credentials()?))
-        .http_client(http)
-        .service_config(Environment)
-        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-        .identity_cache(IdentityCache::no_cache())
-        .timeout_config(timeouts())
-        .account_id_endpoint_mode(AccountIdEndpointMode::Disabled)
-        .build())
+    Environment(|name| std::env::var(name).ok()).configuration()
 }
 
-/// A process keeps the credentials that Lambda has put into its environment, so they are read once, not for each call.
-fn credentials() -> Result<Credentials, Error> {
-    let (id, secret) = (setting("AWS_ACCESS_KEY_ID")?, setting("AWS_SECRET_ACCESS_KEY")?);
-    Ok(Credentials::new(id, secret, setting("AWS_SESSION_TOKEN").ok(), None, "Environment"))
+/// Tells the environment variable of that name. A function, so that tests can tell another.
+#[derive(Clone, Copy, Debug)]
+struct Environment(fn(&str) -> Option<String>);
+
+impl Environment {
+    /// The value of a variable. An empty one counts as none.
+    fn get(self, name: &str) -> Option<String> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    fn require(self, name: &'static str) -> Result<String, MissingSetting> {
+        self.get(name).ok_or(MissingSetting(name))
+    }
+
+    fn is_on(self, name: &'static str) -> Result<bool, AwsError> {
+        let Some(value) = self.get(name) else { return Ok(false) };
+        value.to_ascii_lowercase().parse().map_err(|_| AwsError::Switch { name, value })
+    }
+
+    fn configuration(self) -> Result<SdkConfig, Error> {
+        let roots = match self.get("AWS_CA_BUNDLE") {
+            Some(path) => bundle(&path).map_err(|cause| AwsError::Bundle { path, cause })?,
+            None => AMAZON_ROOTS.as_bytes().to_vec(),
+        };
+        let trust = TrustStore::empty().with_native_roots(false).with_pem_certificate(roots);
+        let tls = TlsContext::builder().with_trust_store(trust).build()?;
+        let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).tls_context(tls).build_https();
+        #[cfg(feature = "fault-points")]
+        let http = crate::faults::watched(http);
+        Ok(SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new(self.require("AWS_REGION")?))
+            .use_fips(self.is_on("AWS_USE_FIPS_ENDPOINT")?)
+            .use_dual_stack(self.is_on("AWS_USE_DUALSTACK_ENDPOINT")?)
+            .credentials_provider(SharedCredentialsProvider::new(self.credentials()?))
+            .http_client(http)
+            .service_config(self)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .identity_cache(IdentityCache::no_cache())
+            .timeout_config(timeouts())
+            .account_id_endpoint_mode(AccountIdEndpointMode::Disabled)
+            .build())
+    }
+
+    /// A process keeps the credentials that Lambda has put into its environment, so they are read once, not for each call.
+    fn credentials(self) -> Result<Credentials, MissingSetting> {
+        let (id, secret) = (self.require("AWS_ACCESS_KEY_ID")?, self.require("AWS_SECRET_ACCESS_KEY")?);
+        Ok(Credentials::new(id, secret, self.get("AWS_SESSION_TOKEN"), None, "Environment"))
+    }
 }
 
 /// A call that hangs must not use up a function's time (10 s).
@@ -86,14 +122,10 @@ fn timeouts() -> TimeoutConfig {
 
 /// Settings such as `AWS_ENDPOINT_URL`, and `AWS_ENDPOINT_URL_DYNAMODB` for one service, as every AWS SDK takes them
 /// from the environment: <https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>.
-#[derive(Debug)]
-struct Environment;
-
 impl LoadServiceConfig for Environment {
     fn load_config(&self, key: ServiceConfigKey<'_>) -> Option<String> {
         let service = key.service_id().to_uppercase().replace(' ', "_");
-        let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        value(&format!("{}_{service}", key.env())).or_else(|| value(key.env()))
+        self.get(&format!("{}_{service}", key.env())).or_else(|| self.get(key.env()))
     }
 }
 
@@ -110,7 +142,87 @@ fn bundle(path: &str) -> Result<Vec<u8>, String> {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_sqs::{
+        Client, Config,
+        config::{ConfigBag, Intercept, RuntimeComponents, interceptors::BeforeTransmitInterceptorContextRef},
+        error::BoxError,
+    };
+
     use super::*;
+
+    /// Says where a request would go to, instead of sending it.
+    #[derive(Debug)]
+    struct Stop;
+
+    impl Intercept for Stop {
+        fn name(&self) -> &'static str {
+            "Stop"
+        }
+
+        fn read_before_transmit(
+            &self,
+            context: &BeforeTransmitInterceptorContextRef<'_>,
+            _components: &RuntimeComponents,
+            _config: &mut ConfigBag,
+        ) -> Result<(), BoxError> {
+            Err(format!("to <{}>", context.request().uri()).into())
+        }
+    }
+
+    /// Where a client of SQS turns to in this environment, or why there is none.
+    async fn endpoint(variable: fn(&str) -> Option<String>) -> Result<String, Error> {
+        let sdk = Environment(variable).configuration()?;
+        let client = Client::from_conf(Config::from(&sdk).to_builder().interceptor(Stop).build());
+        let stopped = format!("{:?}", client.list_queues().send().await.unwrap_err());
+        let uri = stopped
+            .split_once("to <")
+            .and_then(|(_, rest)| rest.split_once(">"))
+            .unwrap_or_else(|| panic!("{stopped}"));
+        Ok(uri.0.to_owned())
+    }
+
+    /// An environment in this region with these variables.
+    macro_rules! environment {
+        ($region:literal $(, $($name:literal)|+ => $value:literal)?) => {
+            |name| {
+                let value = match name {
+                    "AWS_REGION" => $region,
+                    "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => "test",
+                    $($($name)|+ => $value,)?
+                    _ => return None,
+                };
+                Some(value.to_owned())
+            }
+        };
+    }
+
+    #[tokio::test]
+    async fn a_client_turns_to_the_endpoint_that_the_environment_asks_for() {
+        let endpoints: [(fn(&str) -> Option<String>, &str); 9] = [
+            (environment!("us-east-1"), "https://sqs.us-east-1.amazonaws.com/"),
+            (environment!("us-east-1", "AWS_USE_FIPS_ENDPOINT" => "true"), "https://sqs-fips.us-east-1.amazonaws.com/"),
+            (environment!("us-east-1", "AWS_USE_FIPS_ENDPOINT" => "TRUE"), "https://sqs-fips.us-east-1.amazonaws.com/"),
+            (environment!("us-east-1", "AWS_USE_FIPS_ENDPOINT" => "false"), "https://sqs.us-east-1.amazonaws.com/"),
+            (environment!("us-east-1", "AWS_USE_FIPS_ENDPOINT" => ""), "https://sqs.us-east-1.amazonaws.com/"),
+            (environment!("us-east-1", "AWS_USE_DUALSTACK_ENDPOINT" => "true"), "https://sqs.us-east-1.api.aws/"),
+            (
+                environment!("us-east-1", "AWS_USE_FIPS_ENDPOINT" | "AWS_USE_DUALSTACK_ENDPOINT" => "true"),
+                "https://sqs-fips.us-east-1.api.aws/",
+            ),
+            (environment!("cn-north-1"), "https://sqs.cn-north-1.amazonaws.com.cn/"),
+            (environment!("us-east-1", "AWS_ENDPOINT_URL" => "http://127.0.0.1:4566"), "http://127.0.0.1:4566/"),
+        ];
+        for (variable, expected) in endpoints {
+            assert_eq!(endpoint(variable).await.unwrap(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_neither_on_nor_off_is_refused() {
+        let error = endpoint(environment!("us-east-1", "AWS_USE_FIPS_ENDPOINT" => "yes")).await.unwrap_err();
+        let expected = "the environment variable AWS_USE_FIPS_ENDPOINT must be true or false, not \"yes\"";
+        assert_eq!(error.to_string(), expected);
+    }
 
     #[test]
     fn amazons_roots_are_certificates() {
