@@ -15,11 +15,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use contract::{TARGETS, check, documented};
+use contract::{
+    TARGETS, block_on, by_sns, by_sqs, check, documented,
+    world::{World, clock, sent},
+};
 use end_to_end::{is_whole_proof, note_figure};
 use fastrand::Rng;
-use saga::{Command, Envelope, EventType, Step};
-use serde_json::Value;
+use saga::{BookingId, Command, Envelope, EventType, Participant, Step, event::samples};
+use serde_json::{Value, json};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz");
 
@@ -145,6 +148,82 @@ fn the_corpus_has_every_event_and_every_command() {
         let steps: BTreeSet<_> =
             json(target).iter().filter_map(|json| Some(Command::read(json).ok()?.step())).collect();
         assert_eq!(steps, Step::ALL.into_iter().collect(), "{target}");
+    }
+}
+
+/// A message that tells of each event, in the order of [`samples`].
+fn events() -> Vec<(EventType, Value)> {
+    let booking_id = BookingId::try_from("0123456789abcdef0123456789abcdef".to_owned()).unwrap();
+    let said =
+        |event| Envelope { booking_id: booking_id.clone(), event, causation_id: None, time: clock(), trace: None };
+    samples().into_iter().map(|event| (event.event_type(), json!(said(event)))).collect()
+}
+
+/// What Lambda records of a function that was given this message.
+fn record(function: &str, condition: &str, given: &Value, answer: &Value) -> Value {
+    let arn = format!("arn:aws-us-gov:lambda:us-gov-west-1:0:function:harmony-{function}:$LATEST");
+    json!({
+        "requestContext": {"functionArn": arn, "condition": condition},
+        "requestPayload": by_sns(&given.to_string()), "responsePayload": answer
+    })
+}
+
+/// What says nothing to anyone: an answer of nothing, also if it could not be delivered or was itself given up; what none
+/// of these programs knows.
+fn nothings() -> Vec<Value> {
+    let requested = &events()[0].1;
+    let nothing = record("flight", "Success", requested, &Value::Null);
+    let undelivered = json!({"Type": "Notification", "MessageId": "1", "Message": nothing.to_string()});
+    let given_up = record("payment", "EventAgeExceeded", &nothing, &Value::Null);
+    vec![nothing, undelivered, given_up, json!({"type": "invoice.sent"})]
+}
+
+/// Until the filter of a subscription has settled, a function is sent what is not for it.
+#[test]
+fn what_is_not_for_a_function_is_acknowledged_and_nothing_else_becomes_of_it() {
+    let mut sent_to = 0;
+    for participant in Participant::ALL {
+        let mut messages = nothings();
+        for (event_type, event) in events() {
+            if !event_type.concerns(participant) {
+                let altered = |name: &str, value: Value| {
+                    let mut event = event.clone();
+                    event[name] = value;
+                    event
+                };
+                messages.push(record("flight", "Success", &event, &event));
+                messages.extend([altered("schema_version", json!(9)), altered("data", Value::Null), event]);
+            }
+        }
+        for message in messages.iter().map(Value::to_string) {
+            let refuses = World::new(false); // so that whatever asks it for anything fails
+            let answer = block_on(refuses.invoke(Some(participant), by_sns(&message)));
+            assert_eq!(answer.unwrap(), None, "{} by SNS: {message}", participant.name());
+            let batch = block_on(refuses.invoke(Some(participant), by_sqs(&[("this", &message)])));
+            let acknowledged = json!({"batchItemFailures": []});
+            assert_eq!(batch.unwrap(), Some(acknowledged), "{} by SQS: {message}", participant.name());
+            assert_eq!(sent(), Vec::<Value>::new(), "{} parks {message}", participant.name());
+            sent_to += 1;
+        }
+    }
+    assert_eq!(sent_to, 5 * 4 + 4 * (5 * 14 - 3 * 2 - 6 - 4));
+}
+
+/// Payment aborts what somebody has given up, with an answer or without, if it was for them at all.
+#[test]
+fn what_was_given_up_is_aborted_if_it_was_for_whoever_gave_it_up() {
+    for participant in Participant::ALL {
+        for (event_type, event) in events() {
+            let too_old = record(participant.name(), "EventAgeExceeded", &event, &Value::Null).to_string();
+            let world = World::new(true);
+            let batch = block_on(world.invoke(Some(Participant::Payment), by_sqs(&[("this", &too_old)])));
+            assert_eq!((batch.unwrap(), sent()), (Some(json!({"batchItemFailures": []})), Vec::new()), "{too_old}");
+            let is_forward =
+                matches!(event_type, EventType::Requested | EventType::Reserved(_) | EventType::Rejected(_));
+            let aborted: Vec<_> = world.said().iter().map(|said| said.contains("\"booking.aborted\"")).collect();
+            let expected = vec![true; usize::from(is_forward && event_type.concerns(participant))];
+            assert_eq!(aborted, expected, "{} gave up {event_type}", participant.name());
+        }
     }
 }
 

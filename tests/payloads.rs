@@ -73,6 +73,7 @@ fn way_of(sample: &Sample) -> Way {
     for record in records.into_iter().flatten() {
         let text = record["body"].as_str().or(record.pointer("/Sns/Message").and_then(Value::as_str)).unwrap();
         let event = runtime::event(text).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let event = event.unwrap_or_else(|| panic!("{name} says nothing"));
         if function != "reconciler" {
             Envelope::read(&event).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
@@ -100,7 +101,7 @@ fn every_way_in_which_a_function_is_invoked_has_a_payload() {
         .map(|record| {
             let text = record["body"].as_str().or(record.pointer("/Sns/Message").and_then(Value::as_str)).unwrap();
             let message: Value = serde_json::from_str(text).unwrap();
-            match (runtime::read(text).unwrap(), message["responsePayload"].is_object()) {
+            match (runtime::read(text).unwrap().unwrap(), message["responsePayload"].is_object()) {
                 (Input::Failure(failure), false) if failure.function.is_empty() => "notification",
                 (Input::Failure(_), _) => "record of a failure",
                 (_, true) => "record of a success",

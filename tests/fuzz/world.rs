@@ -149,7 +149,7 @@ impl World {
                     executions: self,
                     events: self,
                     dead_letters: self,
-                    read: |message| runtime::event(message).ok(),
+                    read: |message| runtime::event(message).ok().flatten(),
                     desk: BookingDesk { store: self, clock },
                     max_age: PACE.period,
                     pace: PACE,

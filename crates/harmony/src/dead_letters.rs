@@ -424,7 +424,7 @@ fn said(body: &str) -> Option<Said> {
     if let Ok(Unending { booking_id, reason }) = serde_json::from_str(body) {
         return Some((Some(booking_id), beginning(&reason.detail, SHOWN.1), "parked by the reconciler"));
     }
-    let (event, after) = match runtime::read(body).ok()? {
+    let (event, after) = match runtime::read(body).ok()?? {
         Input::Event(event) | Input::Command(event) => (event, String::new()),
         Input::Failure(Failure { event, function, .. }) if function.is_empty() => (event, ", not delivered".into()),
         Input::Failure(Failure { event, function, error_type }) => (

@@ -173,7 +173,10 @@ impl Task {
 
     /// A message has just come in. Its text is the event that it is about, without the records around it.
     pub(crate) fn message(operation: &'static str, text: &str) -> Self {
-        Self::begin(operation, message::event(text).map_or_else(|_| text.to_owned(), |event| event.to_string()))
+        Self::begin(
+            operation,
+            message::event(text).ok().flatten().map_or_else(|| text.to_owned(), |event| event.to_string()),
+        )
     }
 
     /// A task of this kind has just come in.

@@ -102,7 +102,13 @@ impl<H, P, E> Participant<H, P, E> {
                 let batch = Batch::deserialize(payload).map_err(|error| Unreadable(error.to_string()))?;
                 return Ok(Some(self.batch(batch).await));
             }
-            Some("aws:sns") => (message::read(message::notified(&payload)?)?, Some(self.says)),
+            Some("aws:sns") => match message::read(message::notified(&payload)?)? {
+                Some(input) => (input, Some(self.says)),
+                None => {
+                    tracing::info!("notification of a function that had nothing to say");
+                    return Ok(None);
+                }
+            },
             _ => (Input::Command(payload), None),
         };
         let answer = match ((self.handle)(input).await, says) {
@@ -163,7 +169,11 @@ impl<H, P, E> Participant<H, P, E> {
         let message_id = message.message_id.as_str();
         let retry = match message::read(&message.body) {
             Err(error) => Err(error.to_string()),
-            Ok(input) => match (self.handle)(input).await {
+            Ok(None) => {
+                tracing::info!(message_id, "message of a function that had nothing to say");
+                return true;
+            }
+            Ok(Some(input)) => match (self.handle)(input).await {
                 Ok(None) => return true,
                 Ok(Some(answer)) => match serde_json::to_string(&answer) {
                     Err(error) => Err(error.to_string()),

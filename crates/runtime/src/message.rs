@@ -3,13 +3,16 @@
 //! | shape | where from | what it says |
 //! |---|---|---|
 //! | any JSON object | published to the topic | the event is the message |
-//! | a record of a success | Destinations, `OnSuccess` | the event is what the function returned (`responsePayload`) |
+//! | a record of a success | Destinations, `OnSuccess` | the event is what the function returned (`responsePayload`); nothing, if it returned none |
 //! | a record of a failure | Destinations, `OnFailure` | the function gave up the event that it was given (`requestPayload`) |
 //! | a notification | a subscription's dead-letter queue | nobody was given the event |
 //!
 //! A record nests what caused it, and the record of a failure may nest the record of a success. Nobody passes a record
 //! on: each function says an event of its own, so that the nesting ends with the next one.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html>
+//!
+//! A subscription's filter keeps what says nothing from those who listen, but a change to it takes up to 15 minutes:
+//! <https://docs.aws.amazon.com/sns/latest/dg/sns-subscription-filter-policies.html>. Until then it comes all the same.
 
 use serde_json::Value;
 
@@ -44,36 +47,36 @@ fn unreadable(cause: impl Into<String>) -> Unreadable {
     Unreadable(cause.into())
 }
 
-/// Reads what came from the topic or a queue.
-pub fn read(text: &str) -> Result<Input, Unreadable> {
+/// Reads what came from the topic or a queue; none if it says nothing.
+pub fn read(text: &str) -> Result<Option<Input>, Unreadable> {
     let message: Value = serde_json::from_str(text).map_err(|error| unreadable(format!("it is no JSON: {error}")))?;
     if !message.is_object() {
         return Err(unreadable("it is no JSON object"));
     }
     if message["Type"] == "Notification" {
         let event = event(message["Message"].as_str().ok_or_else(|| unreadable("it is a notification of nothing"))?)?;
-        return Ok(Input::Failure(Failure { event, function: String::new(), error_type: "no delivery".into() }));
+        let failure = |event| Failure { event, function: String::new(), error_type: "no delivery".into() };
+        return Ok(event.map(failure).map(Input::Failure));
     }
     let Some(condition) = message.pointer("/requestContext/condition").and_then(Value::as_str) else {
-        return Ok(Input::Event(message));
+        return Ok(Some(Input::Event(message)));
     };
     if condition == "Success" {
-        return Ok(Input::Event(response(message)?));
+        return Ok(response(message)?.map(Input::Event));
     }
+    // Whether there is an answer does not matter: of an event that was too old at once there is none.
     let error_type = message.pointer("/responsePayload/errorType").and_then(Value::as_str).unwrap_or(condition);
-    Ok(Input::Failure(Failure {
-        event: event(notified(&message["requestPayload"])?)?,
-        function: function_name(message.pointer("/requestContext/functionArn")),
-        error_type: error_type.to_owned(),
-    }))
+    let function = function_name(message.pointer("/requestContext/functionArn"));
+    let failure = |event| Failure { event, function, error_type: error_type.to_owned() };
+    Ok(event(notified(&message["requestPayload"])?)?.map(failure).map(Input::Failure))
 }
 
-/// The event that a message is about, whether it is said or given up.
-pub fn event(text: &str) -> Result<Value, Unreadable> {
-    match read(text)? {
-        Input::Event(event) | Input::Command(event) => Ok(event),
-        Input::Failure(failure) => Ok(failure.event),
-    }
+/// The event that a message is about, whether it is said or given up; none if it says nothing.
+pub fn event(text: &str) -> Result<Option<Value>, Unreadable> {
+    Ok(read(text)?.map(|input| match input {
+        Input::Event(event) | Input::Command(event) => event,
+        Input::Failure(failure) => failure.event,
+    }))
 }
 
 /// The message in an invocation by SNS, which always brings one.
@@ -85,14 +88,15 @@ pub(crate) fn notified(payload: &Value) -> Result<&str, Unreadable> {
     .ok_or_else(|| unreadable("it is about an invocation that brought no message of a topic"))
 }
 
-fn response(mut record: Value) -> Result<Value, Unreadable> {
+fn response(mut record: Value) -> Result<Option<Value>, Unreadable> {
     match record["responsePayload"].take() {
-        event @ Value::Object(_) => Ok(event),
-        _ => Err(unreadable("it is a record of a function that had nothing to say")),
+        event @ Value::Object(_) => Ok(Some(event)),
+        Value::Null => Ok(None),
+        _ => Err(unreadable("it is a record of a function that answered something else than an event")),
     }
 }
 
-/// `arn:aws:lambda:REGION:ACCOUNT:function:NAME:VERSION`
+/// `arn:PARTITION:lambda:REGION:ACCOUNT:function:NAME:VERSION`
 fn function_name(arn: Option<&Value>) -> String {
     arn.and_then(Value::as_str).and_then(|arn| arn.split(':').nth(6)).unwrap_or_default().to_owned()
 }
@@ -124,7 +128,7 @@ mod tests {
     }
 
     fn read_json(message: &Value) -> Result<Input, Unreadable> {
-        read(&message.to_string())
+        read(&message.to_string()).map(|input| input.expect("it says something"))
     }
 
     #[test]
@@ -155,7 +159,42 @@ mod tests {
         let undelivered = json!({"Type": "Notification", "MessageId": "1", "Message": success.to_string()});
         let expected = Failure { event: second.clone(), function: String::new(), error_type: "no delivery".into() };
         assert_eq!(read_json(&undelivered), Ok(Input::Failure(expected)));
-        assert_eq!(event(&undelivered.to_string()), Ok(second));
+        assert_eq!(event(&undelivered.to_string()), Ok(Some(second)));
+    }
+
+    #[test]
+    fn what_says_nothing_is_nothing_however_deep_it_lies() {
+        let mut answered = record("Success", &invocation(&json!({"type": "a"})), &json!(null));
+        for _ in 0..2 {
+            let undelivered = json!({"Type": "Notification", "MessageId": "1", "Message": answered.to_string()});
+            let given_up = record("EventAgeExceeded", &invocation(&answered), &json!(null));
+            for nothing in [&answered, &undelivered, &given_up] {
+                assert_eq!(read(&nothing.to_string()), Ok(None), "{nothing}");
+                assert_eq!(event(&nothing.to_string()), Ok(None), "{nothing}");
+            }
+            answered.as_object_mut().unwrap().remove("responsePayload");
+        }
+    }
+
+    #[test]
+    fn a_failure_without_an_answer_is_a_failure() {
+        let requested = json!({"type": "a"});
+        let mut aged = record("EventAgeExceeded", &invocation(&requested), &json!(null));
+        for _ in 0..2 {
+            let Ok(Input::Failure(failure)) = read_json(&aged) else { panic!("{aged}") };
+            assert_eq!((failure.event, &*failure.error_type), (requested.clone(), "EventAgeExceeded"));
+            for name in ["responsePayload", "responseContext"] {
+                aged.as_object_mut().unwrap().remove(name);
+            }
+        }
+    }
+
+    #[test]
+    fn a_function_is_known_in_every_partition() {
+        for partition in ["aws", "aws-us-gov", "aws-cn", "aws-iso-b"] {
+            let arn = json!(format!("arn:{partition}:lambda:us-east-2:123456789012:function:my-flight:$LATEST"));
+            assert_eq!(function_name(Some(&arn)), "my-flight");
+        }
     }
 
     #[test]
@@ -167,7 +206,7 @@ mod tests {
             ("\"x\"".into(), "no JSON object"),
             (json!({"Type": "Notification"}).to_string(), "notification of nothing"),
             (json!({"Type": "Notification", "Message": "{"}).to_string(), "no JSON"),
-            (record("Success", &json!({}), &json!(null)).to_string(), "nothing to say"),
+            (record("Success", &json!({}), &json!("x")).to_string(), "something else than an event"),
             (record("RetriesExhausted", &json!({}), &json!({})).to_string(), "no message of a topic"),
             (
                 record("RetriesExhausted", &json!({"Records": [empty[0], empty[0]]}), &json!({})).to_string(),

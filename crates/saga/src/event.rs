@@ -18,7 +18,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    BookingId, Leg, Money, Outcome, PaymentReference, Reason, Rejection, Step, Violation,
+    BookingId, Leg, Money, Outcome, Participant, PaymentReference, Reason, Rejection, Step, Violation,
     booking::Trip,
     id::digest,
     reading::{Fields, read_object},
@@ -179,6 +179,17 @@ impl EventType {
     /// The event of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|event| event.name() == name)
+    }
+
+    /// Whether a participant reacts to such events. To it, others are nothing to do: it may be sent them until the filter
+    /// of its subscription has settled.
+    pub const fn concerns(self, participant: Participant) -> bool {
+        matches!(
+            (participant, self),
+            (Participant::Seller(_), Self::Requested | Self::Aborted)
+                | (Participant::Payment, Self::Reserved(_) | Self::Rejected(_))
+                | (Participant::Booking, Self::Charged | Self::Cancelled(_))
+        )
     }
 }
 
@@ -519,6 +530,15 @@ mod tests {
             for (participant, step) in steps(&event) {
                 assert_eq!(step.participant(), participant, "{step} on {}", event.event_type());
             }
+        }
+    }
+
+    #[test]
+    fn an_event_concerns_those_who_react_to_it() {
+        for event in samples() {
+            let react: Vec<_> = steps(&event).into_iter().map(|(participant, _)| participant).collect();
+            let concerned = Participant::ALL.into_iter().filter(|each| event.event_type().concerns(*each));
+            assert_eq!(concerned.collect::<Vec<_>>(), react, "{}", event.event_type());
         }
     }
 

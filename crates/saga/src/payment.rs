@@ -51,8 +51,12 @@ pub fn reaction(event: &Event) -> Option<Reaction> {
 }
 
 /// What payment does when somebody (if it is known who) has given up what this event should have led to; none if
-/// nothing depends on it. Nobody knows what really happened, and nobody needs to: an abort decides.
+/// nothing depends on it, as it should have led to nothing there. Nobody knows what really happened, and nobody needs to:
+/// an abort decides.
 pub fn reaction_to_failure(event: &Event, who: Option<Participant>, why: &str) -> Option<Reaction> {
+    if who.is_some_and(|who| !event.event_type().concerns(who)) {
+        return None;
+    }
     let reference = event.plan()?.payment.reference.clone();
     let step = match who {
         Some(Participant::Seller(leg)) => reservation::reaction(leg, event).map(|action| action.step()),

@@ -3,6 +3,7 @@
 use saga::{
     BookingId, Command, Money, Outcome, Participant, Reason, Reply, Status, Step,
     command::Action,
+    event::EventType,
     header::{self, Move, Reaction},
 };
 use serde_json::Value;
@@ -27,7 +28,8 @@ impl<S: BookingStore> BookingDesk<S> {
 
     /// Reacts to an event; says nothing if it is none that it listens to, or not the last that it waits for.
     pub async fn hear(&self, message: &Value) -> Result<Option<Said>, StepError> {
-        let Some(cause) = event(message)? else { return Ok(None) };
+        let concerns = |event_type: EventType| event_type.concerns(Participant::Booking);
+        let Some(cause) = event(message, concerns)? else { return Ok(None) };
         let booking_id = cause.booking_id.clone();
         let action = match header::reaction(&cause.event) {
             None => return Ok(None),

@@ -17,7 +17,10 @@ mod seller;
 mod start;
 
 use jiff::Timestamp;
-use saga::{BookingId, Command, Envelope, Outcome, Participant, Reply, Step, Violation, event::Unread};
+use saga::{
+    BookingId, Command, Envelope, Outcome, Participant, Reply, Step, Violation,
+    event::{EventType, Unread},
+};
 use serde::Serialize;
 use serde_json::Value;
 use store::Record;
@@ -51,8 +54,14 @@ pub enum Said {
     Event(Box<Envelope>),
 }
 
-/// Reads an event; none if it is of a type that nobody here knows.
-fn event(message: &Value) -> Result<Option<Envelope>, StepError> {
+/// Reads an event that may concern a participant; none if it is of a type that does not, or that nobody here knows. What
+/// else is said of something that is none of its business is not looked at.
+fn event(message: &Value, concerns: impl Fn(EventType) -> bool) -> Result<Option<Envelope>, StepError> {
+    let event_type = message["type"].as_str().and_then(EventType::named);
+    if let Some(event_type) = event_type.filter(|event_type| !concerns(*event_type)) {
+        tracing::info!(event_type = event_type.name(), "event for somebody else ignored");
+        return Ok(None);
+    }
     match Envelope::read(message) {
         Ok(event) => Ok(Some(event)),
         Err(Unread::UnknownType(event_type)) => {

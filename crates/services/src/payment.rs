@@ -5,6 +5,7 @@ use std::time::Duration;
 use saga::{
     BookingId, Command, Envelope, Outcome, Participant, PaymentReference, Reason, Reply, Step,
     command::Action,
+    event::EventType,
     id::digest,
     payment::{self, Abort, Aborting, Charge, Charging, Prices, Reaction},
 };
@@ -43,7 +44,8 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
 
     /// Reacts to an event; says nothing if it is none that it listens to, or not the last that it waits for.
     pub async fn hear(&self, message: &Value) -> Result<Option<Said>, StepError> {
-        let Some(cause) = event(message)? else { return Ok(None) };
+        let concerns = |event_type: EventType| event_type.concerns(Participant::Payment);
+        let Some(cause) = event(message, concerns)? else { return Ok(None) };
         self.react(&cause, payment::reaction(&cause.event)).await
     }
 
@@ -55,7 +57,7 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
         function: &str,
         error_type: &str,
     ) -> Result<Option<Said>, StepError> {
-        let Some(cause) = event(message)? else { return Ok(None) };
+        let Some(cause) = event(message, |_| true)? else { return Ok(None) };
         let is_of = |participant: &Participant| function.rsplit('-').next() == Some(participant.name());
         let who = Participant::ALL.into_iter().find(is_of);
         self.react(&cause, payment::reaction_to_failure(&cause.event, who, error_type)).await

@@ -31,7 +31,8 @@ impl<S: StockStore> Seller<S> {
 
     /// Reacts to an event; says nothing if it is none that it listens to.
     pub async fn hear(&self, message: &Value) -> Result<Option<Said>, StepError> {
-        let Some(cause) = event(message)? else { return Ok(None) };
+        let this = Participant::Seller(self.leg);
+        let Some(cause) = event(message, |event_type| event_type.concerns(this))? else { return Ok(None) };
         let Some(action) = reservation::reaction(self.leg, &cause.event) else { return Ok(None) };
         let reply = self.carry_out(&Command { booking_id: cause.booking_id.clone(), action }).await?;
         Ok(told(&cause, &reply, self.clock))

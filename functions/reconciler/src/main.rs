@@ -30,7 +30,7 @@ async fn main() -> Result<(), runtime::Error> {
         executions: StateMachine::new(aws_sdk_sfn::Client::new(&aws), setting("STATE_MACHINE_ARN")?),
         events: topic.clone(),
         dead_letters: DeadLetterQueues::new(aws_sdk_sqs::Client::new(&aws), dead_letters, parked),
-        read: |message| runtime::event(message).ok(),
+        read: |message| runtime::event(message).ok().flatten(),
         desk: BookingDesk { store: Bookings::new(client, bookings, journal), clock: Timestamp::now },
         max_age,
         pace: Pace { period: max_age.max(min_period), max_drives: number_setting("MAX_DRIVES")? },
