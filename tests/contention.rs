@@ -172,8 +172,8 @@ async fn every_seat_is_sold_once_and_every_other_buyer_is_told_that_the_flight_i
     }
 }
 
-/// A new account of AWS may run ten functions at once, and refuses what is beyond that:
-/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
+/// "New AWS accounts have reduced concurrency and memory quotas", ten functions at once for instance, and what is beyond
+/// that is refused: <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>.
 #[tokio::test]
 async fn bookings_end_as_they_should_where_functions_are_scarce() {
     const AT_ONCE: usize = 16;
