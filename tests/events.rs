@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use end_to_end::{DEADLINE, House, Tap, date, event_in, start, start_with, trip_of};
+use end_to_end::{DEADLINE, House, Tap, date, event_in, start_with, trip_of};
 use harmony::{Booking, Client, LocalAws, TripRequest, client::fresh_key, scenarios::contradictions};
 use jiff::{SignedDuration, Timestamp};
 use saga::{BookingId, Envelope, Event, Leg, Status, Step, Variant};
@@ -21,7 +21,12 @@ struct Own {
 
 impl Own {
     async fn called(name: &str) -> Self {
-        let local = start(name, &[("MaxReceiveCount", "2"), ("PendingMaxAgeSeconds", "86400")]);
+        Self::with(name, &[]).await
+    }
+
+    /// With settings of the emulator.
+    async fn with(name: &str, env: &[(&str, &str)]) -> Self {
+        let local = start_with(name, &[("MaxReceiveCount", "2"), ("PendingMaxAgeSeconds", "86400")], env);
         let house = House::of(local.stack()).await;
         let api = Client::new(&house.stack.api_url).unwrap();
         Self { _local: local, house, api }
@@ -422,6 +427,32 @@ async fn filters_that_have_not_settled_change_no_end_and_park_nothing() {
     }
     for queue in ["Flight", "Hotel", "Car", "Booking", "StepFailures"] {
         assert_eq!(house.depth(&format!("{queue}DeadLetters")).await, 0, "{queue}");
+    }
+}
+
+/// With Lambda's own waits of one minute and two, and those of the state machine.
+#[tokio::test]
+async fn a_provider_that_is_out_of_order_for_a_moment_does_not_cost_a_wait_of_lambda() {
+    let own = Own::with("aws-waits", &[("LAMBDA_ASYNC_RETRY_BASE_SECONDS", "60")]).await;
+    let mut asked = 0;
+    // In the choreographed variant payment is invoked for each leg, and charges at the last.
+    for (variant, times) in [(Variant::Orchestrated, 1), (Variant::Choreographed, 3)] {
+        for token in ["tok_flaky", "tok_timeout"] {
+            let mut request = TripRequest { variant, ..own.request().await };
+            request.payment.token = token.into();
+            let began = Timestamp::now();
+            let id = accepted(&own.api, &request).await;
+            let booking = ended(&own.api, &id).await;
+            let took = Timestamp::now().duration_since(began);
+            assert_eq!(booking.status, Status::Confirmed, "{token} ({}): {booking:#?}", variant.name());
+            assert!(took < SignedDuration::from_secs(15), "{token} ({}): {took:?}", variant.name());
+            asked += times;
+            let deadline = Timestamp::now() + DEADLINE;
+            while invocations(&own.house, "payment").await < asked && Timestamp::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(50)).await; // it may still be about to return
+            }
+            assert_eq!(invocations(&own.house, "payment").await, asked, "{token} ({})", variant.name());
+        }
     }
 }
 

@@ -41,11 +41,11 @@ impl Real {
                     Commit::Found(found) => Charging::found(found.state, found.recorded),
                     Commit::Done => {
                         self.leases = until;
-                        Charging::leased(until, earlier)
+                        Charging::leased(until, until, earlier)
                     }
                 }
             }
-            Charge::Ask { find_first } => {
+            Charge::Ask { find_first, .. } => {
                 let mut answer = None;
                 if provider != Provider::IsSilent {
                     if find_first {
@@ -120,9 +120,10 @@ fn charging(charging: &Charging) -> String {
             };
             format!("{}, {recorded}", state(known))
         }
-        Charging::Leased { after_another, .. } => format!("leased, after another: {after_another}"),
+        Charging::Leased { after_another, unanswered, .. } => {
+            format!("leased, after another: {after_another}, unanswered: {unanswered}")
+        }
         Charging::Answered { outcome, decision } => format!("{}, so {}", outcome.name(), state(decision)),
-        Charging::Unanswered { .. } => "unanswered".into(),
         Charging::Done(outcome) => format!("done: {:?}", outcome.as_ref().map(Outcome::name)),
     }
 }

@@ -165,14 +165,14 @@ pub const ALL: [Scenario; 8] = [
     },
     Scenario {
         name: "provider answers too late",
-        about: "The provider charges, but nobody hears of it: it is asked again, and charges once.",
+        about: "The provider charges, but nobody hears of it in time: payment asks what happened, and it is charged once.",
         change: |trip| trip.payment.token = "tok_timeout".into(),
         sent: 1,
         expected: CONFIRMED,
     },
     Scenario {
         name: "provider out of order",
-        about: "The provider fails twice before it charges: the step is tried again.",
+        about: "The provider fails twice before it charges: payment asks it again while it holds the lease.",
         change: |trip| trip.payment.token = "tok_flaky".into(),
         sent: 1,
         expected: CONFIRMED,

@@ -269,7 +269,7 @@ impl Books {
                 }
                 self.payment = State::Charging;
                 self.charge = Recorded::InProgress { lease_ends: 1 };
-                Charging::leased(1, None)
+                Charging::leased(1, 1, None)
             }
             Charge::Lease { earlier: Some(ended) } => {
                 let is_charging = self.payment == State::Charging;
@@ -278,9 +278,9 @@ impl Books {
                     return self.charge_found(is_charging, is_the_last);
                 }
                 self.charge = Recorded::InProgress { lease_ends: last + 1 };
-                Charging::leased(last + 1, Some(ended))
+                Charging::leased(last + 1, last + 1, Some(ended))
             }
-            Charge::Ask { find_first } => charging.answered(self.provider(find_first, provider, twin)),
+            Charge::Ask { find_first, .. } => charging.answered(self.provider(find_first, provider, twin)),
             Charge::Complete { outcome, decision } => {
                 let is_charging = self.payment == State::Charging;
                 let is_in_progress = matches!(self.charge, Recorded::InProgress { .. });
@@ -479,12 +479,19 @@ impl Books {
     }
 }
 
+/// Whether a worker is about to ask the provider again, which it does not if it has no time left.
+pub(crate) fn needs_time(charging: &Charging) -> bool {
+    let [in_time, too_late] = [0, i64::MAX].map(|now| charging.next(now));
+    matches!((in_time, too_late), (Charge::Ask { .. }, Charge::Release { .. }))
+}
+
 /// What a worker is about to do, in words.
 pub(crate) const fn words(charge: &Charge) -> &'static str {
     match charge {
         Charge::Lease { earlier: None } => "asks for the lease to charge",
         Charge::Lease { earlier: Some(_) } => "takes the lease over",
-        Charge::Ask { .. } => "lets the provider charge",
+        Charge::Ask { find_first: false, .. } => "lets the provider charge",
+        Charge::Ask { find_first: true, .. } => "asks the provider whether it charged, and lets it charge if not",
         Charge::Complete { .. } => "completes the charge",
         Charge::Release { .. } => "releases the lease",
         Charge::Void => "voids at the provider, and answers",

@@ -175,6 +175,8 @@ pub enum Action {
     SayAndDie(usize),
     /// A worker takes over the lease of another.
     TakeOver(usize),
+    /// A worker has no time left to ask the provider again.
+    RunOutOfTime(usize),
     /// A worker dies: between two moves, or before it has published what came of them, or as that fails.
     Die(usize),
 }
@@ -210,6 +212,9 @@ impl fmt::Debug for Action {
                 write!(f, "payment's worker {worker} publishes its answer, and dies before it returns")
             }
             Self::TakeOver(worker) => write!(f, "payment's worker {worker} finds that the lease has ended"),
+            Self::RunOutOfTime(worker) => {
+                write!(f, "payment's worker {worker} has no time left, and releases the lease")
+            }
             Self::Die(worker) => write!(f, "payment's worker {worker} dies"),
         }
     }
@@ -392,7 +397,7 @@ impl Choreography {
                 state.faults.spend(|left| &mut left.deaths);
                 self.finish(state, index);
             }
-            Action::TakeOver(index) => self.work(state, index, true, Provider::Answers),
+            Action::TakeOver(index) | Action::RunOutOfTime(index) => self.work(state, index, true, Provider::Answers),
             Action::Die(index) => {
                 state.faults.spend(|left| &mut left.deaths);
                 state.workers.remove(index);
@@ -490,11 +495,15 @@ fn is_asked_for(state: &State) -> bool {
     state.books.status == Status::NeedsOperator && is_idle(state)
 }
 
+/// Whether a worker has asked the provider in vain, and is about to ask it again or to give up.
+const fn is_asking_again(worker: &Worker) -> bool {
+    matches!(worker.work, Work::Charge(Charging::Leased { unanswered: 1.., .. }))
+}
+
 /// Whether a worker holds the lease.
 fn is_leased(state: &State) -> bool {
     let holds = |worker: &Worker| {
-        matches!(&worker.work, Work::Charge(Charging::Leased { until, .. } | Charging::Unanswered { until })
-            if *until == state.books.leases())
+        matches!(&worker.work, Work::Charge(Charging::Leased { until, .. }) if *until == state.books.leases())
             || matches!(&worker.work, Work::Charge(Charging::Answered { .. }))
     };
     state.workers.iter().any(holds)
@@ -588,6 +597,10 @@ impl Model for Choreography {
                 actions.push(Action::Move(index, Provider::ChargesSilently, what));
                 actions.push(Action::Move(index, Provider::IsSilent, what));
             }
+            // Without bounds it is as if the worker died.
+            if faults.is_bounded() && matches!(&worker.work, Work::Charge(charging) if books::needs_time(charging)) {
+                actions.push(Action::RunOutOfTime(index));
+            }
         }
     }
 
@@ -627,6 +640,13 @@ impl Model for Choreography {
                 matches!(state.books.abort, Some(Outcome::Charged { .. })) && state.books.status == Status::Confirmed
             }),
             Property::<Self>::sometimes("a lease is taken over", |_, state| state.books.leases() > 1),
+            Property::<Self>::sometimes("an abort wins between two attempts at the provider", |_, state| {
+                let is_aborted = matches!(state.books.payment, payment::State::Aborted { .. });
+                is_aborted && state.workers.iter().any(is_asking_again)
+            }),
+            Property::<Self>::sometimes("the provider is asked again after it has charged", |_, state| {
+                state.books.times_charged > 0 && state.workers.iter().any(is_asking_again)
+            }),
             Property::<Self>::sometimes("an operator is called", |_, state| {
                 state.books.status == Status::NeedsOperator
             }),

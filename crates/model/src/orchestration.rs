@@ -10,7 +10,7 @@ use std::{
 
 use saga::{
     Outcome, Status, Step,
-    payment::{Aborting, Charge, Charging},
+    payment::{self, Aborting, Charge, Charging},
 };
 use stateright::{Model, Property};
 
@@ -74,6 +74,8 @@ pub enum Action {
     Move(usize, Provider, &'static str),
     /// A worker takes over the lease of another.
     TakeOver(usize),
+    /// A worker has no time left to ask the provider again.
+    RunOutOfTime(usize),
     /// A worker dies.
     Die(usize),
     /// An execution ends where it is.
@@ -105,6 +107,9 @@ impl fmt::Debug for Action {
                 write!(f, "payment's worker {worker} {what}, which it does not, nor does it answer")
             }
             Self::TakeOver(worker) => write!(f, "payment's worker {worker} finds that the lease has ended"),
+            Self::RunOutOfTime(worker) => {
+                write!(f, "payment's worker {worker} has no time left, and releases the lease")
+            }
             Self::Die(worker) => write!(f, "payment's worker {worker} dies"),
             Self::End(execution) => write!(f, "execution {} ends where it is", execution + 1),
             Self::Start => write!(f, "another execution begins"),
@@ -232,7 +237,7 @@ impl Orchestration {
                 }
                 self.work(state, *index, false, *provider);
             }
-            Action::TakeOver(index) => self.work(state, *index, true, Provider::Answers),
+            Action::TakeOver(index) | Action::RunOutOfTime(index) => self.work(state, *index, true, Provider::Answers),
             Action::Die(index) => {
                 state.faults.spend(|left| &mut left.deaths);
                 state.workers.remove(*index);
@@ -320,10 +325,15 @@ const fn is_idle(state: &State) -> bool {
     state.executions.is_empty() && state.workers.is_empty()
 }
 
+/// Whether a worker has asked the provider in vain, and is about to ask it again or to give up.
+const fn is_asking_again(worker: &Worker) -> bool {
+    matches!(worker.work, Work::Charge(Charging::Leased { unanswered: 1.., .. }))
+}
+
 /// Whether a worker holds the lease.
 fn is_leased(state: &State) -> bool {
     let holds = |worker: &Worker| match &worker.work {
-        Work::Charge(Charging::Leased { until, .. } | Charging::Unanswered { until }) => *until == state.books.leases(),
+        Work::Charge(Charging::Leased { until, .. }) => *until == state.books.leases(),
         Work::Charge(Charging::Answered { .. }) => true,
         _ => false,
     };
@@ -391,6 +401,10 @@ impl Model for Orchestration {
                 actions.push(Action::Move(index, Provider::ChargesSilently, what));
                 actions.push(Action::Move(index, Provider::IsSilent, what));
             }
+            // Without bounds it is as if the worker died.
+            if faults.is_bounded() && matches!(&worker.work, Work::Charge(charging) if books::needs_time(charging)) {
+                actions.push(Action::RunOutOfTime(index));
+            }
             if faults.allow(|left| left.deaths) {
                 actions.push(Action::Die(index));
             }
@@ -447,6 +461,13 @@ impl Model for Orchestration {
                 matches!(state.books.abort, Some(Outcome::Charged { .. })) && state.books.status == Status::Confirmed
             }),
             Property::<Self>::sometimes("a lease is taken over", |_, state| state.books.leases() > 1),
+            Property::<Self>::sometimes("an abort wins between two attempts at the provider", |_, state| {
+                let is_aborted = matches!(state.books.payment, payment::State::Aborted { .. });
+                is_aborted && state.workers.iter().any(is_asking_again)
+            }),
+            Property::<Self>::sometimes("the provider is asked again after it has charged", |_, state| {
+                state.books.times_charged > 0 && state.workers.iter().any(is_asking_again)
+            }),
             Property::<Self>::sometimes("an operator is called", |_, state| {
                 state.books.status == Status::NeedsOperator
             }),

@@ -8,8 +8,11 @@
 //!
 //! The charge itself happens at a provider, outside of any transaction. So a worker takes a lease first (state
 //! *charging*, and a journal item in progress), charges with a reference that makes the charge happen at most once,
-//! and completes. An abort puts up its fence first (state *aborted*, after which no completion can succeed), then
-//! voids whatever the provider did or may still do, and only then answers.
+//! and completes. If the provider does not answer, the worker asks it again, a few times and while it holds the lease:
+//! what happened first, and to charge only if nothing did. An abort puts up its fence first (state *aborted*, after which
+//! no completion can succeed), then voids whatever the provider did or may still do, and only then answers.
+
+use std::time::Duration;
 
 use crate::{
     Event, Leg, Money, Outcome, Participant, PaymentReference, Reason, Rejection, Step, money::MoneyError, reservation,
@@ -134,6 +137,24 @@ pub enum Recorded {
     Completed(Outcome),
 }
 
+/// How many attempts at the provider a worker makes within one lease. What is still not answered then is left to the
+/// retries of its caller, which wait longer.
+pub const ATTEMPTS: u32 = 3;
+
+/// The pause before the second attempt. Each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+
+/// The longest pause before the next attempt at a provider that has left so many unanswered; none if there is to be no
+/// further attempt, because there were enough or because it is past `ask_until`. The first is made in any case, at once.
+/// Times are in milliseconds since 1970.
+pub fn pause(unanswered: u32, now_ms: i64, ask_until: i64) -> Option<Duration> {
+    match unanswered {
+        0 => Some(Duration::ZERO),
+        1..ATTEMPTS if now_ms < ask_until => Some(FIRST_PAUSE * 2_u32.pow(unanswered - 1)),
+        _ => None,
+    }
+}
+
 /// A charge that is being carried out, as far as its worker has come. It is begun with `default`: a worker assumes that
 /// nothing was tried, and is told otherwise when it asks for the lease. It may die between any two moves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -149,8 +170,12 @@ pub enum Charging {
     Leased {
         /// When it ends, in milliseconds since 1970.
         until: i64,
+        /// When it is too late to ask the provider once more, in milliseconds since 1970.
+        ask_until: i64,
         /// Whether another worker had it before, and may have charged.
         after_another: bool,
+        /// How many attempts of this worker the provider has left unanswered. Nobody knows whether one of them charged.
+        unanswered: u32,
     },
     /// The provider has answered.
     Answered {
@@ -158,11 +183,6 @@ pub enum Charging {
         outcome: Outcome,
         /// What that decides.
         decision: State,
-    },
-    /// The provider has not answered: nobody knows whether it charged.
-    Unanswered {
-        /// When the lease ends.
-        until: i64,
     },
     /// The worker has nothing more to do, and answers this; nothing if another has to go on.
     Done(Option<Outcome>),
@@ -177,11 +197,13 @@ pub enum Charge {
         /// When the earlier lease ended.
         earlier: Option<i64>,
     },
-    /// Let the provider charge; if another worker may have done so, ask what happened first, and charge only if nothing
-    /// did. Then [`Charging::answered`].
+    /// Let the provider charge; if an earlier attempt may have done so, ask what happened first, and charge only if
+    /// nothing did. Then [`Charging::answered`].
     Ask {
-        /// Whether another worker may have charged.
+        /// Whether an earlier attempt may have charged: this worker's, or that of another.
         find_first: bool,
+        /// The longest pause to make before, so that the provider can recover.
+        pause: Duration,
     },
     /// Record this, provided that nothing is decided. Then [`Charging::completed`], or [`Charging::found`].
     Complete {
@@ -195,8 +217,8 @@ pub enum Charge {
         /// When it would end.
         until: i64,
     },
-    /// It is aborted, and who aborted it may have died before the provider was told: void (again). Then
-    /// [`Charging::voided`].
+    /// It is aborted, and who aborted it may have died before the provider was told: void (again), with as many attempts
+    /// as [`pause`] allows. Then [`Charging::voided`].
     Void,
     /// Answer this.
     Answer(Outcome),
@@ -215,11 +237,15 @@ impl Charging {
     pub fn next(&self, now_ms: i64) -> Charge {
         let (state, recorded) = match self {
             Self::Deciding { state, recorded } => (state, recorded),
-            Self::Leased { after_another, .. } => return Charge::Ask { find_first: *after_another },
+            Self::Leased { until, ask_until, after_another, unanswered } => {
+                return match pause(*unanswered, now_ms, *ask_until) {
+                    Some(pause) => Charge::Ask { find_first: *after_another || *unanswered > 0, pause },
+                    None => Charge::Release { until: *until },
+                };
+            }
             Self::Answered { outcome, decision } => {
                 return Charge::Complete { outcome: outcome.clone(), decision: decision.clone() };
             }
-            Self::Unanswered { until } => return Charge::Release { until: *until },
             Self::Done(Some(outcome)) => return Charge::Answer(outcome.clone()),
             Self::Done(None) => return Charge::ComeBack,
         };
@@ -243,20 +269,19 @@ impl Charging {
         Self::Deciding { state, recorded }
     }
 
-    /// The lease was taken, and ends then.
-    pub const fn leased(until: i64, earlier: Option<i64>) -> Self {
-        Self::Leased { until, after_another: earlier.is_some() }
+    /// The lease was taken until then. After `ask_until`, which is before that, the provider is not asked once more.
+    pub const fn leased(until: i64, ask_until: i64, earlier: Option<i64>) -> Self {
+        Self::Leased { until, ask_until, after_another: earlier.is_some(), unanswered: 0 }
     }
 
     /// The provider answered this; nothing, or nothing that a provider answers, means that it is not known what it did.
     pub fn answered(self, outcome: Option<Outcome>) -> Self {
-        let until = match self {
-            Self::Leased { until, .. } => until,
-            other => return other, // nobody asks without a lease
+        let Self::Leased { until, ask_until, after_another, unanswered } = self else {
+            return self; // nobody asks without a lease
         };
         match outcome.and_then(|outcome| State::after(&outcome).map(|decision| (outcome, decision))) {
             Some((outcome, decision)) => Self::Answered { outcome, decision },
-            None => Self::Unanswered { until },
+            None => Self::Leased { until, ask_until, after_another, unanswered: unanswered + 1 },
         }
     }
 
@@ -309,8 +334,8 @@ pub enum Abort {
     /// Put up the fence and record this outcome, in one, provided that nothing is decided. Then [`Aborting::fenced`], or
     /// [`Aborting::found`].
     Fence(Outcome),
-    /// Let the provider void. It may have been told before: that the fence stands does not say so. Then
-    /// [`Aborting::voided`].
+    /// Let the provider void, with as many attempts as [`pause`] allows. It may have been told before: that the fence
+    /// stands does not say so. Then [`Aborting::voided`].
     Void,
     /// It is decided, and nothing is left at the provider: record this, and answer it. Then [`Aborting::recorded`].
     Record(Outcome),
@@ -429,17 +454,37 @@ mod tests {
 
     #[test]
     fn who_takes_a_lease_over_asks_what_happened_first() {
-        assert_eq!(Charging::leased(1000, None).next(0), Charge::Ask { find_first: false });
-        assert_eq!(Charging::leased(1000, Some(500)).next(0), Charge::Ask { find_first: true });
+        let pause = Duration::ZERO;
+        assert_eq!(Charging::leased(1000, 600, None).next(0), Charge::Ask { find_first: false, pause });
+        assert_eq!(Charging::leased(1000, 600, Some(500)).next(0), Charge::Ask { find_first: true, pause });
     }
 
     #[test]
-    fn what_is_no_answer_of_a_provider_decides_nothing() {
+    fn a_provider_that_does_not_answer_is_asked_again_what_happened_first_and_then_the_lease_is_released() {
         for answer in [None, Some(Outcome::Cancelled { released: true })] {
-            let charging = Charging::leased(1000, None).answered(answer);
-            assert_eq!(charging.next(0), Charge::Release { until: 1000 });
-            assert_eq!(Charging::released().next(0), Charge::ComeBack);
+            let mut charging = Charging::leased(1000, 600, None);
+            for pause in [250, 500].map(Duration::from_millis) {
+                charging = charging.answered(answer.clone());
+                assert_eq!(charging.next(599), Charge::Ask { find_first: true, pause });
+            }
+            charging = charging.answered(answer);
+            assert_eq!(charging.next(599), Charge::Release { until: 1000 });
+            assert_eq!(Charging::released().next(599), Charge::ComeBack);
         }
+    }
+
+    #[test]
+    fn a_worker_whose_time_is_up_asks_once_and_not_once_more() {
+        let charging = Charging::leased(1000, 600, None);
+        assert_eq!(charging.next(600), Charge::Ask { find_first: false, pause: Duration::ZERO });
+        assert_eq!(charging.answered(None).next(600), Charge::Release { until: 1000 });
+    }
+
+    #[test]
+    fn an_answer_to_a_later_attempt_is_the_answer() {
+        let charging = Charging::leased(1000, 600, None).answered(None).answered(Some(charged()));
+        let decision = State::after(&charged()).unwrap();
+        assert_eq!(charging.next(0), Charge::Complete { outcome: charged(), decision });
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError, GivenUpB
 pub use error::{ErrorKind, StepError};
 pub use events::{Events, EventsError, Topic};
 pub use executions::{Executions, ExecutionsError, StateMachine};
-pub use payment::{Cashier, LEASE};
+pub use payment::{ASKING, Cashier, LEASE, PATIENCE};
 pub use provider::{PaymentProvider, ProviderError, UnknownToken};
 pub use reconciler::{Reconciled, Reconciler};
 pub use sandbox::SandboxProvider;

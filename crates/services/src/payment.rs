@@ -7,7 +7,7 @@ use saga::{
     command::Action,
     event::EventType,
     id::digest,
-    payment::{self, Abort, Aborting, Charge, Charging, Prices, Reaction},
+    payment::{self, ATTEMPTS, Abort, Aborting, Charge, Charging, Prices, Reaction},
 };
 use serde_json::Value;
 use store::{Commit, PaymentStore};
@@ -16,14 +16,18 @@ use crate::{
     Attempt, Clock, MOST_DECISIONS, PaymentProvider, ProviderError, Said, StepError, answer, command, event, told,
 };
 
-/// How long a worker waits for the provider.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a worker waits for the provider, in each attempt.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a worker goes on beginning attempts at the provider. The last one has then ended, and its outcome can be
+/// recorded and published, before the function's timeout (10 s).
+pub const ASKING: Duration = Duration::from_secs(6);
 
 /// How long a lease lasts: longer than a worker lives, which a function's timeout (10 s) bounds.
 pub const LEASE: Duration = Duration::from_secs(15);
 
-/// How many moves a decision leads to at the most: lease, provider, completion, answer.
-const MOVES: u32 = 4;
+/// How many moves a decision leads to at the most: lease, attempts at the provider, completion, answer.
+const MOVES: u32 = ATTEMPTS + 3;
 
 /// The participant that decides.
 #[derive(Debug)]
@@ -87,7 +91,8 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
     }
 
     /// Charges the sum of the prices, or says why not. May be repeated: it charges once. Three requests (lease,
-    /// provider, completion), and one for a repeat.
+    /// provider, completion), two more (what happened, provider) for each further attempt at a provider that does not
+    /// answer, and one for a repeat.
     pub async fn charge(
         &self,
         booking: &BookingId,
@@ -109,20 +114,24 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
                     // The outcome is not known yet, and not written.
                     let record = Outcome::Aborted { reason: None };
                     match self.store.lease(&this.record(&record), until, earlier).await? {
-                        Commit::Done => Charging::leased(until, earlier),
+                        Commit::Done => Charging::leased(until, ask_until(&this), earlier),
                         Commit::Found(found) => {
                             this.is_repeat_of_any(found.validation.as_deref())?;
                             Charging::found(found.state, found.recorded)
                         }
                     }
                 }
-                Charge::Ask { find_first } => match self.ask_provider(reference, total, find_first).await {
-                    Ok(outcome) => charging.answered(Some(outcome)),
-                    Err(error) => {
-                        failure = error.into();
-                        charging.answered(None)
+                Charge::Ask { find_first, pause } => {
+                    rest(pause).await;
+                    match self.ask_provider(reference, total, find_first).await {
+                        Ok(outcome) => charging.answered(Some(outcome)),
+                        Err(error) => {
+                            tracing::warn!(booking_id = booking.as_str(), %error, "not known whether it is charged");
+                            failure = error.into();
+                            charging.answered(None)
+                        }
                     }
-                },
+                }
                 Charge::Complete { outcome, decision } => {
                     match self.store.complete(&this.record(&outcome), &decision).await? {
                         Commit::Done => charging.completed(),
@@ -139,7 +148,7 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
                     Charging::released()
                 }
                 Charge::Void => {
-                    self.provider.void(reference).await?;
+                    self.void(&this, reference).await?;
                     charging.voided()
                 }
             };
@@ -151,15 +160,28 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
         &self,
         reference: &PaymentReference,
         total: saga::Money,
-        after_another_worker: bool,
+        find_first: bool,
     ) -> Result<Outcome, ProviderError> {
-        let answer = async {
-            if after_another_worker && let Some(outcome) = self.provider.find(reference).await? {
+        patiently(async {
+            if find_first && let Some(outcome) = self.provider.find(reference).await? {
                 return Ok(outcome);
             }
             self.provider.charge(reference, total).await
-        };
-        tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(ProviderError::Timeout(PATIENCE)))
+        })
+        .await
+    }
+
+    /// Voids, whether or not an attempt that was not answered did so.
+    async fn void(&self, this: &Attempt<'_>, reference: &PaymentReference) -> Result<(), ProviderError> {
+        let mut unanswered = 0;
+        loop {
+            let Err(error) = patiently(self.provider.void(reference)).await else { return Ok(()) };
+            unanswered += 1;
+            match payment::pause(unanswered, (self.clock)().as_millisecond(), ask_until(this)) {
+                Some(pause) => rest(pause).await,
+                None => return Err(error),
+            }
+        }
     }
 
     /// Makes sure that the booking is not charged, or answers `charged` if it is. May be repeated. Two requests.
@@ -175,7 +197,7 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
             aborting = match aborting.next() {
                 Abort::Answer(outcome) => return Ok(outcome),
                 Abort::Void => {
-                    self.provider.void(reference).await?;
+                    self.void(&this, reference).await?;
                     aborting.voided()
                 }
                 Abort::Fence(outcome) => match self.store.fence(&this.record(&outcome)).await? {
@@ -192,5 +214,22 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
             };
         }
         Err(StepError::Undecided(Step::Abort))
+    }
+}
+
+/// When it is too late for a worker to begin another attempt at the provider, in milliseconds since 1970.
+fn ask_until(this: &Attempt<'_>) -> i64 {
+    this.started_at.as_millisecond() + ASKING.as_millis() as i64 // 6,000
+}
+
+async fn patiently<T>(answer: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
+    tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(ProviderError::Timeout(PATIENCE)))
+}
+
+/// For half of the time at least, and a random part of the other half, so that workers that failed together do not come
+/// back together.
+async fn rest(at_most: Duration) {
+    if !at_most.is_zero() {
+        tokio::time::sleep(at_most.mul_f64(0.5 + fastrand::f64() / 2.0)).await;
     }
 }
