@@ -3,8 +3,7 @@
 //!
 //! Endpoint: `AWS_ENDPOINT_URL_CLOUDFORMATION`, `AWS_ENDPOINT_URL`, or `endpoint_url` of the profile, which is that of
 //! the stack (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>). Credentials for AWS: the SDK's
-//! chain, with IAM Identity Center, `aws login` and `credential_process`
-//! (<https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>).
+//! chain (<https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>).
 
 use std::{env, process::Command};
 
@@ -30,9 +29,6 @@ pub enum CloudError {
     /// AWS has regions, and none is chosen.
     #[error("no AWS region is set: set AWS_REGION, or a region in the profile")]
     NoRegion,
-    /// There are no credentials.
-    #[error("there are no AWS credentials: {0}; log in, or set AWS_PROFILE")]
-    NoCredentials(String),
     /// The stack is on AWS, and the environment says that an emulator is meant.
     #[error(
         "the stack is on AWS, but the environment or the profile sends requests to {0}: unset AWS_ENDPOINT_URL, or set \
@@ -92,12 +88,12 @@ impl Cloud {
         }
     }
 
-    /// The SAM CLI. It gets the region and the credentials that were found here, so that it needs no other way to them.
-    /// An emulator gets those that everybody uses there, whatever the environment has, so that no real ones go astray
-    /// and no profile leads to AWS.
-    pub async fn sam(&self) -> Result<Command, CloudError> {
+    /// The SAM CLI. It gets the region and the credentials that were found here; where none were, it may know other ways
+    /// to them, such as a profile of IAM Identity Center. An emulator gets those that everybody uses there, whatever the
+    /// environment has, so that no real ones go astray and no profile leads to AWS.
+    pub async fn sam(&self) -> Command {
         let mut sam = sam();
-        let (region, credentials) = match self {
+        let (region, found) = match self {
             Self::Emulator { endpoint, region } => {
                 let is_profile = |name: &str| ["AWS_PROFILE", "AWS_DEFAULT_PROFILE"].contains(&name);
                 for (name, _) in env::vars_os() {
@@ -108,24 +104,25 @@ impl Cloud {
                 }
                 sam.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
                 sam.env("AWS_ENDPOINT_URL", endpoint).env_remove("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS");
-                (region.as_str(), emulator_credentials())
+                (region.as_str(), Some(emulator_credentials()))
             }
             Self::Aws(sdk) => {
-                let provider = sdk.credentials_provider();
-                let provider = provider.ok_or_else(|| CloudError::NoCredentials("none are configured".into()))?;
-                let credentials = provider.provide_credentials().await;
-                let credentials = credentials.map_err(|error| CloudError::NoCredentials(store::causes(&error)))?;
-                (sdk.region().map_or(REGION, |region| region.as_ref()), credentials)
+                let found = match sdk.credentials_provider() {
+                    Some(provider) => provider.provide_credentials().await.ok(),
+                    None => None,
+                };
+                (sdk.region().map_or(REGION, |region| region.as_ref()), found)
             }
         };
         sam.env("AWS_REGION", region).env("AWS_DEFAULT_REGION", region); // SAM knows the second name of it only
+        let Some(credentials) = found else { return sam };
         sam.env("AWS_ACCESS_KEY_ID", credentials.access_key_id());
         sam.env("AWS_SECRET_ACCESS_KEY", credentials.secret_access_key()).env_remove("AWS_SECURITY_TOKEN");
         match credentials.session_token() {
             Some(token) => sam.env("AWS_SESSION_TOKEN", token),
             None => sam.env_remove("AWS_SESSION_TOKEN"),
         };
-        Ok(sam)
+        sam
     }
 }
 
@@ -200,7 +197,7 @@ mod tests {
 
     /// What the SAM CLI is given in its environment; none inside if that is removed.
     async fn sam_env(cloud: &Cloud, name: &str) -> Option<Option<String>> {
-        let sam = cloud.sam().await.unwrap();
+        let sam = cloud.sam().await;
         let value = sam.get_envs().find(|(key, _)| *key == name)?.1;
         Some(value.map(|value| value.to_string_lossy().into_owned()))
     }

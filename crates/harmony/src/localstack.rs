@@ -161,7 +161,7 @@ impl LocalStack {
 
     /// Deploys [`TEMPLATE`].
     pub async fn deploy(&self, stack_name: &str, parameters: &[(String, String)]) -> Result<(), LocalStackError> {
-        let mut sam = self.cloud.sam().await?;
+        let mut sam = self.cloud.sam().await;
         sam.args(["deploy", "--template-file", TEMPLATE, "--stack-name", stack_name, "--resolve-s3"]);
         sam.args(["--capabilities", "CAPABILITY_IAM", "--no-confirm-changeset", "--no-fail-on-empty-changeset"]);
         if !parameters.is_empty() {
@@ -172,7 +172,7 @@ impl LocalStack {
 
     /// Deletes the stack and what was uploaded for it.
     pub async fn delete(&self, stack_name: &str) -> Result<(), LocalStackError> {
-        let mut sam = self.cloud.sam().await?;
+        let mut sam = self.cloud.sam().await;
         sam.args(["delete", "--stack-name", stack_name, "--no-prompts"]);
         self.run(sam, "delete")
     }

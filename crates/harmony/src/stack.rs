@@ -85,7 +85,7 @@ impl Stack {
     /// The stack of that name, as the SAM CLI sees it, on the AWS or the emulator that environment and profile mean.
     pub async fn deployed(name: &str) -> Result<Self, StackError> {
         let cloud = Cloud::resolve().await?;
-        let mut sam = cloud.sam().await?;
+        let mut sam = cloud.sam().await;
         sam.args(["list", "stack-outputs", "--output", "json", "--stack-name", name]);
         let answer = sam.output().map_err(StackError::NoSam)?;
         let (said, complaints) = (String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
