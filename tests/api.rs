@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, date, start, start_with, trip_of};
 use harmony::{
     Booking, Client, TripRequest,
@@ -14,6 +15,7 @@ use jiff::{SignedDuration, civil::Date};
 use saga::{BookingId, Leg, LegRequest, PaymentReference, Status, Step, Variant, reading::read_object};
 use serde_json::{Value, json};
 use store::HeaderStore;
+use url::Url;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -142,7 +144,19 @@ async fn the_same_request_twenty_times_at_once_is_one_booking() {
     let late = api.book(&request, &key).await.unwrap();
     assert_eq!((late.status, late.is_replay()), (202, true));
     assert_eq!(late.accepted().unwrap().status, Status::Pending);
-    assert_eq!(late.headers.get("location"), Some(format!("/bookings/{id}").as_str()));
+    let location = late.headers.get("location").unwrap().to_owned();
+    assert_eq!(location, format!("bookings/{id}"));
+
+    // As a standard client resolves it, behind a stage here, and whether the path ends with a slash or not.
+    let headers = [JSON, ("idempotency-key", key.as_str())];
+    let again = api.send("POST", "/bookings/", &headers, request.to_json().to_string()).await.unwrap();
+    let below = again.headers.get("location").unwrap();
+    for (sent_to, location) in [("/bookings", location.as_str()), ("/bookings/", below)] {
+        let sent_to = Url::parse(&format!("{}{sent_to}", api.api_url())).unwrap();
+        let found = sent_to.join(location).unwrap().to_string();
+        let shown = api.send("GET", found.strip_prefix(api.api_url()).unwrap(), &[], "").await.unwrap();
+        assert_eq!(shown.json::<Booking>().unwrap().booking_id, id, "{location} of {sent_to}");
+    }
 }
 
 #[tokio::test]
@@ -166,9 +180,63 @@ async fn the_same_request_written_otherwise_is_the_same_request() {
     let first = api.book_accepted(&request, &key).await.unwrap();
     let pretty = serde_json::to_string_pretty(&request.to_json()).unwrap();
     let headers = [("content-type", "application/json; charset=utf-8"), ("idempotency-key", key.as_str())];
-    let answer = api.send("POST", "/bookings", &headers, pretty).await.unwrap();
-    assert_eq!(answer.accepted().unwrap().booking_id, first.booking_id);
-    assert!(answer.is_replay());
+    for written in [format!("\u{feff}{pretty}"), pretty.replace("\"seats\": 2", "\"seats\": 2.0")] {
+        let answer = api.send("POST", "/bookings", &headers, written).await.unwrap();
+        assert_eq!(answer.accepted().unwrap().booking_id, first.booking_id);
+        assert!(answer.is_replay());
+    }
+}
+
+#[tokio::test]
+async fn what_was_accepted_once_is_not_refused_later() {
+    let (house, api, request) = setting(5).await;
+    let mut past = request.clone();
+    past.flight.date = Date::constant(2020, 1, 1);
+    let mut unknown_token = request.clone();
+    unknown_token.payment.token = "tok_forgotten".into();
+    let mut narrow = request.clone();
+    narrow.traveller.name = "...".into(); // which no rule forbade when it was recorded
+    for (name, accepted) in [("past", past), ("token", unknown_token)] {
+        let key = fresh_key(name);
+        let id = house.record_only(&accepted, &key, SignedDuration::from_hours(48)).await.booking_id;
+        for _ in 0..2 {
+            let again = api.book(&accepted, &key).await.unwrap();
+            assert_eq!((again.status, again.is_replay()), (202, true), "{name}: {}", again.body);
+            house.invoke("reconciler", &json!({})).await;
+            assert!(api.wait_until_final(&id, DEADLINE).await.unwrap().status.is_final());
+        }
+        let other = api.book(&narrow, &key).await.unwrap();
+        assert_eq!(other.status, 422, "{name}: {}", other.body);
+        let garbage = api.send("POST", "/bookings", &[JSON, ("idempotency-key", key.as_str())], "{").await.unwrap();
+        assert_eq!(garbage.status, 400, "what is not JSON is compared with nothing");
+        let new = api.book(&accepted, &fresh_key(name)).await.unwrap();
+        assert_eq!(new.status, 400, "{name}: {}", new.body);
+    }
+}
+
+#[tokio::test]
+async fn a_booking_that_cannot_be_read_whole_is_not_booked_again_either() {
+    let (house, api, request) = setting(5).await;
+    let key = fresh_key("unreadable");
+    let id = house.record_only(&request, &key, SignedDuration::ZERO).await.booking_id;
+    let newer = house
+        .client
+        .update_item()
+        .table_name(house.stack.bookings_table().unwrap())
+        .key("booking_id", AttributeValue::S(id.to_string()))
+        // Released, so that it would be started; and not in the reconciler's way.
+        .update_expression("SET trip = :newer REMOVE claimed_at, open_shard")
+        .expression_attribute_values(":newer", AttributeValue::S("{\"train\": {}}".into()));
+    newer.send().await.unwrap();
+    let again = api.book(&request, &key).await.unwrap();
+    assert_eq!((again.status, again.is_replay()), (202, true), "{}", again.body);
+    let mut other = request.clone();
+    other.flight.seats = 1;
+    assert_eq!(api.book(&other, &key).await.unwrap().status, 422);
+    let sfn = aws_sdk_sfn::Client::new(&house.stack.sdk().await.unwrap());
+    let arn = house.stack.state_machine_arn().unwrap().replace(":stateMachine:", ":execution:");
+    let execution = sfn.describe_execution().execution_arn(format!("{arn}:{id}")).send().await;
+    assert!(execution.is_err(), "nothing is started: {execution:?}");
 }
 
 // ---------------------------------------------------------------------------------------------------------- bad input
@@ -189,6 +257,8 @@ async fn each_refusal_of_the_contract_is_given_as_described() {
     let mut not_utf8 = good.clone().into_bytes();
     let name = good.find("Ada").unwrap();
     not_utf8[name] = 0xff;
+    let twice = good.replacen('{', "{\"payment\": {\"token\": \"tok_declined\"}, ", 1).into_bytes();
+    let token_twice = good.replace("\"tok_visa\"", "\"tok_visa\", \"token\": \"\", \"token/\": 1").into_bytes();
     let (too_long, padding) = (16 * 1024 + 1, good.len());
     let padded = |size: usize| format!("{good}{}", " ".repeat(size - padding)).into_bytes();
 
@@ -222,6 +292,10 @@ async fn each_refusal_of_the_contract_is_given_as_described() {
             with("/car", json!({"wheels": 4})),
             &["/car/station_id", "/car/category", "/car/pick_up", "/car/drop_off", "/car/wheels"],
         ),
+        ("payment twice", 400, vec![JSON, key], twice, &["/payment"]),
+        ("token twice", 400, vec![JSON], token_twice, &["", "/payment/token", "/payment/token~1"]),
+        ("unseen name", 400, vec![JSON, key], with("/traveller/name", json!("\u{200b}")), &["/traveller/name"]),
+        ("two addresses", 400, vec![JSON, key], with("/traveller/email", json!("a@b.c,d@e.f")), &["/traveller/email"]),
         ("unknown token", 400, vec![JSON, key], with("/payment/token", json!("tok_nobody")), &["/payment/token"]),
         ("all at once", 400, vec![JSON], with("/flight/seats", json!(99)), &["", "/flight/seats"]),
         ("too large", 413, vec![JSON, key], padded(too_long), &[]),
@@ -238,6 +312,13 @@ async fn each_refusal_of_the_contract_is_given_as_described() {
         let found: Vec<_> = errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
         assert_eq!(found, pointers, "{name}");
     }
+    let unknown: String = (0..1_900).map(|n| format!("\"{n:x}\":1,")).collect();
+    let many =
+        api.send("POST", "/bookings", &[JSON, key], good.replacen('{', &format!("{{{unknown}"), 1)).await.unwrap();
+    description.check("/bookings", "post", 400, &many.body);
+    let problem: Value = many.json().unwrap();
+    assert_eq!((problem["errors"].as_array().unwrap().len(), &problem["more_errors"]), (50, &json!(1_850)));
+
     let longest = api.send("POST", "/bookings", &[JSON, key], padded(too_long - 1)).await.unwrap();
     assert_eq!(longest.status, 202, "16,384 bytes are allowed");
 
@@ -362,15 +443,18 @@ async fn a_reserve_that_comes_after_its_cancel_is_refused_and_the_booking_fails(
 
 // -------------------------------------------------------------------------------------------------------- who may ask
 
-/// A request as API Gateway hands it to the function once it knows who asks.
-fn asked(by: &Value, method: &str, path: &str, key: &str, body: &str) -> Value {
-    let headers = json!({"content-type": "application/json", "idempotency-key": key});
-    let mut context = by.clone();
-    context["httpMethod"] = json!(method);
-    let values = json!({"content-type": ["application/json"], "idempotency-key": [key]});
+/// A request to a custom domain with the base path `trips`, as API Gateway hands it to the function once it knows who
+/// asks. One header of it is odd, and nobody's business here.
+fn asked(by: &Value, method: &str, booking_id: Option<&str>, key: &str, body: &str) -> Value {
+    let odd = "Zo\u{eb}\n\u{0}";
+    let headers = json!({"content-type": "application/json", "idempotency-key": key, "x-client": odd, "a b": "c"});
+    let (path, resource) = match booking_id {
+        Some(id) => (format!("/trips/bookings/{id}"), "/bookings/{booking_id}"),
+        None => ("/trips/bookings".to_owned(), "/bookings"),
+    };
     json!({
-        "httpMethod": method, "path": path, "headers": headers, "multiValueHeaders": values, "body": body,
-        "requestContext": context
+        "httpMethod": method, "path": path, "resource": resource, "pathParameters": booking_id.map(|id| json!({"booking_id": id})),
+        "headers": headers, "multiValueHeaders": {"x-client": [odd, 1]}, "body": body, "requestContext": by
     })
 }
 
@@ -395,15 +479,14 @@ async fn a_booking_is_its_callers_alone() {
         (cognito("1f"), cognito("1f"), cognito("2e")),
         (json!({"authorizer": {"principalId": "ann"}}), json!({"authorizer": {"principalId": "ann"}}), session("ann")),
     ] {
-        let accepted = house.invoke("api", &asked(&one, "POST", "/bookings", &key, &body)).await;
+        let accepted = house.invoke("api", &asked(&one, "POST", None, &key, &body)).await;
         assert_eq!(accepted["statusCode"], 202, "{accepted}");
         let id = serde_json::from_str::<Value>(accepted["body"].as_str().unwrap()).unwrap()["booking_id"].clone();
         assert!(ids.insert(id.to_string()), "the same key of another caller is another booking");
-        let repeated = house.invoke("api", &asked(&again, "POST", "/bookings", &key, &body)).await;
+        let repeated = house.invoke("api", &asked(&again, "POST", None, &key, &body)).await;
         assert_eq!(repeated["headers"]["idempotency-replayed"], "true", "{repeated}");
-        let path = format!("/bookings/{}", id.as_str().unwrap());
         for (who, status) in [(&one, 200), (&again, 200), (&other, 404), (&json!({}), 404)] {
-            let shown = house.invoke("api", &asked(who, "GET", &path, "", "")).await;
+            let shown = house.invoke("api", &asked(who, "GET", id.as_str(), "", "")).await;
             assert_eq!(shown["statusCode"], status, "{who}: {shown}");
         }
         let waited = BookingId::try_from(id.as_str().unwrap().to_owned()).unwrap();

@@ -33,7 +33,7 @@ use harmony::{
     scenarios::{ALL, Expected, Scenario, VARIANTS, contradictions, was_overtaken},
 };
 use jiff::{SignedDuration, Timestamp, civil::Date};
-use saga::{BookingId, BookingRequest, EventType, IdempotencyKey, Leg, PaymentReference, Status, Step, Variant};
+use saga::{BookingId, Document, EventType, IdempotencyKey, Leg, PaymentReference, Status, Step, Variant};
 use serde_json::{Value, json};
 use store::HeaderStore;
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -227,7 +227,7 @@ impl Case {
         let request = scenario.request(TripRequest::on(date), variant);
         let key = fresh_key("crash");
         let id = BookingId::derive("anonymous", &IdempotencyKey::try_from(key.as_str()).unwrap());
-        let digest = BookingRequest::read(&request.to_json(), harmony::trip::today()).unwrap().digest();
+        let digest = Document::from(request.to_json()).digest();
         let reference = PaymentReference::derive(&id, &digest);
         Self { scenario, variant, request, key, id, reference, fault }
     }

@@ -236,3 +236,30 @@ fn an_answer_is_documented_if_the_description_of_the_api_has_it() {
         assert_eq!(documented(method, path), described, "{method} {path}");
     }
 }
+
+/// Of objects that are one of several kinds each kind says itself what it must have, so that whoever makes types of the
+/// description does not make it optional.
+#[test]
+fn what_an_alternative_says_of_a_member_it_says_of_one_that_is_there() {
+    fn alternatives<'v>(schema: &'v Value, found: &mut Vec<&'v Value>) {
+        match schema {
+            Value::Object(members) => {
+                found.extend(members.get("oneOf").and_then(Value::as_array).into_iter().flatten());
+                members.values().for_each(|member| alternatives(member, found));
+            }
+            Value::Array(items) => items.iter().for_each(|item| alternatives(item, found)),
+            _ => {}
+        }
+    }
+    let description: Value = serde_yaml_ng::from_str(services::api::OPENAPI).unwrap();
+    let mut found = Vec::new();
+    alternatives(&description, &mut found);
+    let found: Vec<_> = found.into_iter().filter(|alternative| alternative["properties"].is_object()).collect();
+    assert!(found.len() > 15, "{found:?}");
+    for alternative in found {
+        let properties = alternative["properties"].as_object().unwrap();
+        let said = properties.iter().filter(|(_, schema)| **schema != false).map(|(name, _)| name.as_str());
+        let required = alternative["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        assert!(said.collect::<BTreeSet<_>>().is_subset(&required.collect()), "{alternative}");
+    }
+}

@@ -30,6 +30,7 @@ use saga::{
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 use services::{ErrorKind, api::MOST_BYTES};
+use url::Url;
 use world::{Answer, INVOKED, World, clock, sent};
 
 /// A target's name, and what it does with an input. It panics if the contract is broken.
@@ -82,8 +83,7 @@ pub fn documented(method: &str, path: &str) -> &'static [u64] {
 fn gateway(data: &[u8]) {
     let Ok(payload) = serde_json::from_slice::<Value>(data) else { return };
     let method = payload["httpMethod"].as_str().unwrap_or_default();
-    let method = if method.is_empty() { "GET" } else { method };
-    let path = path_of(payload["path"].as_str());
+    let path = path_of(&payload);
     for works in [true, false] {
         match block_on(World::new(works).http(payload.clone())) {
             Ok(answer) => {
@@ -98,15 +98,27 @@ fn gateway(data: &[u8]) {
     }
 }
 
-/// The path of a request as `http` sees it. What is no path is nowhere.
-fn path_of(path: Option<&str>) -> String {
-    let uri = path.and_then(|path| path.parse::<http::Uri>().ok());
-    uri.map_or_else(|| "/".to_owned(), |uri| uri.path().to_owned())
+/// The path of the resource that API Gateway found, with its parameters. What is no path is nowhere.
+fn path_of(payload: &Value) -> String {
+    let mut path = payload["resource"].as_str().unwrap_or_default().to_owned();
+    let encoded = |byte: u8| match byte {
+        byte if byte.is_ascii_alphanumeric() => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    for (name, value) in payload["pathParameters"].as_object().into_iter().flatten() {
+        let value: String = value.as_str().unwrap_or_default().bytes().map(encoded).collect();
+        path = path.replace(&format!("{{{name}}}"), &value);
+    }
+    let path = path.parse::<http::Uri>().map_or_else(|_| "/".to_owned(), |uri| uri.path().to_owned());
+    path.strip_suffix('/').unwrap_or(&path).to_owned()
 }
 
 /// Any request that HTTP allows: it is answered, and not with an error of the function.
 fn request(data: &[u8]) {
     let Some((method, path, payload, body)) = proxied(data) else { return };
+    if payload["resource"].as_str().is_none_or(|resource| resource.parse::<http::Uri>().is_err()) {
+        return; // API Gateway has no such resource
+    }
     let world = World::new(true);
     let send = |world: &World, payload: &Value| block_on(world.http(payload.clone())).expect("it is a request");
     let answer = send(&world, &payload);
@@ -125,12 +137,15 @@ fn request(data: &[u8]) {
         return;
     }
 
+    assert_eq!(world.looks(), 0, "only what would be refused is looked up");
+
     // What was accepted is what was asked for, and keeps the rules.
     assert!(body.len() <= MOST_BYTES);
-    let asked: Value = serde_json::from_slice(&body).unwrap();
+    let body = body.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&body);
+    let asked: Value = serde_json::from_slice(body).unwrap();
     let names: BTreeSet<_> = asked.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(names, BTreeSet::from(["variant", "traveller", "flight", "hotel", "car", "payment"]));
-    assert!(serde_json::from_slice::<Plain>(&body).unwrap().is(&asked), "{asked} is not what was sent");
+    assert!(serde_json::from_slice::<Plain>(body).unwrap().is(&asked), "{asked} is not what was sent");
     let today = clock().to_zoned(jiff::tz::TimeZone::fixed(jiff::tz::offset(-12))).date();
     let read = BookingRequest::read(&asked, today).unwrap();
     let [header] = &world.headers()[..] else { panic!("accepted, and not one booking") };
@@ -145,9 +160,12 @@ fn request(data: &[u8]) {
     let accepted: Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
     assert_eq!(accepted, json!({"booking_id": header.booking_id, "variant": header.variant, "status": "pending"}));
     let location = answer["headers"]["location"].as_str().unwrap();
-    assert_eq!(location, format!("/bookings/{}", header.booking_id));
-    let shown = send(&world, &json!({"httpMethod": "GET", "path": location, "requestContext": {"httpMethod": "GET"}}));
-    is_well_formed("GET", location, &shown);
+    let sent_to = format!("https://trips.example.com{}", payload["path"].as_str().unwrap());
+    let location = Url::parse(&sent_to).unwrap().join(location).unwrap();
+    assert_eq!(location.path(), format!("{BASE_PATH}/bookings/{}", header.booking_id), "{sent_to}");
+    let look = routed("GET", location.path());
+    is_well_formed("GET", &path_of(&look), &send(&world, &look));
+    let shown = send(&world, &look);
     let shown: Value = serde_json::from_str(shown["body"].as_str().unwrap()).unwrap();
     for name in ["variant", "traveller", "flight", "hotel", "car"] {
         assert_eq!(shown[name], asked[name], "{shown}");
@@ -156,6 +174,10 @@ fn request(data: &[u8]) {
     assert_eq!(again["headers"].as_object_mut().unwrap().remove("idempotency-replayed"), Some(json!("true")));
     again["multiValueHeaders"] = answer["multiValueHeaders"].clone();
     assert_eq!(again, answer);
+    let mut other = payload.clone();
+    other["body"] = json!("{}");
+    other["isBase64Encoded"] = json!(false);
+    assert_eq!(send(&world, &other)["statusCode"], 422, "it is another request first, and then one that breaks rules");
     assert_eq!(world.headers().len(), 1);
 
     // Neither the token nor the traveller goes where they have no business.
@@ -211,21 +233,37 @@ fn proxied(data: &[u8]) -> Option<(String, String, Value, Vec<u8>)> {
         all.entry(name.as_str()).or_insert_with(|| json!([])).as_array_mut().unwrap().push(json!(value));
         headers.insert(name.as_str().to_owned(), json!(value));
     }
-    let path = target.split('?').next().unwrap();
-    let method = if method.is_empty() { "GET" } else { method };
+    let path = format!("{BASE_PATH}{}", target.split('?').next().unwrap());
     let text = std::str::from_utf8(body).ok().filter(|text| !text.contains('\u{1}')); // so that both ways are taken
-    let mut payload = json!({
-        "resource": "/{proxy+}", "path": path, "httpMethod": method, "headers": headers, "multiValueHeaders": all,
-        "queryStringParameters": null, "multiValueQueryStringParameters": null, "pathParameters": null,
-        "stageVariables": null, "isBase64Encoded": text.is_none(),
-        "requestContext": {"httpMethod": method, "path": path, "stage": "Prod", "identity": {"sourceIp": "127.0.0.1"}}
-    });
+    let mut payload = routed(method, &path);
+    payload["headers"] = headers.into();
+    payload["multiValueHeaders"] = all.into();
+    payload["isBase64Encoded"] = text.is_none().into();
     payload["body"] = match text {
         Some("") => Value::Null,
         Some(text) => json!(text),
         None => json!(STANDARD.encode(body)),
     };
-    Some((method.to_owned(), path_of(Some(path)), payload, body.to_vec()))
+    Some((method.to_owned(), path_of(&payload), payload, body.to_vec()))
+}
+
+/// Of a custom domain at which the API is served.
+const BASE_PATH: &str = "/trips";
+
+/// A request to this path of a custom domain, once API Gateway has found the resource that is meant.
+fn routed(method: &str, path: &str) -> Value {
+    let below = path.strip_prefix(BASE_PATH).unwrap_or(path);
+    let segment = below.strip_prefix("/bookings/").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+    let (resource, parameters) = match segment {
+        Some(id) if !id.is_empty() && !id.contains('/') => ("/bookings/{booking_id}", json!({"booking_id": id})),
+        _ => (below, Value::Null),
+    };
+    json!({
+        "resource": resource, "path": path, "httpMethod": method, "headers": null, "multiValueHeaders": null,
+        "queryStringParameters": null, "multiValueQueryStringParameters": null, "pathParameters": parameters,
+        "stageVariables": null, "isBase64Encoded": false, "body": null,
+        "requestContext": {"httpMethod": method, "path": path, "stage": "Prod", "identity": {"sourceIp": "127.0.0.1"}}
+    })
 }
 
 fn is_well_formed(method: &str, path: &str, answer: &Value) {

@@ -26,7 +26,7 @@ use services::{
 };
 use store::{
     BookingStore, ClaimStore, Commit, End, Header, HeaderFound, HeaderStore, IntakeStore, Journal, LegRecords,
-    NotTaken, PaymentFound, PaymentStore, Record, Recording, StockStore, StoreError,
+    NotTaken, PaymentFound, PaymentStore, Receipt, Record, Recording, StockStore, StoreError,
 };
 
 /// It is always the same time here.
@@ -58,6 +58,7 @@ pub struct World {
 struct State {
     headers: HashMap<BookingId, Header>,
     travellers: HashMap<BookingId, Traveller>,
+    looks: u32,
     executions: HashMap<String, String>,
     events: Vec<String>,
 }
@@ -78,6 +79,11 @@ impl World {
     /// The bookings that are recorded.
     pub fn headers(&self) -> Vec<Header> {
         self.state().headers.values().cloned().collect()
+    }
+
+    /// How often it was looked up whether a request had come before.
+    pub fn looks(&self) -> u32 {
+        self.state().looks
     }
 
     /// Who travels with a booking.
@@ -189,16 +195,30 @@ impl ClaimStore for &World {
     }
 }
 
+fn receipt_of(header: Header) -> Receipt {
+    Receipt {
+        booking_id: header.booking_id.clone(),
+        request_digest: header.request_digest.clone(),
+        variant: header.variant,
+        status: header.status,
+        header: Ok(header),
+    }
+}
+
 impl IntakeStore for &World {
-    async fn accept(&self, header: &Header, traveller: &Traveller) -> Result<Commit<Box<Header>>, StoreError> {
-        self.refuse()?;
-        let mut state = self.state();
-        if let Some(found) = state.headers.get(&header.booking_id) {
-            return Ok(Commit::Found(Box::new(found.clone())));
+    async fn accept(&self, header: &Header, traveller: &Traveller) -> Result<Commit<Box<Receipt>>, StoreError> {
+        if let Some(found) = HeaderStore::get(self, &header.booking_id).await? {
+            return Ok(Commit::Found(Box::new(receipt_of(found))));
         }
+        let mut state = self.state();
         state.headers.insert(header.booking_id.clone(), header.clone());
         state.travellers.insert(header.booking_id.clone(), traveller.clone());
         Ok(Commit::Done)
+    }
+
+    async fn receipt(&self, booking: &BookingId) -> Result<Option<Receipt>, StoreError> {
+        self.state().looks += 1;
+        Ok(HeaderStore::get(self, booking).await?.map(receipt_of))
     }
 
     async fn header(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {

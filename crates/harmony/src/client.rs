@@ -157,7 +157,8 @@ impl Answer {
             return problem.detail.unwrap_or(problem.title);
         }
         let errors = problem.errors.iter().map(|error| format!("{} {}", error.pointer, error.detail));
-        let errors = errors.map(|error| error.trim().to_owned()).collect::<Vec<_>>();
+        let more = problem.more_errors.map(|more| format!("and {more} more"));
+        let errors = errors.map(|error| error.trim().to_owned()).chain(more).collect::<Vec<_>>();
         format!("{}: {}", problem.title, errors.join("; "))
     }
 }
@@ -168,6 +169,7 @@ struct Problem {
     detail: Option<String>,
     #[serde(default)]
     errors: Vec<ProblemError>,
+    more_errors: Option<usize>,
 }
 
 #[derive(Deserialize)]
@@ -482,6 +484,9 @@ mod tests {
         let problem = r#"{"type": "t", "title": "The request is not valid", "status": 400, "detail": "see errors",
             "errors": [{"pointer": "", "detail": "no key"}, {"pointer": "/flight/date", "detail": "is in the past"}]}"#;
         assert_eq!(answer(400, problem).says(), "The request is not valid: no key; /flight/date is in the past");
+        let problem = problem.replace("}]}", r#"}], "more_errors": 7}"#);
+        let says = "The request is not valid: no key; /flight/date is in the past; and 7 more";
+        assert_eq!(answer(400, &problem).says(), says);
         let problem = r#"{"title": "Not found", "status": 404, "detail": "there is no such booking"}"#;
         assert_eq!(answer(404, problem).says(), "there is no such booking");
         assert_eq!(answer(502, "<html>\n  Bad gateway</html>").says(), "<html> Bad gateway</html>");

@@ -1,11 +1,14 @@
 //! From Lambda's JSON to what a handler takes, and back.
 
-use aws_lambda_events::apigw::{ApiGatewayProxyRequest, ApiGatewayProxyResponse};
+use std::collections::HashMap;
+
+use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use futures_util::future::join_all;
-use http::{Request, Response};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use lambda_runtime::{Diagnostic, Error, LambdaEvent, run, service_fn};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 #[cfg(feature = "fault-points")]
 use crate::faults::Task;
@@ -242,7 +245,8 @@ impl From<Unreadable> for Diagnostic {
 }
 
 /// Serves requests to a REST API of API Gateway (Lambda proxy integration). The handler is told who asks: the IAM
-/// user or role, the subject of a Cognito token, the authorizer's principal, or `anonymous`.
+/// user or role, the subject of a Cognito token, the authorizer's principal, or `anonymous`. The request's path is that
+/// of the resource: without the stage, and without the base path of a custom domain.
 pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response<String>) -> Result<(), Error> {
     let handle = &handle;
     run(service_fn(move |event: LambdaEvent<Value>| {
@@ -263,21 +267,45 @@ pub async fn answer_http(
     payload: Value,
     handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response<String>,
 ) -> Result<ApiGatewayProxyResponse, Diagnostic> {
-    let event = ApiGatewayProxyRequest::deserialize(payload).map_err(|error| Diagnostic {
+    let refused = |why: String| Diagnostic {
         error_type: UNREADABLE.into(),
-        error_message: format!("the payload is no request of a REST API: {error}"),
-    })?;
-    let caller = caller(&event);
-    Ok(response(handle(&caller, request(event)).await))
+        error_message: format!("the payload is no request of a REST API: {why}"),
+    };
+    let event = ProxyEvent::deserialize(payload).map_err(|error| refused(error.to_string()))?;
+    let caller = event.request_context.caller();
+    let request = event.into_request().map_err(|error| refused(error.to_string()))?;
+    Ok(response(handle(&caller, request).await))
 }
 
-fn caller(event: &ApiGatewayProxyRequest) -> String {
-    let authorizer = &event.request_context.authorizer.fields;
-    // https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
-    let cognito = authorizer.get("claims").and_then(|claims| claims.get("sub"));
-    let principal = cognito.or(authorizer.get("principalId")).and_then(Value::as_str);
-    let iam = event.request_context.identity.user_arn.as_deref().map(identity);
-    iam.or(principal).unwrap_or("anonymous").to_owned()
+/// What is needed of an event, and nothing else of it: an event is not refused for what nobody reads.
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html#api-gateway-simple-proxy-for-lambda-input-format>
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProxyEvent {
+    http_method: String,
+    resource: String,
+    path: Option<String>,
+    path_parameters: Option<HashMap<String, String>>,
+    headers: Option<Map<String, Value>>,
+    body: Option<String>,
+    is_base64_encoded: Option<bool>,
+    request_context: RequestContext,
+}
+
+#[derive(Deserialize)]
+struct RequestContext {
+    authorizer: Option<Value>,
+    identity: Option<Value>,
+}
+
+impl RequestContext {
+    fn caller(&self) -> String {
+        let text = |value: &Option<Value>, pointer| value.as_ref()?.pointer(pointer)?.as_str().map(str::to_owned);
+        let iam = text(&self.identity, "/userArn").map(|arn| identity(&arn).to_owned());
+        let cognito = || text(&self.authorizer, "/claims/sub");
+        let principal = || text(&self.authorizer, "/principalId");
+        iam.or_else(cognito).or_else(principal).unwrap_or_else(|| "anonymous".into())
+    }
 }
 
 /// The IAM user or role behind an ARN. A session of a role is the role: sessions get new names all the time, and with
@@ -289,16 +317,34 @@ fn identity(arn: &str) -> &str {
     }
 }
 
-fn request(event: ApiGatewayProxyRequest) -> Request<Vec<u8>> {
-    let body = event.body.unwrap_or_default();
-    let body = if event.is_base64_encoded { decoded(&body) } else { body.into_bytes() };
-    let mut request = Request::new(body);
-    *request.method_mut() = event.http_method;
-    *request.headers_mut() = event.headers;
-    if let Some(uri) = event.path.and_then(|path| path.parse().ok()) {
-        *request.uri_mut() = uri;
+impl ProxyEvent {
+    fn into_request(self) -> Result<Request<Vec<u8>>, http::Error> {
+        let path = self.resource_path();
+        let body = self.body.unwrap_or_default();
+        let body = if self.is_base64_encoded == Some(true) { decoded(&body) } else { body.into_bytes() };
+        let mut request =
+            Request::builder().method(Method::from_bytes(self.http_method.as_bytes())?).uri(path).body(body)?;
+        let headers = self.headers.unwrap_or_default();
+        request.headers_mut().extend(headers.iter().filter_map(|(name, value)| {
+            // What HTTP cannot carry was no header: whoever needs it says that it is missing.
+            let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+            Some((name, HeaderValue::from_bytes(value.as_str()?.as_bytes()).ok()?))
+        }));
+        Ok(request)
     }
-    request
+
+    /// The resource's path with its parameters, and with a slash at the end if the caller's has one. `path` itself has
+    /// the base path of a custom domain in it: <https://github.com/CodeGenieApp/serverless-express/issues/216>.
+    fn resource_path(&self) -> String {
+        let mut path = self.resource.clone();
+        for (name, value) in self.path_parameters.iter().flatten() {
+            path = path.replace(&format!("{{{name}}}"), &utf8_percent_encode(value, NON_ALPHANUMERIC).to_string());
+        }
+        if self.path.as_ref().is_some_and(|path| path.ends_with('/')) && !path.ends_with('/') {
+            path.push('/');
+        }
+        path
+    }
 }
 
 fn response(answer: Response<String>) -> ApiGatewayProxyResponse {
@@ -368,5 +414,49 @@ mod tests {
     fn what_cannot_be_published_is_an_error_of_its_own_type() {
         let (failed, _) = answered(Says::Itself, Some("this"), false);
         assert_eq!(failed.map_err(|error| error.error_type), Err("Gone".to_owned()));
+    }
+
+    /// What the handler gets of a request with these fields, beside those that every request has.
+    fn handed_over(fields: Value) -> (String, String, Option<String>) {
+        let mut payload = json!({"httpMethod": "GET", "resource": "/bookings", "requestContext": {}});
+        payload.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let got = RefCell::new(None);
+        let handle = async |caller: &str, request: Request<Vec<u8>>| {
+            let key =
+                request.headers().get("idempotency-key").map(|key| String::from_utf8_lossy(key.as_bytes()).into());
+            got.replace(Some((caller.to_owned(), request.uri().path().to_owned(), key)));
+            Response::new(String::new())
+        };
+        answer_http(payload, handle).now_or_never().unwrap().unwrap();
+        got.take().unwrap()
+    }
+
+    #[test]
+    fn a_request_is_for_its_resource_wherever_the_api_is_served() {
+        let path = |fields: Value| handed_over(fields).1;
+        assert_eq!(path(json!({"path": "/bookings"})), "/bookings");
+        assert_eq!(path(json!({"path": "/trips/bookings"})), "/bookings");
+        assert_eq!(path(json!({"path": "/trips/bookings/"})), "/bookings/");
+        let one = |id: &str| {
+            path(json!({
+                "path": format!("/trips/bookings/{id}"), "resource": "/bookings/{booking_id}",
+                "pathParameters": {"booking_id": id}
+            }))
+        };
+        assert_eq!(one("0123abcd"), "/bookings/0123abcd");
+        assert_eq!(one("a?b#c d/é"), "/bookings/a%3Fb%23c%20d%2F%C3%A9");
+    }
+
+    #[test]
+    fn what_nobody_reads_does_not_cost_a_request() {
+        let odd = json!({
+            "headers": {"x-client": "a\nb", "a b": "c", "x-count": 1, "X-Name": "Zo\u{eb}", "Idempotency-Key": "k"},
+            "multiValueHeaders": {"x-client": [1]}, "queryStringParameters": 5, "stageVariables": {"a": [1]},
+            "requestContext": {"requestTimeEpoch": "now", "identity": {"sourceIp": 5, "userArn": "arn:aws:iam::1:user/ann"}}
+        });
+        let (caller, _, key) = handed_over(odd);
+        assert_eq!((caller.as_str(), key.as_deref()), ("arn:aws:iam::1:user/ann", Some("k")));
+        let umlaut = json!({"headers": {"Idempotency-Key": "clé"}});
+        assert_eq!(handed_over(umlaut).2.as_deref(), Some("clé"), "it is there, and the handler refuses it");
     }
 }

@@ -19,6 +19,7 @@
 pub mod booking;
 pub mod claim;
 pub mod command;
+pub mod document;
 pub mod event;
 pub mod header;
 pub mod id;
@@ -28,10 +29,12 @@ pub mod payment;
 pub mod reading;
 pub mod reservation;
 pub mod step;
+mod text;
 
 pub use booking::{BookingRequest, CarLeg, FlightLeg, HotelLeg, LegRequest, StockLine, Traveller, Variant};
 pub use claim::Claim;
 pub use command::Command;
+pub use document::Document;
 pub use event::{Envelope, Event, EventType, Plan};
 pub use header::{Reason, Status};
 pub use id::{BookingId, IdempotencyKey, Owner, PaymentReference, PaymentToken};

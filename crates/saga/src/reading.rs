@@ -22,6 +22,11 @@ impl Violation {
     }
 }
 
+/// The JSON pointer to a member of the object, or item of the array, that this one points to.
+pub(crate) fn member(pointer: &str, name: &str) -> String {
+    format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
+}
+
 /// Reads an object. Fields that `read` does not ask for are violations.
 pub fn read_object<T>(value: &Value, read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>) -> Result<T, Vec<Violation>> {
     let mut violations = Vec::new();
@@ -62,7 +67,7 @@ pub struct Fields<'v, 'e> {
 
 impl Fields<'_, '_> {
     fn at(&self, name: &str) -> String {
-        format!("{}/{}", self.pointer, name.replace('~', "~0").replace('/', "~1"))
+        member(&self.pointer, name)
     }
 
     /// Fields that nobody asks for are no violations here: the object may be written by a newer program.

@@ -1,17 +1,21 @@
 //! The HTTP API: `POST /bookings`, `GET /bookings/{booking_id}`, `GET /openapi.yaml`.
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use jiff::{SignedDuration, Timestamp, Unit, civil::Date, tz::TimeZone};
 use saga::{
-    BookingId, BookingRequest, Claim, IdempotencyKey, Leg, Owner, PaymentReference, Status, Step, Traveller, Violation,
+    BookingId, BookingRequest, Claim, Document, IdempotencyKey, Leg, Owner, PaymentReference, Status, Step, Traveller,
+    Variant, Violation,
 };
 use serde_json::{Value, json};
-use store::{Commit, Entry, Header, IntakeStore, Journal};
+use store::{Commit, Entry, Header, IntakeStore, Journal, Receipt};
 
 use crate::{Clock, Events, Executions, PaymentProvider, StepError, start::Starter};
 
 /// The longest body that is read, in bytes.
 pub const MOST_BYTES: usize = 16 * 1024;
+
+/// How many errors an answer lists at the most, and how many bytes of them if there is more than one.
+const MAX_ERRORS: (usize, usize) = (50, 8 * 1024);
 
 /// The description of this API (OpenAPI 3.1).
 pub const OPENAPI: &str = include_str!("../openapi.yaml");
@@ -40,10 +44,13 @@ pub struct Api<I, E, T, P> {
 
 impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, P> {
     /// Answers a request. `caller` is who the gateway says is asking; a booking belongs to its caller.
+    /// The path of its URI is one of the paths of the API's description, wherever the API is served. A slash after it
+    /// makes no difference, as it makes none to API Gateway.
     pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> Answer {
         let path = request.uri().path();
+        let path = path.strip_suffix('/').unwrap_or(path);
         let mut answer = match (request.method(), path.strip_prefix("/bookings/"), path) {
-            (&Method::POST, None, "/bookings") => self.post(caller, request.headers(), request.body()).await,
+            (&Method::POST, None, "/bookings") => self.post(caller, &request).await,
             (&Method::GET, Some(id), _) => self.get(caller, id).await,
             (&Method::GET, None, "/openapi.yaml") => Ok(answer(StatusCode::OK, "application/yaml", OPENAPI.to_owned())),
             (&Method::OPTIONS, None, "/bookings") | (&Method::OPTIONS, Some(_), _) if self.cors_origin.is_some() => {
@@ -69,7 +76,8 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         answer
     }
 
-    async fn post(&self, caller: &str, headers: &HeaderMap, body: &[u8]) -> Result<Answer, StepError> {
+    async fn post(&self, caller: &str, request: &Request<Vec<u8>>) -> Result<Answer, StepError> {
+        let (headers, body) = (request.headers(), request.body());
         let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !media_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
         {
@@ -87,73 +95,91 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
                 "the Idempotency-Key header is required: what the client calls this request, the same when it is repeated",
             ),
         };
-        let request = match serde_json::from_slice::<Value>(body) {
-            Ok(body) => BookingRequest::read(&body, earliest_today(now)),
-            Err(error) => Err(vec![violation("", format!("must be JSON in UTF-8: {error}"))]),
-        };
-        let (key, request) = match (key, request) {
-            (Ok(key), Ok(request)) => (key, request),
-            (key, request) => {
+        let document =
+            Document::parse(body).map_err(|error| vec![violation("", format!("must be JSON in UTF-8: {error}"))]);
+        let read = |document: &Document| document.read(|body| BookingRequest::read(body, earliest_today(now)));
+        let (key, document) = match (key, document) {
+            (Ok(key), Ok(document)) => (key, document),
+            (key, document) => {
                 let mut violations: Vec<_> = key.err().map(|detail| violation("", detail)).into_iter().collect();
-                violations.extend(request.err().unwrap_or_default());
+                violations.extend(document.and_then(|document| read(&document)).err().unwrap_or_default());
                 return Ok(invalid(&violations));
             }
         };
         let trace = headers.get("x-amzn-trace-id").and_then(|trace| trace.to_str().ok());
-        self.accept(Owner::of(caller), &BookingId::derive(caller, &key), request, now, trace).await
+        let asked = Asked {
+            booking_id: BookingId::derive(caller, &key),
+            request_digest: document.digest(),
+            now,
+            trace,
+            is_below: request.uri().path().ends_with('/'),
+        };
+        match read(&document) {
+            Ok(request) => self.accept(&asked, Owner::of(caller), request).await,
+            Err(violations) => self.refuse(&asked, &violations).await,
+        }
     }
 
     // Token first, then header, then start. A crash after the token leaves a payment that nobody will charge;
     // one after the header leaves a booking with everything that is needed to start it, for the reconciler, and a claim
     // on the start, which a repeat respects: it may have been made.
-    async fn accept(
-        &self,
-        owner: Owner,
-        booking_id: &BookingId,
-        request: BookingRequest,
-        now: Timestamp,
-        trace: Option<&str>,
-    ) -> Result<Answer, StepError> {
-        let request_digest = request.digest();
-        let reference = PaymentReference::derive(booking_id, &request_digest);
+    async fn accept(&self, asked: &Asked<'_>, owner: Owner, request: BookingRequest) -> Result<Answer, StepError> {
+        let reference = PaymentReference::derive(&asked.booking_id, &asked.request_digest);
         if self.provider.attach(&reference, &request.token).await?.is_err() {
-            return Ok(invalid(&[violation("/payment/token", "is not known to the payment provider")]));
+            let unknown = violation("/payment/token", "is not known to the payment provider");
+            return self.refuse(asked, &[unknown]).await;
         }
         // The claim on the start is part of it, and costs no write of its own.
         let header = Header {
-            booking_id: booking_id.clone(),
-            request_digest,
+            booking_id: asked.booking_id.clone(),
+            request_digest: asked.request_digest.clone(),
             variant: request.variant,
             status: Status::Pending,
             owner,
             trip: request.trip,
             total: None,
             reason: None,
-            claim: Claim::first(now),
-            created_at: now,
-            updated_at: now,
+            claim: Claim::first(asked.now),
+            created_at: asked.now,
+            updated_at: asked.now,
         };
-        let starter = Starter { claims: &self.intake, executions: &self.executions, events: &self.events };
-        let trace = trace.map(|trace| trace.chars().take(256).collect());
-        let replayed = match self.intake.accept(&header, &request.traveller).await? {
-            Commit::Done => {
-                starter.start(&header, now, trace).await?;
-                false
-            }
-            Commit::Found(found) if found.request_digest != header.request_digest => {
-                return Ok(problem(Problem::KeyReused, "this Idempotency-Key was used before, for another request"));
-            }
-            Commit::Found(found) => {
-                if found.status == Status::Pending
-                    && let Some(claim) = found.claim.repeat(now)
-                {
-                    starter.claim_and_start(&found, claim, now, trace).await?;
+        match self.intake.accept(&header, &request.traveller).await? {
+            Commit::Done => self.starter().start(&header, asked.now, asked.trace()).await?,
+            Commit::Found(found) => return self.repeat(asked, &found).await,
+        }
+        Ok(asked.accepted(header.variant, false))
+    }
+
+    // What was accepted stays so: rules that have come to refuse it, be it only because time has passed, are for new
+    // requests. So one that they refuse is looked up before it is told so.
+    async fn refuse(&self, asked: &Asked<'_>, violations: &[Violation]) -> Result<Answer, StepError> {
+        match self.intake.receipt(&asked.booking_id).await? {
+            Some(found) => self.repeat(asked, &found).await,
+            None => Ok(invalid(violations)),
+        }
+    }
+
+    async fn repeat(&self, asked: &Asked<'_>, found: &Receipt) -> Result<Answer, StepError> {
+        if found.request_digest != asked.request_digest {
+            return Ok(problem(Problem::KeyReused, "this Idempotency-Key was used before, for another request"));
+        }
+        match &found.header {
+            _ if found.status != Status::Pending => {}
+            Ok(header) => {
+                if let Some(claim) = header.claim.repeat(asked.now) {
+                    self.starter().claim_and_start(header, claim, asked.now, asked.trace()).await?;
                 }
-                true
             }
-        };
-        tracing::info!(booking_id = booking_id.as_str(), variant = header.variant.name(), replayed, "booking accepted");
-        Ok(accepted(&header, replayed))
+            Err(unreadable) => {
+                let booking_id = asked.booking_id.as_str();
+                tracing::error!(booking_id, error = %unreadable, "booking not started again; an operator has to look");
+            }
+        }
+        Ok(asked.accepted(found.variant, true))
+    }
+
+    fn starter(&self) -> Starter<'_, I, E, T> {
+        Starter { claims: &self.intake, executions: &self.executions, events: &self.events }
     }
 
     // A booking of somebody else is unknown, as one that does not exist is.
@@ -165,6 +191,39 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         let (entries, traveller) =
             tokio::try_join!(self.journal.entries(booking_id.as_str()), self.intake.traveller(&booking_id))?;
         Ok(answer(StatusCode::OK, "application/json", view(&header, traveller.as_ref(), &entries).to_string()))
+    }
+}
+
+/// A request for a booking, whatever it says.
+struct Asked<'a> {
+    booking_id: BookingId,
+    request_digest: String,
+    now: Timestamp,
+    trace: Option<&'a str>,
+    /// Whether what is named relative to the request's URI is below its path, and not beside its last segment.
+    is_below: bool,
+}
+
+impl Asked<'_> {
+    fn trace(&self) -> Option<String> {
+        self.trace.map(|trace| trace.chars().take(256).collect())
+    }
+
+    // `Location` is a reference relative to the URI that the client sent the request to (RFC 9110, section 10.2.2), of
+    // which nobody here knows the whole: before the path of the resource stand the stage, or the base path of a custom
+    // domain, or what a proxy in front of it has taken off.
+    fn accepted(&self, variant: Variant, replayed: bool) -> Answer {
+        let body = json!({"booking_id": self.booking_id, "variant": variant, "status": Status::Pending});
+        let mut answer = answer(StatusCode::ACCEPTED, "application/json", body.to_string());
+        let location = format!("{}{}", if self.is_below { "" } else { "bookings/" }, self.booking_id);
+        if let Ok(location) = location.parse() {
+            answer.headers_mut().insert(header::LOCATION, location);
+        }
+        tracing::info!(booking_id = self.booking_id.as_str(), variant = variant.name(), replayed, "booking accepted");
+        if replayed {
+            answer.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+        }
+        answer
     }
 }
 
@@ -212,19 +271,6 @@ fn earliest_today(now: Timestamp) -> Date {
     there.to_zoned(TimeZone::UTC).round(Unit::Second).map_or(Date::MIN, |zoned| zoned.date())
 }
 
-fn accepted(header: &Header, replayed: bool) -> Answer {
-    let body = json!({"booking_id": header.booking_id, "variant": header.variant, "status": Status::Pending});
-    let mut answer = answer(StatusCode::ACCEPTED, "application/json", body.to_string());
-    let location = format!("/bookings/{}", header.booking_id);
-    if let Ok(location) = location.parse() {
-        answer.headers_mut().insert(header::LOCATION, location);
-    }
-    if replayed {
-        answer.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
-    }
-    answer
-}
-
 /// The kinds of problem, each with a type that stays.
 #[derive(Clone, Copy, Debug)]
 enum Problem {
@@ -259,27 +305,40 @@ fn violation(pointer: &str, detail: impl Into<String>) -> Violation {
     Violation { pointer: pointer.into(), detail: detail.into() }
 }
 
+/// Lists what is wrong, and says how much more there is.
 fn invalid(violations: &[Violation]) -> Answer {
-    described(Problem::InvalidRequest, "see errors", Some(violations))
+    let mut bytes = 0;
+    let fits = |violation: &&Violation| {
+        bytes += violation.pointer.len() + violation.detail.len();
+        bytes <= MAX_ERRORS.1
+    };
+    let listed = violations.iter().take(MAX_ERRORS.0).take_while(fits).count().max(1);
+    let (errors, more) = violations.split_at_checked(listed).unwrap_or((violations, &[]));
+    let mut body = described(Problem::InvalidRequest, "see errors");
+    body["errors"] = json!(errors);
+    if !more.is_empty() {
+        body["more_errors"] = json!(more.len());
+    }
+    refused(Problem::InvalidRequest, &body)
 }
 
 fn problem(problem: Problem, detail: &str) -> Answer {
-    described(problem, detail, None)
+    refused(problem, &described(problem, detail))
 }
 
 /// RFC 9457.
-fn described(problem: Problem, detail: &str, errors: Option<&[Violation]>) -> Answer {
+fn described(problem: Problem, detail: &str) -> Value {
     let (status, name, title) = problem.parts();
-    let mut body = json!({
+    json!({
         "type": format!("urn:problem-type:harmony:{name}"),
         "title": title,
         "status": status.as_u16(),
         "detail": detail,
-    });
-    if let Some(errors) = errors {
-        body["errors"] = json!(errors);
-    }
-    let mut answer = answer(status, "application/problem+json", body.to_string());
+    })
+}
+
+fn refused(problem: Problem, body: &Value) -> Answer {
+    let mut answer = answer(problem.parts().0, "application/problem+json", body.to_string());
     if let Problem::Unavailable = problem {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
@@ -319,5 +378,20 @@ mod tests {
         let at = |text: &str| earliest_today(text.parse().unwrap()).to_string();
         assert_eq!(at("2027-03-01T11:59:59Z"), "2027-02-28");
         assert_eq!(at("2027-03-01T12:00:00Z"), "2027-03-01");
+    }
+
+    #[test]
+    fn an_answer_lists_so_many_errors_and_counts_the_others() {
+        let listed = |violations: &[Violation]| {
+            let answer: Value = serde_json::from_str(invalid(violations).body()).unwrap();
+            (answer["errors"].as_array().unwrap().len(), answer["more_errors"].as_u64())
+        };
+        let short = |n| vec![violation("/a", "is odd"); n];
+        assert_eq!(listed(&short(1)), (1, None));
+        assert_eq!(listed(&short(50)), (50, None));
+        assert_eq!(listed(&short(1_900)), (50, Some(1_850)));
+        let long = |n| vec![violation(&"/a".repeat(8 * 1024), "is odd"); n];
+        assert_eq!(listed(&long(1)), (1, None));
+        assert_eq!(listed(&long(3)), (1, Some(2)));
     }
 }

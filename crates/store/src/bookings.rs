@@ -54,6 +54,22 @@ impl Header {
     }
 }
 
+/// A header as a request that comes again finds it. What is needed to answer that request can be told even if the rest
+/// cannot be read: a newer program may have written it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its name.
+    pub booking_id: BookingId,
+    /// Tells its request from any other.
+    pub request_digest: String,
+    /// Who coordinates it.
+    pub variant: Variant,
+    /// How far it is.
+    pub status: Status,
+    /// All of it.
+    pub header: Result<Header, Unreadable>,
+}
+
 /// The table of headers.
 #[derive(Clone, Debug)]
 pub struct Headers {
@@ -81,6 +97,12 @@ impl Headers {
     /// The headers in this table.
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         Self { client, table: table.into() }
+    }
+
+    async fn item(&self, booking: &BookingId) -> Result<Option<Item>, StoreError> {
+        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
+        let answer = request.consistent_read(true).send().await;
+        Ok(answer.map_err(|error| StoreError::unavailable("reading a booking", error))?.item)
     }
 
     /// A page of all headers, of at most so many if that is said.
@@ -243,7 +265,7 @@ impl ClaimStore for Intake {
 }
 
 impl IntakeStore for Intake {
-    async fn accept(&self, header: &Header, traveller: &Traveller) -> Result<Commit<Box<Header>>, StoreError> {
+    async fn accept(&self, header: &Header, traveller: &Traveller) -> Result<Commit<Box<Receipt>>, StoreError> {
         const ACCEPT: &str = "recording a booking";
         let who = Put::builder()
             .table_name(&self.travellers)
@@ -259,7 +281,11 @@ impl IntakeStore for Intake {
         let items = items.into_iter().collect::<Result<_, StoreError>>()?;
         let Err(refused) = write(&self.headers.client, ACCEPT, items).await? else { return Ok(Commit::Done) };
         let found = refused.item(0).ok_or_else(|| StoreError::corrupt(ACCEPT, "refused without an item"))?;
-        Ok(Commit::Found(Box::new(self::header(found)?)))
+        Ok(Commit::Found(Box::new(receipt(found)?)))
+    }
+
+    async fn receipt(&self, booking: &BookingId) -> Result<Option<Receipt>, StoreError> {
+        self.headers.item(booking).await?.as_ref().map(receipt).transpose()
     }
 
     async fn header(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
@@ -277,10 +303,7 @@ impl IntakeStore for Intake {
 
 impl HeaderStore for Headers {
     async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
-        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
-        let answer = request.consistent_read(true).send().await;
-        let answer = answer.map_err(|error| StoreError::unavailable("reading a booking", error))?;
-        answer.item.as_ref().map(header).transpose()
+        self.item(booking).await?.as_ref().map(header).transpose()
     }
 
     async fn open_before(&self, limit: Timestamp) -> Result<Vec<Header>, StoreError> {
@@ -361,17 +384,22 @@ fn claim(item: &Item, created_at: Timestamp) -> Result<Claim, StoreError> {
     })
 }
 
+fn receipt(item: &Item) -> Result<Receipt, StoreError> {
+    Ok(Receipt {
+        booking_id: booking_id(item)?,
+        request_digest: text(READ, item, "validation")?.to_owned(),
+        variant: variant(item)?,
+        status: status(READ, item)?,
+        header: header(item).map_err(|error| tables::unreadable(item, &KEY, error)),
+    })
+}
+
 fn header(item: &Item) -> Result<Header, StoreError> {
     let created_at = at(item, "created_at")?;
     Ok(Header {
-        booking_id: BookingId::try_from(text(READ, item, "booking_id")?.to_owned())
-            .map_err(|error| StoreError::corrupt(READ, format!("booking_id {error}")))?,
+        booking_id: booking_id(item)?,
         request_digest: text(READ, item, "validation")?.to_owned(),
-        variant: match text(READ, item, "variant")? {
-            "orchestrated" => Variant::Orchestrated,
-            "choreographed" => Variant::Choreographed,
-            other => return Err(StoreError::corrupt(READ, format!("variant {other}"))),
-        },
+        variant: variant(item)?,
         status: status(READ, item)?,
         owner: Owner::try_from(text(READ, item, "owner")?.to_owned())
             .map_err(|error| StoreError::corrupt(READ, format!("owner {error}")))?,
@@ -382,6 +410,19 @@ fn header(item: &Item) -> Result<Header, StoreError> {
         created_at,
         updated_at: at(item, "updated_at")?,
     })
+}
+
+fn booking_id(item: &Item) -> Result<BookingId, StoreError> {
+    BookingId::try_from(text(READ, item, "booking_id")?.to_owned())
+        .map_err(|error| StoreError::corrupt(READ, format!("booking_id {error}")))
+}
+
+fn variant(item: &Item) -> Result<Variant, StoreError> {
+    let name = text(READ, item, "variant")?;
+    Variant::ALL
+        .into_iter()
+        .find(|variant| variant.name() == name)
+        .ok_or_else(|| StoreError::corrupt(READ, format!("variant {name}")))
 }
 
 fn status(operation: &'static str, item: &Item) -> Result<Status, StoreError> {

@@ -15,7 +15,7 @@ mod stock;
 mod tables;
 mod transaction;
 
-pub use bookings::{Bookings, Header, Headers, Intake};
+pub use bookings::{Bookings, Header, Headers, Intake, Receipt};
 pub use error::{StoreError, causes};
 pub use journal::{Entry, Journal, Record};
 pub use ledger::{Card, Charging, Entered, Ledger, Paid};
@@ -207,7 +207,10 @@ pub trait IntakeStore: ClaimStore {
         &self,
         header: &Header,
         traveller: &Traveller,
-    ) -> impl Future<Output = Result<Commit<Box<Header>>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Commit<Box<Receipt>>, StoreError>> + Send;
+
+    /// What a repeated request is answered from, as it is now.
+    fn receipt(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Receipt>, StoreError>> + Send;
 
     /// The header, as it is now.
     fn header(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;

@@ -94,7 +94,7 @@ pub(crate) async fn items(client: &Client, table: &str, keys: Vec<Item>) -> Resu
     Ok(found)
 }
 
-fn unreadable(item: &Item, keys: &[&str], error: StoreError) -> Unreadable {
+pub(crate) fn unreadable(item: &Item, keys: &[&str], error: StoreError) -> Unreadable {
     let cause = match error {
         StoreError::Corrupt { cause, .. } => cause,
         other => other.to_string(),
