@@ -471,10 +471,10 @@ fn plants(tables: &Tables) -> Plants {
     assert!(!garbled.is_confirmed);
     let garbled = plants.booking(confirmed, &[], |booking, _| set(&mut booking.payment, "state", text("?")));
     plants.expect(Kind::Unreadable, format!("payment record {}", garbled.id));
-    let garbled = plants.booking(failed, &[], |booking, _| {
-        set(booking.journal.get_mut(&Step::Abort).unwrap(), "status", text("?"));
+    let garbled = plants.booking(confirmed, &[], |booking, _| {
+        set(booking.journal.get_mut(&Step::Confirm).unwrap(), "status", text("?"));
     });
-    plants.expect(Kind::Unreadable, format!("journal item {} payment.abort", garbled.id));
+    plants.expect(Kind::Unreadable, format!("journal item {} booking.confirm", garbled.id));
     plants
 }
 
@@ -564,6 +564,13 @@ async fn each_kind_of_violation_is_found_by_its_name_and_nothing_else_is() {
     let mut reading = Reading { ends: at_rest, is_at_rest: true, journal_since, page: Some(25), charges: 40 };
     let found = violations(local.stack(), reading).await;
     assert_eq!(found, plants.expected);
+
+    // One by one: what cannot be read of three of them is told, and hides no other.
+    let ids: Vec<_> = plants.bookings.iter().map(|booking| booking.id.clone()).collect();
+    let audit = Audit::of(local.stack(), &local.stack().sdk().await.unwrap()).unwrap();
+    let found = audit.run(&ids, []).await.unwrap();
+    assert_eq!(found.iter().filter(|violation| violation.contains("cannot be read")).count(), 3, "{found:#?}");
+    assert!(found.iter().any(|violation| violation.starts_with(&plants.bookings[1].name())), "{found:#?}");
 
     // Of bookings that are older than their journals nothing is said but that they were not checked.
     reading.journal_since = Timestamp::MAX;

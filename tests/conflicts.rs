@@ -803,7 +803,7 @@ impl Case {
 /// What the tables hold on a booking, but for its names and times.
 async fn tables(house: &House, request: &TripRequest, header: &Header) -> Value {
     let reference = header.plan().payment.reference;
-    let journal = house.journal().entries(header.booking_id.as_str()).await.unwrap();
+    let (journal, _) = house.journal().entries(header.booking_id.as_str()).await.unwrap();
     let journal: Vec<_> = journal.into_iter().map(|entry| (entry.step, json!(entry.outcome))).collect();
     let decision = match house.payments().state(&header.booking_id).await.unwrap() {
         State::Aborted { reason } => json!(["aborted", reason]),

@@ -347,8 +347,9 @@ impl Lab {
 
     /// The bookings that have not ended.
     async fn open(&self) -> BTreeSet<String> {
-        let open = self.house.headers().open_before(Timestamp::now()).await.unwrap();
-        open.into_iter().map(|header| header.booking_id.to_string()).collect()
+        let (open, errors) = self.house.headers().open_before(Timestamp::now()).await;
+        assert!(errors.is_empty(), "{errors:?}");
+        open.iter().map(ToString::to_string).collect()
     }
 
     /// Waits until all of these have ended.

@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, Tap, date, event_in, start_with, trip_of};
 use harmony::{Booking, Client, LocalAws, TripRequest, client::fresh_key, scenarios::contradictions};
 use jiff::{SignedDuration, Timestamp};
-use saga::{BookingId, Envelope, Event, Leg, Status, Step, Variant};
+use saga::{BookingId, Envelope, Event, Leg, Participant, Status, Step, Variant};
 use serde_json::{Value, json};
+use services::{DeadLetterQueues, DeadLetters};
 use store::{Header, HeaderStore};
 
 /// A stack of one test's own, for what others would notice.
@@ -554,6 +556,53 @@ async fn garbage_is_parked_with_its_reason_wherever_it_comes_in() {
 }
 
 // ----------------------------------------------------------------------------------------------------- what gets lost
+
+#[tokio::test]
+async fn a_booking_that_cannot_be_read_keeps_no_other_from_being_driven() {
+    let own = Own::called("unreadable").await;
+    let (house, api, request) = (&own.house, &own.api, own.request().await);
+    let [older, old] = [49, 48].map(SignedDuration::from_hours);
+    let newer = house.record_only(&request, &fresh_key("newer"), older).await.booking_id;
+    let id = house.record_only(&request, &fresh_key("stuck"), old).await.booking_id;
+    let dynamodb = aws_sdk_dynamodb::Client::new(&house.stack.sdk().await.unwrap());
+    let change = dynamodb.update_item().table_name(house.stack.bookings_table().unwrap());
+    let change =
+        change.key("booking_id", AttributeValue::S(newer.to_string())).update_expression("SET variant = :newer");
+    change.expression_attribute_values(":newer", AttributeValue::S("unheard-of".into())).send().await.unwrap();
+
+    let failed = house.invoke("reconciler", &json!({"source": "aws.events"})).await;
+    assert_eq!(failed["errorType"], "CorruptRecord", "{failed}");
+    let message = failed["errorMessage"].as_str().unwrap();
+    assert!(message.starts_with("1 of the records") && message.contains(newer.as_str()), "{message}");
+    assert_eq!(ended(api, &id).await.status, Status::Confirmed);
+}
+
+#[tokio::test]
+async fn a_long_dead_letter_queue_is_looked_through_and_a_short_one_is_left_visible() {
+    let own = Own::called("look").await;
+    let (sqs, house) = (own.house.sqs().await, &own.house);
+    let (car, hotel) = (house.queue("CarDeadLetters").await, house.queue("HotelDeadLetters").await);
+    let seller = Participant::Seller(Leg::Car);
+    let queues = DeadLetterQueues::new(sqs.clone(), vec![(seller, car)], hotel);
+    for (queue, messages) in [("CarDeadLetters", 9), ("HotelDeadLetters", 35)] {
+        for nth in 0..messages {
+            house.send(queue, nth).await;
+        }
+    }
+    for _ in 0..2 {
+        let (found, errors) = queues.look().await;
+        assert!(errors.is_empty(), "{errors:?}");
+        let of = |by| found.iter().filter(|(of, _)| *of == by).map(|(_, body)| body).collect::<BTreeSet<_>>().len();
+        assert_eq!((of(Some(seller)), of(None), found.len()), (9, 35, 44));
+        // Nothing of the short one was hidden, and the long one is visible again when it is looked at the next time.
+        assert_eq!(house.visible("CarDeadLetters").await, 9);
+        let deadline = Timestamp::now() + DEADLINE;
+        while house.visible("HotelDeadLetters").await < 35 {
+            assert!(Timestamp::now() < deadline, "messages stay hidden");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
 
 #[tokio::test]
 async fn the_reconciler_rescues_bookings_whose_event_was_lost_wherever_that_was() {

@@ -301,6 +301,15 @@ impl House {
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
             QueueAttributeName::ApproximateNumberOfMessagesDelayed,
         ];
+        self.count(queue, &names).await
+    }
+
+    /// How many messages a queue would show.
+    pub async fn visible(&self, queue: &str) -> usize {
+        self.count(queue, &[QueueAttributeName::ApproximateNumberOfMessages]).await
+    }
+
+    async fn count(&self, queue: &str, names: &[QueueAttributeName]) -> usize {
         let request = self.sqs().await.get_queue_attributes().queue_url(self.queue(queue).await);
         let answer = request.set_attribute_names(Some(names.to_vec())).send().await.unwrap();
         answer.attributes().unwrap().values().map(|count| count.parse::<usize>().unwrap()).sum()

@@ -162,7 +162,9 @@ impl World {
                     clock,
                 };
                 return match input {
-                    Input::Command(_) => reconciler.run().await.map(|done| Some(json!(done))),
+                    Input::Command(_) => {
+                        reconciler.run(std::time::Duration::from_secs(60)).await.map(|done| Some(json!(done)))
+                    }
                     Input::Event(event) | Input::Failure(Failure { event, .. }) => {
                         reconciler.resume(&event).await.map(|()| None)
                     }
@@ -237,10 +239,12 @@ impl HeaderStore for &World {
         Ok(self.state().headers.get(booking).cloned())
     }
 
-    async fn open_before(&self, time: Timestamp) -> Result<Vec<Header>, StoreError> {
-        self.refuse()?;
+    async fn open_before(&self, time: Timestamp) -> (Vec<BookingId>, Vec<StoreError>) {
+        if let Err(refused) = self.refuse() {
+            return (Vec::new(), vec![refused]);
+        }
         let is_open = |header: &Header| header.status == Status::Pending && header.created_at < time;
-        Ok(self.headers().into_iter().filter(is_open).collect())
+        (self.headers().into_iter().filter(is_open).map(|header| header.booking_id).collect(), Vec::new())
     }
 }
 

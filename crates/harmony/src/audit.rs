@@ -20,7 +20,7 @@ use aws_config::SdkConfig;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use saga::{BookingId, Leg, Money, Outcome, PaymentReference, Status, Step, StockLine, payment::State};
-use store::{Entry, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable, StoreError};
+use store::{Entry, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable, StoreError, Unreadable};
 
 use crate::{Booking, Stack, StackError};
 
@@ -149,6 +149,8 @@ pub struct Books {
     pub decision: State,
     /// What the provider has got for it, after all charges and refunds.
     pub paid: Option<Money>,
+    /// Steps of it that cannot be read.
+    pub unreadable: Vec<Unreadable>,
 }
 
 impl Books {
@@ -204,8 +206,9 @@ impl Books {
 
 /// What is wrong with a booking: nothing, if all is well.
 pub fn check_booking(books: &Books, ends: &Ends) -> Vec<Violation> {
-    let mut wrong = Vec::new();
+    let mut wrong: Wrong = books.unreadable.iter().map(|item| (Kind::Unreadable, item.to_string())).collect();
     match &books.header {
+        _ if !wrong.is_empty() => {} // what seems to be missing may stand in them
         None => wrong.push((Kind::Orphan, orphan(books))),
         Some(header) => match header.status {
             Status::Confirmed => check_confirmed(books, header, &mut wrong),
@@ -404,11 +407,16 @@ impl Audit {
         bookings: impl IntoIterator<Item = &BookingId>,
         lines: impl IntoIterator<Item = (Leg, StockLine)>,
     ) -> Result<Vec<String>, StoreError> {
-        let books = stream::iter(bookings).map(|id| self.books(id)).buffered(AT_ONCE).try_collect::<Vec<_>>().await?;
-        let shelves = stream::iter(lines).map(|(leg, line)| self.shelf(leg, line)).buffered(AT_ONCE);
-        let shelves = shelves.try_collect::<Vec<_>>().await?;
+        let books = stream::iter(bookings).map(async |id| if_readable(format!("booking {id}"), self.books(id).await));
+        let (books, mut wrong) = separate(books.buffered(AT_ONCE).try_collect().await?);
+        let shelves = stream::iter(lines).map(async |(leg, line)| {
+            let about = format!("{} {} on {}", leg.name(), line.product, line.date);
+            if_readable(about, self.shelf(leg, line).await)
+        });
+        let (shelves, unreadable) = separate(shelves.buffered(AT_ONCE).try_collect().await?);
+        wrong.extend(unreadable);
         let ends = Ends { of_before: Timestamp::MAX, may_be_parked: false };
-        let mut wrong: Vec<_> = books.iter().flat_map(|books| check_booking(books, &ends)).collect();
+        wrong.extend(books.iter().flat_map(|books| check_booking(books, &ends)));
         for shelf in &shelves {
             let stands = books.iter().map(|books| books.units(shelf.leg, &shelf.line)).sum();
             if let Verdict::Wrong(violation) = check_line(shelf, Reserved { stands, ..Reserved::default() }, true) {
@@ -433,12 +441,14 @@ impl Audit {
             }
             None => None,
         };
+        let (journal, unreadable) = self.journal.entries(booking_id.as_str()).await?;
         Ok(Books {
             booking_id: booking_id.clone(),
             header,
-            journal: self.journal.entries(booking_id.as_str()).await?,
+            journal,
             decision: self.payments.state(booking_id).await?,
             paid,
+            unreadable,
         })
     }
 
@@ -449,6 +459,27 @@ impl Audit {
         }
         Ok(Shelf { leg, line, units })
     }
+}
+
+/// What was read, or the violation that it cannot be: that hides no other.
+fn if_readable<T>(about: String, read: Result<T, StoreError>) -> Result<Result<T, Violation>, StoreError> {
+    match read {
+        Err(StoreError::Corrupt { cause, .. }) => {
+            Ok(Err(Violation { kind: Kind::Unreadable, about, says: format!("cannot be read: {cause}") }))
+        }
+        read => read.map(Ok),
+    }
+}
+
+fn separate<T>(read: Vec<Result<T, Violation>>) -> (Vec<T>, Vec<Violation>) {
+    let (mut readable, mut wrong) = (Vec::with_capacity(read.len()), Vec::new());
+    for item in read {
+        match item {
+            Ok(item) => readable.push(item),
+            Err(violation) => wrong.push(violation),
+        }
+    }
+    (readable, wrong)
 }
 
 #[cfg(test)]
@@ -495,7 +526,7 @@ mod tests {
             created_at: Timestamp::UNIX_EPOCH,
             updated_at: Timestamp::UNIX_EPOCH,
         };
-        Books { booking_id, header: Some(header), journal, decision, paid: total }
+        Books { booking_id, header: Some(header), journal, decision, paid: total, unreadable: Vec::new() }
     }
 
     fn confirmed() -> Books {
@@ -599,6 +630,13 @@ mod tests {
 
         let unrecorded = without(failed(), Step::Fail);
         assert_eq!(wrong(&unrecorded), ["failed, but booking.fail is not recorded"]);
+    }
+
+    #[test]
+    fn of_a_booking_with_a_step_that_cannot_be_read_only_that_is_told() {
+        let mut newer = without(confirmed(), Step::Reserve(Leg::Hotel));
+        newer.unreadable.push(Unreadable { key: format!("{ID} hotel.reserve"), cause: "status WAITING".into() });
+        assert_eq!(wrong(&newer), [format!("the item {ID} hotel.reserve cannot be read: status WAITING")]);
     }
 
     #[test]

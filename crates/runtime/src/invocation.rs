@@ -1,6 +1,9 @@
 //! From Lambda's JSON to what a handler takes, and back.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, SystemTime},
+};
 
 use aws_lambda_events::apigw::ApiGatewayProxyResponse;
 use futures_util::future::join_all;
@@ -21,6 +24,17 @@ pub struct Fault {
     pub error_type: &'static str,
     /// Whether trying again can help.
     pub is_retriable: bool,
+}
+
+tokio::task_local! {
+    /// When Lambda ends the invocation that is being handled.
+    static DEADLINE: SystemTime;
+}
+
+/// How long the invocation that is being handled may still take. Nothing remains outside of one.
+pub fn remaining() -> Duration {
+    let deadline = DEADLINE.try_get().unwrap_or(SystemTime::UNIX_EPOCH);
+    deadline.duration_since(SystemTime::now()).unwrap_or_default()
 }
 
 const UNREADABLE: &str = "InvalidInput";
@@ -81,7 +95,7 @@ impl<H, P, E> Participant<H, P, E> {
             Box::pin(async move {
                 #[cfg(feature = "fault-points")]
                 let task = Task::of(&event.payload);
-                let answer = this.invoked(event.payload).await;
+                let answer = DEADLINE.scope(event.context.deadline(), this.invoked(event.payload)).await;
                 #[cfg(feature = "fault-points")]
                 let answer = task.end(answer, Option::is_some);
                 answer
@@ -408,6 +422,15 @@ mod tests {
             let (returned, published) = answered(says, None, true);
             assert_eq!((returned.ok(), published.len()), (Some(None), 0));
         }
+    }
+
+    #[test]
+    fn what_remains_of_an_invocation_is_told_while_it_lasts() {
+        let remaining_until = |deadline| DEADLINE.sync_scope(deadline, remaining);
+        let (now, minute) = (SystemTime::now(), Duration::from_secs(60));
+        let remains = remaining_until(now + minute);
+        assert!(remains <= minute && remains > minute / 2, "{remains:?}");
+        assert_eq!([remaining_until(now - minute), remaining()], [Duration::ZERO; 2]);
     }
 
     #[test]

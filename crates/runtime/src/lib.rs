@@ -15,7 +15,7 @@ mod queue;
 use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
 pub use aws::{AwsError, aws};
-pub use invocation::{Fault, Participant, Says, answer_http, serve_http};
+pub use invocation::{Fault, Participant, Says, answer_http, remaining, serve_http};
 pub use lambda_runtime::{Diagnostic, Error};
 pub use message::{Failure, Input, Unreadable, event, read};
 pub use queue::{Queue, REASON};

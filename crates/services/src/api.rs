@@ -188,8 +188,11 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         let Ok(booking_id) = BookingId::try_from(id.to_owned()) else { return Ok(unknown()) };
         let header = self.intake.header(&booking_id).await?;
         let Some(header) = header.filter(|header| header.owner == Owner::of(caller)) else { return Ok(unknown()) };
-        let (entries, traveller) =
+        let ((entries, unreadable), traveller) =
             tokio::try_join!(self.journal.entries(booking_id.as_str()), self.intake.traveller(&booking_id))?;
+        for item in unreadable {
+            tracing::error!(booking_id = booking_id.as_str(), %item, "a step is not shown");
+        }
         Ok(answer(StatusCode::OK, "application/json", view(&header, traveller.as_ref(), &entries).to_string()))
     }
 }

@@ -1,6 +1,12 @@
 //! Dead-letter queues, looked at without taking anything away.
 
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
 use aws_sdk_sqs::Client;
+use futures_util::future::join_all;
 use saga::Participant;
 
 /// Who gives steps up that must succeed: a participant, or else the state machine.
@@ -33,10 +39,15 @@ pub struct DeadLetterQueues {
     parked: String,
 }
 
-/// How many times a queue is looked into for up to ten messages each: what is not seen is seen in a minute.
-const LOOKS: usize = 20;
-/// For how many seconds a message that was looked at is not shown again: as long as looking may take.
-const HIDDEN: i32 = 5;
+/// How many messages one request brings at the most.
+const PAGE: usize = 10;
+/// How many times a queue is looked into for a page each: what is not seen is seen in a minute.
+const LOOKS: usize = 200;
+/// How long a queue is looked into.
+const LOOKING: Duration = Duration::from_secs(10);
+/// For how many seconds the messages of a long queue are not shown again, so that the next page brings others. In that time
+/// they do not count as visible, and the alarms are on those that are.
+const HIDDEN: i32 = 2;
 
 impl DeadLetterQueues {
     /// The queues with these URLs: those of participants, and that of the state machine.
@@ -44,19 +55,30 @@ impl DeadLetterQueues {
         Self { client, of_participants, parked }
     }
 
+    /// What lies in a queue, each message once. If one page holds it all, nothing is hidden.
     async fn look_into(&self, url: &str) -> Result<Vec<String>, DeadLettersError> {
-        let mut bodies = Vec::new();
+        let page = self.page(url, 0).await?;
+        if page.len() < PAGE {
+            return Ok(page.into_values().collect());
+        }
+        let (mut found, deadline) = (HashMap::new(), Instant::now() + LOOKING);
         for _ in 0..LOOKS {
-            let request = self.client.receive_message().queue_url(url).max_number_of_messages(10);
-            let answer = request.visibility_timeout(HIDDEN).send().await;
-            let answer = answer.map_err(|error| failed("looking into", url, &error))?;
-            let found: Vec<_> = answer.messages.unwrap_or_default().into_iter().filter_map(|m| m.body).collect();
-            if found.is_empty() {
+            let before = found.len();
+            found.extend(self.page(url, HIDDEN).await?);
+            if found.len() == before || Instant::now() >= deadline {
                 break;
             }
-            bodies.extend(found);
         }
-        Ok(bodies)
+        Ok(found.into_values().collect())
+    }
+
+    /// Some messages by their ids, which are hidden for so many seconds.
+    async fn page(&self, url: &str, hidden: i32) -> Result<HashMap<String, String>, DeadLettersError> {
+        let request = self.client.receive_message().queue_url(url).max_number_of_messages(PAGE as i32);
+        let answer = request.visibility_timeout(hidden).send().await;
+        let answer = answer.map_err(|error| failed("looking into", url, &error))?;
+        let messages = answer.messages.unwrap_or_default().into_iter();
+        Ok(messages.filter_map(|message| Some((message.message_id?, message.body?))).collect())
     }
 }
 
@@ -64,8 +86,10 @@ impl DeadLetters for DeadLetterQueues {
     async fn look(&self) -> (Vec<(GivenUpBy, String)>, Vec<DeadLettersError>) {
         let (mut messages, mut errors) = (Vec::new(), Vec::new());
         let of_participants = self.of_participants.iter().map(|(by, url)| (Some(*by), url));
-        for (by, url) in of_participants.chain([(None, &self.parked)]) {
-            match self.look_into(url).await {
+        let looks =
+            of_participants.chain([(None, &self.parked)]).map(async |(by, url)| (by, self.look_into(url).await));
+        for (by, found) in join_all(looks).await {
+            match found {
                 Ok(bodies) => messages.extend(bodies.into_iter().map(|body| (by, body))),
                 Err(error) => errors.push(error),
             }

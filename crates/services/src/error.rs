@@ -14,6 +14,17 @@ pub enum StepError {
     /// The store did not answer, or holds what it must not hold.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Of many records some hold what they must not hold. The others were not kept waiting.
+    #[error(
+        "{count} of the records cannot be read and were passed over; the log names them; the first: {first}; deploy the \
+         program that wrote them, or correct them"
+    )]
+    Unreadable {
+        /// How many.
+        count: usize,
+        /// One of them, and what is wrong with it.
+        first: String,
+    },
     /// The payment provider did not answer.
     #[error(transparent)]
     Provider(#[from] ProviderError),
@@ -47,7 +58,7 @@ pub enum StepError {
 pub enum ErrorKind {
     /// See [`StepError::InvalidInput`].
     InvalidInput,
-    /// See [`StoreError::Corrupt`].
+    /// See [`StoreError::Corrupt`] and [`StepError::Unreadable`].
     CorruptRecord,
     /// See [`StepError::Contradiction`].
     Contradiction,
@@ -109,7 +120,7 @@ impl StepError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::InvalidInput(_) => ErrorKind::InvalidInput,
-            Self::Store(StoreError::Corrupt { .. }) => ErrorKind::CorruptRecord,
+            Self::Store(StoreError::Corrupt { .. }) | Self::Unreadable { .. } => ErrorKind::CorruptRecord,
             Self::Contradiction { .. } => ErrorKind::Contradiction,
             Self::Store(StoreError::Contention { .. }) | Self::Undecided(_) => ErrorKind::StoreContention,
             Self::Store(StoreError::Unavailable { .. }) => ErrorKind::StoreUnavailable,

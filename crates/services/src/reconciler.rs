@@ -1,8 +1,13 @@
 //! The reconciler: drives bookings again that should have ended, and calls an operator for those that cannot end
 //! without one. Every step is safe to repeat, so to start over is always right.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, HashMap},
+    future::ready,
+    time::Duration,
+};
 
+use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use saga::{
     BookingId, Envelope, Event, Participant, Reason, Status, Step,
@@ -11,10 +16,12 @@ use saga::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{BookingStore, Header, HeaderStore, StoreError};
+use store::{BookingStore, HeaderStore, StoreError};
+use tokio::time::Instant;
 
 use crate::{
-    BookingDesk, Clock, DeadLetters, Events, Executions, GivenUpBy, MOST_DECISIONS, StepError, start::Starter,
+    BookingDesk, Clock, DeadLetters, ErrorKind, Events, Executions, GivenUpBy, MOST_DECISIONS, StepError,
+    start::Starter,
 };
 
 /// Finds what is stuck and drives it again.
@@ -49,6 +56,8 @@ pub struct Reconciled {
     pub restarted: Vec<BookingId>,
     /// Bookings that need an operator from now on.
     pub parked: Vec<BookingId>,
+    /// Of what was found, how many bookings this run had no time for. The next one comes to them.
+    pub left: usize,
 }
 
 /// What the state machine leaves in the queue of parked steps, and the reconciler. Of an event it is the part that names
@@ -57,43 +66,153 @@ pub struct Reconciled {
 struct Parked {
     booking_id: BookingId,
     #[serde(default)]
-    stuck: Vec<Stuck>,
+    stuck: Value,
     #[serde(default)]
-    reason: Option<Reason>,
+    reason: Value,
 }
 
-#[derive(Deserialize)]
-struct Stuck {
-    step: Option<Step>,
+/// What became of a booking that was found open for too long.
+enum Driven {
+    /// It was started again.
+    Again,
+    /// It was driven often enough: an operator is called.
+    Parked,
+    /// Nothing: it has ended, or is under way.
+    Not,
+}
+
+/// How many bookings are worked on at once.
+const AT_ONCE: usize = 16;
+/// What a run leaves of its time for the work that it has begun: a call that hangs takes seven seconds.
+const TO_FINISH: Duration = Duration::from_secs(15);
+
+/// One run, as far as it is.
+#[derive(Default)]
+struct Run {
+    done: Reconciled,
+    /// Each record that cannot be read, with what is wrong with it.
+    unreadable: BTreeSet<String>,
+    failure: Option<StepError>,
+}
+
+impl Run {
+    /// Notes what could not be done. It keeps nothing else from being done.
+    fn failed(&mut self, booking_id: Option<&BookingId>, error: impl Into<StepError>) {
+        let error = error.into();
+        if error.kind() == ErrorKind::CorruptRecord {
+            self.unreadable.insert(booking_id.map_or_else(|| error.to_string(), |id| format!("booking {id}: {error}")));
+        } else {
+            self.failure = Some(error);
+        }
+    }
+
+    /// Notes that there is no time for so many bookings.
+    fn leave(&mut self, left: usize) {
+        if left > 0 {
+            tracing::warn!(left, "bookings left for the next run");
+        }
+        self.done.left += left;
+    }
+
+    /// What cannot be read is told rather than what else failed, because it does not pass by itself.
+    fn end(mut self) -> Result<Reconciled, StepError> {
+        let (count, first) = (self.unreadable.len(), self.unreadable.pop_first());
+        let Reconciled { stuck, restarted, parked, left } = &self.done;
+        tracing::info!(stuck, restarted = restarted.len(), parked = parked.len(), left, unreadable = count, "run done");
+        match (first, self.failure) {
+            (Some(first), _) => Err(StepError::Unreadable { count, first }),
+            (None, Some(failure)) => Err(failure),
+            (None, None) => Ok(self.done),
+        }
+    }
+}
+
+/// Works on these in their order, [`AT_ONCE`] at a time, begins nothing more when it is time to stop, and says what came of
+/// each.
+async fn each_until<T, R>(
+    stop: Instant,
+    items: impl IntoIterator<Item = T>,
+    work: impl AsyncFn(&T) -> R,
+) -> Vec<(T, R)> {
+    let work = &work;
+    stream::iter(items)
+        .take_while(|_| ready(Instant::now() < stop))
+        .map(async move |item| {
+            let done = work(&item).await;
+            (item, done)
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await
 }
 
 impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> Reconciler<H, E, P, D, B> {
-    /// One run over everything that is stuck. What cannot be driven again does not keep the others from it: it is
-    /// logged, and tried again in the next run.
-    pub async fn run(&self) -> Result<Reconciled, StepError> {
-        let now = (self.clock)();
-        let mut done = Reconciled::default();
-        let mut failure = None;
-        for header in self.headers.open_before(now - self.max_age).await? {
-            done.stuck += 1;
-            if let Err(error) = self.drive(&header, now, &mut done).await {
-                let booking_id = header.booking_id.as_str();
-                tracing::error!(booking_id, %error, "stuck booking could not be driven again");
-                failure = Some(error);
-            }
-        }
+    /// One run over everything that is given up or stuck, which ends before so much time is over. What cannot be read or
+    /// driven does not keep the others from it: it is logged, tried again in the next run, and an error once all else is
+    /// done; the alarm is on this function's errors.
+    pub async fn run(&self, remaining: Duration) -> Result<Reconciled, StepError> {
+        let stop = Instant::now() + remaining.saturating_sub(TO_FINISH);
+        let mut run = Run::default();
+        // First, because an operator waits for it, and because what is parked is not stuck any more.
+        self.call_operator_for_all(stop, &mut run).await;
+        self.drive_all(stop, &mut run).await;
+        run.end()
+    }
+
+    /// Steps that must succeed are given up if their messages are in dead-letter queues: their bookings need an operator.
+    async fn call_operator_for_all(&self, stop: Instant, run: &mut Run) {
         let (messages, errors) = self.dead_letters.look().await;
-        for (by, message) in messages {
-            if let Err(error) = self.call_operator(by, &message, &mut done.parked).await {
-                tracing::error!(%error, "an operator could not be called for a message that was given up");
-                failure = Some(error);
-            }
-        }
         for error in errors {
             tracing::error!(%error, "dead letters could not be looked through");
-            failure = Some(error.into());
+            run.failed(None, error);
         }
-        failure.map_or(Ok(done), Err) // the alarm is on this function's errors
+        let mut given_up = HashMap::new(); // one message of each booking says enough
+        for (by, message) in &messages {
+            if let Some((booking_id, reason)) = self.given_up(*by, message) {
+                given_up.entry(booking_id).or_insert(reason);
+            }
+        }
+        let found = given_up.len();
+        let called = each_until(stop, given_up, async |(booking_id, reason)| {
+            self.call_operator(booking_id, reason).await.inspect_err(|error| {
+                tracing::error!(booking_id = booking_id.as_str(), %error, "an operator could not be called");
+            })
+        });
+        let called = called.await;
+        run.leave(found - called.len());
+        for ((booking_id, _), called) in called {
+            match called {
+                Ok(true) => run.done.parked.push(booking_id),
+                Ok(false) => {}
+                Err(error) => run.failed(Some(&booking_id), error),
+            }
+        }
+    }
+
+    /// Drives the bookings that are stuck, the oldest first.
+    async fn drive_all(&self, stop: Instant, run: &mut Run) {
+        let now = (self.clock)();
+        let (stuck, errors) = self.headers.open_before(now - self.max_age).await;
+        for error in errors {
+            tracing::error!(%error, "stuck bookings could not be looked for");
+            run.failed(None, error);
+        }
+        run.done.stuck = stuck.len();
+        let driven = each_until(stop, stuck, async |booking_id| {
+            self.drive(booking_id, now).await.inspect_err(|error| {
+                tracing::error!(booking_id = booking_id.as_str(), %error, "stuck booking could not be driven again");
+            })
+        });
+        let driven = driven.await;
+        run.leave(run.done.stuck - driven.len());
+        for (booking_id, driven) in driven {
+            match driven {
+                Ok(Driven::Again) => run.done.restarted.push(booking_id),
+                Ok(Driven::Parked) => run.done.parked.push(booking_id),
+                Ok(Driven::Not) => {}
+                Err(error) => run.failed(Some(&booking_id), error),
+            }
+        }
     }
 
     /// Drives a booking again because an operator has put its message back, or asked for it: with a claim of its own, and
@@ -125,22 +244,21 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
 
     /// Drives a stuck booking again if its latest start has had its time, or calls an operator if that was done often
     /// enough.
-    async fn drive(&self, header: &Header, now: Timestamp, done: &mut Reconciled) -> Result<(), StepError> {
-        let booking_id = header.booking_id.as_str();
+    async fn drive(&self, booking_id: &BookingId, now: Timestamp) -> Result<Driven, StepError> {
+        // As it is now: the index may be behind.
+        let header = self.headers.get(booking_id).await?.filter(|header| header.status == Status::Pending);
+        let Some(header) = header else { return Ok(Driven::Not) };
         match header.claim.drive(now, &self.pace) {
-            Drive::Wait => {}
+            Drive::Wait => Ok(Driven::Not),
             Drive::Again(claim) => {
-                if self.starter().claim_and_start(header, claim, now, None).await? {
-                    tracing::warn!(booking_id, created_at = %header.created_at, "stuck booking driven again");
-                    done.restarted.push(header.booking_id.clone());
+                if !self.starter().claim_and_start(&header, claim, now, None).await? {
+                    return Ok(Driven::Not);
                 }
+                let booking_id = booking_id.as_str();
+                tracing::warn!(booking_id, created_at = %header.created_at, "stuck booking driven again");
+                Ok(Driven::Again)
             }
             Drive::GiveUp => {
-                // The index may be behind. A claim fails then; a message would be there for nothing.
-                let now_known = self.headers.get(&header.booking_id).await?;
-                if now_known.is_none_or(|known| (known.status, &known.claim) != (header.status, &header.claim)) {
-                    return Ok(());
-                }
                 let detail = format!(
                     "driven again {} times without an end; find the participant that does not answer, then redrive",
                     header.claim.drives
@@ -149,42 +267,48 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
                 // The message first: it raises the alarm, and if this ends here, the next run reads the reason in it.
                 let message = json!({"booking_id": booking_id, "reason": reason, "claim": header.claim.number});
                 self.dead_letters.park(message.to_string()).await?;
-                self.park(&header.booking_id, &reason, &mut done.parked).await?;
+                self.park(booking_id, &reason).await?;
+                Ok(Driven::Parked)
             }
         }
-        Ok(())
     }
 
-    async fn park(&self, booking: &BookingId, reason: &Reason, parked: &mut Vec<BookingId>) -> Result<(), StepError> {
+    async fn park(&self, booking: &BookingId, reason: &Reason) -> Result<(), StepError> {
         self.desk.park(booking, reason).await?;
         let (booking_id, step) = (booking.as_str(), reason.step.map(Step::name));
         tracing::error!(booking_id, step, code = reason.code, detail = reason.detail, "booking needs an operator");
-        parked.push(booking.clone());
         Ok(())
     }
 
-    /// A step that must succeed is given up if its message is in a dead-letter queue: its booking needs an operator.
-    async fn call_operator(&self, by: GivenUpBy, message: &str, parked: &mut Vec<BookingId>) -> Result<(), StepError> {
-        let Some(message) = (self.read)(message) else { return Ok(()) };
-        // What names no booking is garbage. Its queue's alarm has been raised.
-        let Ok(Parked { booking_id, stuck, reason }) = Parked::deserialize(&message) else { return Ok(()) };
-        let header = self.headers.get(&booking_id).await?;
-        if header.is_none_or(|header| header.status != Status::Pending) {
-            return Ok(());
-        }
-        let reason = reason.unwrap_or_else(|| {
+    /// The booking that a dead letter is about, and why it needs an operator. What names no booking is garbage: its queue's
+    /// alarm has been raised.
+    fn given_up(&self, by: GivenUpBy, message: &str) -> Option<(BookingId, Reason)> {
+        let message = (self.read)(message)?;
+        let Parked { booking_id, stuck, reason } = Parked::deserialize(&message).ok()?;
+        // A newer program may have written it, with a step or a reason that is not known to this one.
+        let reason = Reason::deserialize(reason).unwrap_or_else(|_| {
             let step = match by {
                 Some(participant) => {
                     Envelope::read(&message).ok().and_then(|envelope| given_up(participant, &envelope.event))
                 }
-                None => stuck.first().and_then(|stuck| stuck.step),
+                None => Step::deserialize(&stuck[0]["step"]).ok(),
             };
             let who = by.map_or("state machine", Participant::name);
             let name = step.map_or("a step", Step::name);
             let detail = format!("{name} was given up; its message is in the dead-letter queue of {who}");
             Reason { step, code: "parked".into(), detail }
         });
-        self.park(&booking_id, &reason, parked).await
+        Some((booking_id, reason))
+    }
+
+    /// Calls an operator for a booking that is still pending, and says whether it was.
+    async fn call_operator(&self, booking_id: &BookingId, reason: &Reason) -> Result<bool, StepError> {
+        let header = self.headers.get(booking_id).await?;
+        if header.is_none_or(|header| header.status != Status::Pending) {
+            return Ok(false);
+        }
+        self.park(booking_id, reason).await?;
+        Ok(true)
     }
 }
 
@@ -201,9 +325,220 @@ fn given_up(participant: Participant, event: &Event) -> Option<Step> {
 
 #[cfg(test)]
 mod tests {
-    use saga::Leg;
+    use std::sync::Mutex;
+
+    use saga::{Claim, Leg, Owner, Variant};
+    use serde_json::json;
+    use store::{ClaimStore, Commit, End, Header, HeaderFound, Record};
+    use tokio::time::{sleep, timeout};
 
     use super::*;
+    use crate::{DeadLettersError, EventsError, ExecutionsError};
+
+    /// Bookings that are stuck since their executions ended long ago.
+    struct World {
+        /// How long each claim, and each call of Step Functions, takes.
+        call: Duration,
+        letters: Vec<(GivenUpBy, String)>,
+        state: Mutex<State>,
+    }
+
+    #[derive(Default)]
+    struct State {
+        /// The oldest first. None is a header that cannot be read.
+        open: Vec<(BookingId, Option<Header>)>,
+        parked: Vec<(BookingId, Reason)>,
+        started: Vec<BookingId>,
+        calls: usize,
+        calls_at_once: usize,
+    }
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    fn id(number: usize) -> BookingId {
+        BookingId::try_from(format!("{number:032x}")).unwrap()
+    }
+
+    fn header(booking_id: BookingId) -> Header {
+        let trip = json!({
+            "flight": {"flight_no": "LH400", "date": "2027-03-01", "seats": 2},
+            "hotel": {"hotel_id": "nyc-plaza", "check_in": "2027-03-01", "check_out": "2027-03-03", "rooms": 1},
+            "car": {"station_id": "jfk", "category": "compact", "pick_up": "2027-03-01", "drop_off": "2027-03-03"},
+        });
+        Header {
+            booking_id,
+            request_digest: "d".into(),
+            variant: Variant::Orchestrated,
+            status: Status::Pending,
+            owner: Owner::of("anonymous"),
+            trip: serde_json::from_value(trip).unwrap(),
+            total: None,
+            reason: None,
+            claim: Claim::first(Timestamp::UNIX_EPOCH),
+            created_at: Timestamp::UNIX_EPOCH,
+            updated_at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    fn sorted(bookings: &[BookingId]) -> Vec<BookingId> {
+        let mut bookings = bookings.to_vec();
+        bookings.sort_by(|a, b| a.as_str().cmp(b.as_str()));
+        bookings
+    }
+
+    fn parked(number: usize, step: &str) -> (GivenUpBy, String) {
+        (None, json!({"booking_id": id(number), "stuck": [{"step": step, "error": "States.Timeout"}]}).to_string())
+    }
+
+    impl World {
+        fn with_stuck(bookings: usize, call: Duration) -> Self {
+            let open = (0..bookings).map(|number| (id(number), Some(header(id(number))))).collect();
+            Self { call, letters: Vec::new(), state: Mutex::new(State { open, ..State::default() }) }
+        }
+
+        fn state(&self) -> std::sync::MutexGuard<'_, State> {
+            self.state.lock().unwrap()
+        }
+
+        async fn run(&self) -> Result<Reconciled, StepError> {
+            let reconciler = Reconciler {
+                headers: self,
+                executions: self,
+                events: self,
+                dead_letters: self,
+                read: |message| serde_json::from_str(message).ok(),
+                desk: BookingDesk { store: self, clock: Timestamp::now },
+                max_age: LIMIT,
+                pace: Pace { period: 5 * LIMIT, max_drives: 3 },
+                clock: Timestamp::now,
+            };
+            // As Lambda ends it.
+            timeout(LIMIT, reconciler.run(LIMIT)).await.expect("the run ends before Lambda ends it")
+        }
+
+        async fn call(&self) {
+            {
+                let mut state = self.state();
+                state.calls += 1;
+                state.calls_at_once = state.calls_at_once.max(state.calls);
+            }
+            sleep(self.call).await;
+            self.state().calls -= 1;
+        }
+    }
+
+    impl HeaderStore for &World {
+        async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
+            match self.state().open.iter().find(|(id, _)| id == booking) {
+                Some((_, Some(header))) => Ok(Some(header.clone())),
+                Some((_, None)) => {
+                    Err(StoreError::Corrupt { operation: "reading a booking", cause: "variant durable".into() })
+                }
+                None => Ok(None),
+            }
+        }
+
+        async fn open_before(&self, _: Timestamp) -> (Vec<BookingId>, Vec<StoreError>) {
+            (self.state().open.iter().map(|(id, _)| id.clone()).collect(), Vec::new())
+        }
+    }
+
+    impl ClaimStore for &World {
+        async fn claim(&self, header: &Header, claim: &Claim, _: Timestamp) -> Result<bool, StoreError> {
+            self.call().await;
+            let mut state = self.state();
+            let found = state.open.iter_mut().find(|(id, _)| *id == header.booking_id);
+            found.and_then(|(_, header)| header.as_mut()).unwrap().claim = claim.clone();
+            Ok(true)
+        }
+    }
+
+    impl Executions for &World {
+        async fn start(&self, name: &str, _: &str) -> Result<(), ExecutionsError> {
+            self.call().await;
+            self.state().started.push(BookingId::try_from(name[..32].to_owned()).unwrap());
+            Ok(())
+        }
+    }
+
+    impl Events for &World {
+        async fn publish(&self, _: String) -> Result<(), EventsError> {
+            Ok(())
+        }
+    }
+
+    impl DeadLetters for &World {
+        async fn look(&self) -> (Vec<(GivenUpBy, String)>, Vec<DeadLettersError>) {
+            (self.letters.clone(), Vec::new())
+        }
+
+        async fn park(&self, _: String) -> Result<(), DeadLettersError> {
+            panic!("nobody is driven often enough here")
+        }
+    }
+
+    impl BookingStore for &World {
+        async fn collect(&self, _: &BookingId, _: Leg) -> Result<Option<Vec<Leg>>, StoreError> {
+            panic!("nobody gives a leg back here")
+        }
+
+        async fn end(&self, record: &Record<'_>, end: &End<'_>) -> Result<Commit<HeaderFound>, StoreError> {
+            let mut state = self.state();
+            state.open.retain(|(id, _)| id.as_str() != record.id);
+            state.parked.push((BookingId::try_from(record.id.to_owned()).unwrap(), end.reason.cloned().unwrap()));
+            Ok(Commit::Done)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_stuck_bookings_those_that_are_parked_are_marked_in_one_run() {
+        let mut world = World::with_stuck(1_024, Duration::from_millis(50));
+        let numbers = (0..1_024).step_by(8);
+        world.letters = numbers.clone().map(|number| parked(number, "hotel.cancel")).collect();
+        let done = world.run().await.unwrap();
+        assert_eq!(sorted(&done.parked), numbers.map(id).collect::<Vec<_>>());
+        assert_eq!((done.stuck, done.restarted.len(), done.left), (896, 896, 0));
+        assert_eq!(world.state().calls_at_once, 16);
+        assert!(world.state().parked.iter().all(|(_, reason)| reason.step == Some(Step::Cancel(Leg::Hotel))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_there_is_no_time_for_is_left_to_the_next_run() {
+        let world = World::with_stuck(1_024, Duration::from_secs(2));
+        let (mut runs, mut reached) = (0, Vec::new());
+        loop {
+            let done = world.run().await.unwrap();
+            assert_eq!((done.stuck, done.left), (1_024 - reached.len(), 1_024 - reached.len() - done.restarted.len()));
+            runs += 1;
+            // Sixteen at a time, so in any order among these.
+            reached.extend(sorted(&done.restarted));
+            if done.left == 0 {
+                break;
+            }
+            assert!(runs < 10, "{} of 1024 are left", done.left);
+            let started = world.state().started.clone();
+            world.state().open.retain(|(id, _)| !started.contains(id));
+        }
+        assert!(runs > 1);
+        assert_eq!(reached, (0..1_024).map(id).collect::<Vec<_>>(), "the oldest first, and each once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_cannot_be_read_keeps_nobody_waiting() {
+        let mut world = World::with_stuck(8, Duration::from_millis(50));
+        for unreadable in [0, 5] {
+            world.state().open[unreadable].1 = None;
+        }
+        world.letters = vec![parked(5, "hotel.cancel"), (None, "garbage".into()), parked(6, "bike.cancel")];
+        let error = world.run().await.unwrap_err();
+        assert_eq!(error.error_type(), "CorruptRecord");
+        assert!(error.to_string().starts_with("2 of the records cannot be read"), "{error}");
+        assert!(error.to_string().contains("variant durable"), "{error}");
+        assert_eq!(sorted(&world.state().started), [1, 2, 3, 4, 7].map(id));
+        let parked = world.state().parked.clone();
+        let [(booking, Reason { step: None, detail, .. })] = parked.as_slice() else { panic!("{parked:?}") };
+        assert_eq!((booking, detail.split(';').next()), (&id(6), Some("a step was given up")));
+    }
 
     #[test]
     fn what_was_given_up_is_the_step_that_the_event_leads_to() {

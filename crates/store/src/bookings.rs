@@ -6,6 +6,7 @@ use aws_sdk_dynamodb::{
     operation::update_item::UpdateItemError,
     types::{AttributeValue, Put, ReturnValue, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
 };
+use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use saga::{
     BookingId, Claim, Leg, Money, Owner, PaymentReference, Plan, Reason, Status, Step, Traveller, Variant,
@@ -133,8 +134,8 @@ impl Intake {
 
 const KEY: [&str; 1] = ["booking_id"];
 const INDEX: &str = "open-bookings";
-/// How many stuck bookings one look at a shard brings; the others come with the next.
-const MOST_PER_SHARD: i32 = 64;
+/// What an id can begin with.
+const SHARDS: &str = "0123456789abcdef";
 
 impl Bookings {
     /// The headers in this table.
@@ -306,27 +307,45 @@ impl HeaderStore for Headers {
         self.item(booking).await?.as_ref().map(header).transpose()
     }
 
-    async fn open_before(&self, limit: Timestamp) -> Result<Vec<Header>, StoreError> {
-        let mut open = Vec::new();
-        for shard in "0123456789abcdef".chars() {
-            let answer = self
-                .client
-                .query()
-                .table_name(&self.table)
-                .index_name(INDEX)
-                .key_condition_expression("open_shard = :shard AND created_at < :limit")
-                .expression_attribute_values(":shard", string(shard))
-                .expression_attribute_values(":limit", string(time(limit)))
-                .limit(MOST_PER_SHARD)
-                .send()
-                .await;
-            let answer = answer.map_err(|error| StoreError::unavailable("looking for stuck bookings", error))?;
-            for item in answer.items() {
-                open.push(header(item)?);
+    async fn open_before(&self, limit: Timestamp) -> (Vec<BookingId>, Vec<StoreError>) {
+        let shards = SHARDS.chars().map(|shard| self.open_in(shard, limit));
+        let (mut open, mut errors) = (Vec::new(), Vec::new());
+        for (of_shard, errors_of_shard) in join_all(shards).await {
+            open.extend(of_shard);
+            errors.extend(errors_of_shard);
+        }
+        open.sort_unstable_by(|(created_at, _), (other, _)| created_at.cmp(other));
+        (open.into_iter().map(|(_, booking)| booking).collect(), errors)
+    }
+}
+
+impl Headers {
+    /// One shard of [`HeaderStore::open_before`], with the times at which the bookings were created.
+    async fn open_in(&self, shard: char, limit: Timestamp) -> (Vec<(String, BookingId)>, Vec<StoreError>) {
+        const FIND: &str = "looking for stuck bookings";
+        let (mut open, mut errors) = (Vec::new(), Vec::new());
+        let mut items = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .index_name(INDEX)
+            .key_condition_expression("open_shard = :shard AND created_at < :limit")
+            .expression_attribute_values(":shard", string(shard))
+            .expression_attribute_values(":limit", string(time(limit)))
+            .projection_expression("booking_id, created_at") // there may be very many
+            .into_paginator()
+            .items()
+            .send();
+        while let Some(item) = items.next().await {
+            let read = item
+                .map_err(|error| StoreError::unavailable(FIND, error))
+                .and_then(|item| Ok((text(FIND, &item, "created_at")?.to_owned(), booking_id(&item)?)));
+            match read {
+                Ok(found) => open.push(found),
+                Err(error) => errors.push(error),
             }
         }
-        open.sort_by_key(|header| header.created_at);
-        Ok(open)
+        (open, errors)
     }
 }
 
@@ -390,7 +409,7 @@ fn receipt(item: &Item) -> Result<Receipt, StoreError> {
         request_digest: text(READ, item, "validation")?.to_owned(),
         variant: variant(item)?,
         status: status(READ, item)?,
-        header: header(item).map_err(|error| tables::unreadable(item, &KEY, error)),
+        header: tables::read(item, &KEY, header),
     })
 }
 
@@ -413,8 +432,9 @@ fn header(item: &Item) -> Result<Header, StoreError> {
 }
 
 fn booking_id(item: &Item) -> Result<BookingId, StoreError> {
-    BookingId::try_from(text(READ, item, "booking_id")?.to_owned())
-        .map_err(|error| StoreError::corrupt(READ, format!("booking_id {error}")))
+    let key = text(READ, item, "booking_id")?;
+    BookingId::try_from(key.to_owned())
+        .map_err(|error| StoreError::corrupt(READ, format!("booking_id {key:?} {error}")))
 }
 
 fn variant(item: &Item) -> Result<Variant, StoreError> {

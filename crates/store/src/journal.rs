@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use saga::Outcome;
 
 use crate::{
-    Commit, Cursor, Page, Recording, StoreError,
+    Commit, Cursor, Page, Recording, StoreError, Unreadable,
     error::StoreError::Unavailable,
     tables,
     transaction::{Item, integer, number, string, text},
@@ -80,8 +80,8 @@ impl Journal {
         Self { client, table: table.into(), retention: SignedDuration::from_hours(24 * i64::from(retention_days)) }
     }
 
-    /// All steps of a saga, in the order in which they began.
-    pub async fn entries(&self, id: &str) -> Result<Vec<Entry>, StoreError> {
+    /// All steps of a saga, in the order in which they began, and those that cannot be read.
+    pub async fn entries(&self, id: &str) -> Result<(Vec<Entry>, Vec<Unreadable>), StoreError> {
         const READ: &str = "reading the journal";
         let mut pages = self
             .client
@@ -93,19 +93,23 @@ impl Journal {
             .into_paginator()
             .items()
             .send();
-        let mut entries = Vec::new();
+        let (mut entries, mut unreadable) = (Vec::new(), Vec::new());
         while let Some(item) = pages.next().await {
-            entries.push(entry(&item.map_err(|error| StoreError::unavailable(READ, error))?)?);
+            let item = item.map_err(|error| StoreError::unavailable(READ, error))?;
+            match tables::read(&item, &KEY, entry) {
+                Ok(entry) => entries.push(entry),
+                Err(item) => unreadable.push(item),
+            }
         }
         entries.sort_by(|a, b| a.started_at.cmp(&b.started_at));
-        Ok(entries)
+        Ok((entries, unreadable))
     }
 
     /// A page of all items, of at most so many if that is said: of which saga, and which step. The steps of a saga come one
     /// after the other, because a table keeps together what has the same partition key.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<(String, Entry)>, StoreError> {
         let read = |item: &Item| Ok((text("reading the journal", item, "id")?.to_owned(), entry(item)?));
-        tables::page(&self.client, &self.table, &["id", "step"], from, limit, read).await
+        tables::page(&self.client, &self.table, &KEY, from, limit, read).await
     }
 
     /// Those of these sagas, each named once with a step, whose step is recorded.
@@ -279,6 +283,8 @@ impl Journal {
 
 /// A step is recorded under its key or not at all.
 const ABSENT: &str = "attribute_not_exists(id)";
+
+const KEY: [&str; 2] = ["id", "step"];
 
 fn key(id: &str, step: &str) -> Item {
     Item::from([("id".into(), string(id)), ("step".into(), string(step))])

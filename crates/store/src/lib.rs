@@ -224,7 +224,8 @@ pub trait HeaderStore: ClaimStore {
     /// The header, as it is now.
     fn get(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
 
-    /// Bookings that have not ended and were created before this time, oldest first, about a thousand at the most.
-    /// From an index, so the newest changes may be missing: good enough to find what is stuck, not to decide on it.
-    fn open_before(&self, time: Timestamp) -> impl Future<Output = Result<Vec<Header>, StoreError>> + Send;
+    /// All bookings that have not ended and were created before this time, oldest first. What cannot be read is among the
+    /// errors, and hides nothing else. From an index, so the newest changes may be missing: good enough to find what is
+    /// stuck, not to decide on it.
+    fn open_before(&self, time: Timestamp) -> impl Future<Output = (Vec<BookingId>, Vec<StoreError>)> + Send;
 }

@@ -54,7 +54,7 @@ pub(crate) async fn page<T>(
     let request = client.scan().table_name(table).set_limit(limit).consistent_read(true);
     let request = request.set_exclusive_start_key(from.map(|cursor| cursor.0));
     let answer = request.send().await.map_err(|error| StoreError::unavailable("reading a table", error))?;
-    let items = answer.items().iter().map(|item| read(item).map_err(|error| unreadable(item, keys, error)));
+    let items = answer.items().iter().map(|item| self::read(item, keys, &read));
     Ok(Page { items: items.collect(), next: answer.last_evaluated_key.map(Cursor) })
 }
 
@@ -67,7 +67,7 @@ pub(crate) async fn each<T>(
     read: impl Fn(&Item) -> Result<T, StoreError>,
 ) -> Result<Vec<Result<T, Unreadable>>, StoreError> {
     let items = items(client, table, keys).await?;
-    Ok(items.iter().map(|item| read(item).map_err(|error| unreadable(item, names, error))).collect())
+    Ok(items.iter().map(|item| self::read(item, names, &read)).collect())
 }
 
 /// The items with these keys, as [`each`] reads them.
@@ -94,7 +94,16 @@ pub(crate) async fn items(client: &Client, table: &str, keys: Vec<Item>) -> Resu
     Ok(found)
 }
 
-pub(crate) fn unreadable(item: &Item, keys: &[&str], error: StoreError) -> Unreadable {
+/// Reads one item of many, which has these keys.
+pub(crate) fn read<T>(
+    item: &Item,
+    keys: &[&str],
+    read: impl Fn(&Item) -> Result<T, StoreError>,
+) -> Result<T, Unreadable> {
+    read(item).map_err(|error| unreadable(item, keys, error))
+}
+
+fn unreadable(item: &Item, keys: &[&str], error: StoreError) -> Unreadable {
     let cause = match error {
         StoreError::Corrupt { cause, .. } => cause,
         other => other.to_string(),

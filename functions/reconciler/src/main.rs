@@ -38,7 +38,7 @@ async fn main() -> Result<(), runtime::Error> {
     };
     Participant {
         handle: async |input| match input {
-            Input::Command(_schedule) => reconciler.run().await.map(Some),
+            Input::Command(_schedule) => reconciler.run(runtime::remaining()).await.map(Some),
             Input::Event(parked) | Input::Failure(Failure { event: parked, .. }) => {
                 reconciler.resume(&parked).await.map(|()| None)
             }

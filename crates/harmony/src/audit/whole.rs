@@ -253,9 +253,17 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         for number in without_header {
             let about = format!("payment {number:032x}");
             let Ok(reference) = PaymentReference::try_from(format!("{number:032x}")) else { continue }; // it was one
-            if let Some(paid) = self.audit.ledger.paid(&reference).await.map_err(AuditError::from)? {
-                let says = format!("the provider was paid {}, but no booking has this payment", paid.amount);
-                self.one(Kind::Orphan, about, says)?;
+            match self.audit.ledger.paid(&reference).await {
+                Ok(None) => {}
+                Ok(Some(paid)) => {
+                    let says = format!("the provider was paid {}, but no booking has this payment", paid.amount);
+                    self.one(Kind::Orphan, about, says)?;
+                }
+                // It could be read a moment ago.
+                Err(StoreError::Corrupt { cause, .. }) => {
+                    self.one(Kind::Unreadable, about, format!("cannot be read: {cause}"))?;
+                }
+                Err(error) => return Err(AuditError::from(error).into()),
             }
         }
         Ok(())
@@ -318,7 +326,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             let is_unreadable = is_unreadable.iter().any(|(unreadable, key)| unreadable.contains(*key));
             let decision = payments.items.remove(id).map_or(State::Collecting, |(_, state)| state);
             let paid = charges.items.remove(reference).and_then(|entry| entry.paid);
-            let books = Books { booking_id, header, journal, decision, paid };
+            let books = Books { booking_id, header, journal, decision, paid, unreadable: Vec::new() };
             if is_unreadable {
                 self.note(&books); // whoever reads the table where it is tells of it
             } else {
@@ -349,7 +357,9 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
 
     fn violations(&self, books: &Books) -> Vec<Violation> {
         let is_expired = books.header.as_ref().is_some_and(|header| self.is_expired(header));
-        if is_expired { Vec::new() } else { check_booking(books, &self.reading.ends) }
+        let mut violations = if is_expired { Vec::new() } else { check_booking(books, &self.reading.ends) };
+        violations.retain(|violation| violation.kind != Kind::Unreadable); // told of where its table is read
+        violations
     }
 
     fn is_expired(&self, header: &Header) -> bool {
@@ -437,6 +447,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             journal: Vec::new(),
             decision: State::Collecting,
             paid: None,
+            unreadable: Vec::new(),
         };
         let books = self.read_again(unread).await?;
         let mut violations = self.violations(&books);
@@ -481,8 +492,8 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                     continue;
                 }
                 // If there is a journal, it was told of there.
-                let journal = self.audit.journal.entries(id.as_str()).await;
-                if matches!(journal, Ok(entries) if entries.is_empty()) {
+                let (journal, unreadable) = self.audit.journal.entries(id.as_str()).await.map_err(AuditError::from)?;
+                if journal.is_empty() && unreadable.is_empty() {
                     let says = "there is no such booking, but a payment record";
                     self.one(Kind::Orphan, format!("booking {id}"), says)?;
                 }
