@@ -222,6 +222,11 @@ async fn everything_works_with_what_is_granted_and_everything_that_is_granted_is
         assert_eq!(booking.status, Status::Confirmed);
     }
 
+    // A charge that its provider did not answer is taken over by the next attempt.
+    house.reconfigure("payment", "PROVIDER_LEDGER_TABLE", "no-such-table").await;
+    api.book_accepted(&request, &fresh_key("unanswered")).await.unwrap();
+    stack.until_used("PaymentRole", "dynamodb:ConditionCheckItem", "PaymentsTable").await;
+
     // What fails is tried again, given up, parked, and shown to an operator.
     for function in ["flight", "hotel", "car", "payment", "booking"] {
         house.reconfigure(function, "JOURNAL_TABLE", "no-such-table").await;
