@@ -41,7 +41,7 @@ pub enum CloudError {
 #[derive(Clone, Debug)]
 pub enum Cloud {
     /// AWS, with region and credentials.
-    Aws(SdkConfig),
+    Aws(Box<SdkConfig>),
     /// An emulator such as LocalStack.
     Emulator {
         /// Where it is, without a slash at the end.
@@ -77,13 +77,13 @@ impl Cloud {
         if sdk.region().is_none() {
             return Err(CloudError::NoRegion);
         }
-        Ok(Self::Aws(sdk.into_builder().service_config(settings).build()))
+        Ok(Self::Aws(Box::new(sdk.into_builder().service_config(settings).build())))
     }
 
     /// The configuration for the SDK's clients.
     pub fn sdk(self) -> SdkConfig {
         match self {
-            Self::Aws(sdk) => sdk,
+            Self::Aws(sdk) => *sdk,
             Self::Emulator { endpoint, region } => emulator(&endpoint, region),
         }
     }

@@ -218,7 +218,7 @@ impl Stack {
             return Ok(cloud::emulator(endpoint, self.region.clone().unwrap_or_else(|| cloud::REGION.to_owned())));
         }
         match Cloud::resolve().await? {
-            Cloud::Aws(sdk) => Ok(sdk),
+            Cloud::Aws(sdk) => Ok(*sdk),
             Cloud::Emulator { endpoint, .. } => Err(CloudError::Elsewhere(endpoint).into()),
         }
     }
@@ -371,7 +371,7 @@ mod tests {
     ]"#;
 
     fn aws() -> Cloud {
-        Cloud::Aws(SdkConfig::builder().build())
+        Cloud::Aws(Box::new(SdkConfig::builder().build()))
     }
 
     #[test]

@@ -170,7 +170,7 @@ mod tests {
     }
 
     /// Where a client of SQS turns to in this environment, or why there is none.
-    async fn endpoint(variable: fn(&str) -> Option<String>) -> Result<String, Error> {
+    async fn endpoint(variable: Variables) -> Result<String, Error> {
         let sdk = Environment(variable).configuration()?;
         let client = Client::from_conf(Config::from(&sdk).to_builder().interceptor(Stop).build());
         let stopped = format!("{:?}", client.list_queues().send().await.unwrap_err());
@@ -182,6 +182,8 @@ mod tests {
     }
 
     /// An environment in this region with these variables.
+    type Variables = fn(&str) -> Option<String>;
+
     macro_rules! environment {
         ($region:literal $(, $($name:literal)|+ => $value:literal)?) => {
             |name| {
@@ -198,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_client_turns_to_the_endpoint_that_the_environment_asks_for() {
-        let endpoints: [(fn(&str) -> Option<String>, &str); 9] = [
+        let endpoints: [(Variables, &str); 9] = [
             (environment!("us-east-1"), "https://sqs.us-east-1.amazonaws.com/"),
             (environment!("us-east-1", "AWS_USE_FIPS_ENDPOINT" => "true"), "https://sqs-fips.us-east-1.amazonaws.com/"),
             (environment!("us-east-1", "AWS_USE_FIPS_ENDPOINT" => "TRUE"), "https://sqs-fips.us-east-1.amazonaws.com/"),
