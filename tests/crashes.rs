@@ -743,7 +743,7 @@ async fn a_reconciler_that_crashes_does_its_work_in_its_next_run() {
         let points: Points = about.map(|passed| (passed.point.clone(), passed.result.clone())).collect();
         let operations: Vec<_> = points.keys().map(|point| point.operation.as_str()).collect();
         let start = if variant == Variant::Orchestrated { "StartExecution" } else { "Publish" };
-        assert_eq!(operations, [start, "UpdateItem"], "it claims, and starts");
+        assert_eq!(operations, ["GetItem", start, "UpdateItem"], "it reads, claims, and starts");
         for fault in faults(&points) {
             cases.push(Case::new(scenario("trip confirmed"), variant, lab.date, Some(fault)));
         }
