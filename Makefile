@@ -26,7 +26,7 @@ export SAM_CLI_TELEMETRY := 0
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-demo: build .venv/ready ## book every scenario on a local AWS in both variants and show what became of it
+demo: build .venv/ready ## book every scenario on a local AWS in both variants and show how each ended
 	@$(HARMONY) demo $(ARGS)
 
 test: faults build .venv/ready ## run all tests
@@ -65,7 +65,7 @@ redrive: build ## put it back and wait until its bookings have ended (ARGS="--qu
 audit: build ## check all that the tables hold against what must always be true (ARGS="--all-ended")
 	@$(HARMONY) audit $(ARGS)
 
-compare: build .venv/ready ## put the same load on every mode, in turns, and show what is different (ARGS="--rounds 5")
+compare: build .venv/ready ## put the same load on each mode in turn, and show the differences (ARGS="--rounds 5")
 	@$(HARMONY) compare $(ARGS)
 
 down: build ## stop the local AWS

@@ -117,8 +117,8 @@ def main():
         role = log_role(given.get("region"), given.get("profile"))
     except (BotoCoreError, ClientError) as error:
         sys.exit(
-            f"whether API Gateway has a role for access logs cannot be seen: {error}\n"
-            "It takes a region, and credentials with apigateway:GET on /account. To deploy without a look: "
+            f"cannot tell whether API Gateway has a role for access logs: {error}\n"
+            "This needs a region, and credentials with apigateway:GET on /account. To deploy without this check: "
             f"sam build --config-env {args.config_env} && sam deploy --config-env {args.config_env}"
         )
     if not role:

@@ -63,7 +63,7 @@ pub enum ClientError {
         cause: String,
     },
     /// The API was not reached, or did not answer in time. A booking may or may not have been accepted.
-    #[error("{method} {url} got no answer: {cause}; see whether the API runs, then send it again")]
+    #[error("{method} {url} got no answer: {cause}; check that the API is running, then send it again")]
     NoAnswer {
         /// What was sent.
         method: &'static str,

@@ -310,7 +310,7 @@ fn person_name(text: &str) -> Result<String, String> {
     if (1..=100).contains(&text.chars().count()) && text.contains(is_letter) && is_visible(text) {
         Ok(text.to_owned())
     } else {
-        Err("must be 1 to 100 characters that can be seen, a letter among them".into())
+        Err("must be 1 to 100 visible characters, at least one of them a letter".into())
     }
 }
 

@@ -260,7 +260,7 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
             }
             Drive::GiveUp => {
                 let detail = format!(
-                    "driven again {} times without an end; find the participant that does not answer, then redrive",
+                    "driven again {} times without ending; find the participant that does not answer, then redrive",
                     header.claim.drives
                 );
                 let reason = Reason { step: None, code: "not_ended".into(), detail };

@@ -23,14 +23,14 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// Nothing is under way: that a booking is pending is a violation, and all stock has to add up exactly
+    /// Assume that nothing is under way: a pending booking is a violation, and all stock must add up exactly
     #[arg(long)]
     all_ended: bool,
     /// Age in seconds at which a pending booking is a violation [default: an hour more than the stack's
     /// PendingMaxAgeSeconds]
     #[arg(long, value_name = "SECONDS", conflicts_with = "all_ended")]
     stuck_after: Option<u32>,
-    /// A line for each violation and nothing else of it, no timelines
+    /// Print one line per violation, without timelines
     #[arg(long)]
     brief: bool,
     /// How many items to read at once [default: as many as fit into a megabyte]
@@ -45,7 +45,7 @@ pub struct Options {
 #[derive(Serialize)]
 struct Audited {
     violations: Vec<Violated>,
-    /// Lines of stock that were sold while they were read, so that they cannot be checked.
+    /// Lines of stock that changed while they were read, so that they cannot be checked.
     in_motion: Vec<String>,
     /// How many bookings there are of each status.
     bookings: BTreeMap<&'static str, u64>,

@@ -31,10 +31,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
 pub struct Options {
-    /// What to call this request: the same key again is the same booking [default: a new one, which is said first]
+    /// Idempotency-Key of the request: the same key means the same booking [default: a new one, printed first]
     #[arg(long, value_parser = key)]
     key: Option<String>,
-    /// Who coordinates
+    /// Who coordinates the booking
     #[arg(long, default_value = Variant::Orchestrated.name(), value_parser = variant())]
     variant: Variant,
     /// First day of the trip [default: in 30 days]
@@ -92,9 +92,9 @@ impl Options {
 /// What `book --json` prints, whatever came of it.
 #[derive(Serialize)]
 struct Booked<'b> {
-    /// Sends the same request again.
+    /// Repeats this request if it is sent with it again.
     idempotency_key: &'b str,
-    /// Null if it was not accepted, or nobody knows.
+    /// Null if it was not accepted, or if that is unknown.
     booking_id: Option<&'b BookingId>,
     /// The booking once it has ended, as `show --json` prints it.
     booking: Option<&'b Booking>,
@@ -135,7 +135,7 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
                 ClientError::Refused { status: 400..500, .. } if !error.can_pass() => (false, error.to_string()),
                 ClientError::Refused { status: 400..500, .. } => (false, format!("{error}; later, {again}")),
                 ClientError::NoAddress { .. } | ClientError::NotSent { .. } => (false, error.to_string()),
-                error => (true, format!("{error}; nobody knows whether it was booked: {again}")),
+                error => (true, format!("{error}; it is unknown whether it was booked: {again}")),
             };
             return end(
                 if is_unclear { End::Unclear } else { End::NotAccepted },
@@ -143,7 +143,7 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
             );
         }
         None => {
-            let error = format!("interrupted; nobody knows whether it was booked: {again}");
+            let error = format!("interrupted; it is unknown whether it was booked: {again}");
             return end(interrupted(), Booked { error: Some(error), ..nothing });
         }
     };
@@ -157,11 +157,11 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
             end(End::NotEnded, Booked { error: Some(error.to_string()), ..accepted })
         }
         Some(Err(error)) => {
-            let error = format!("booking {id} is accepted, and cannot be looked at: {error}; see `harmony show {id}`");
+            let error = format!("booking {id} is accepted, but cannot be read: {error}; try `harmony show {id}`");
             end(End::NotEnded, Booked { error: Some(error), ..accepted })
         }
         None => {
-            let error = format!("interrupted; booking {id} is accepted and goes on: see `harmony show {id} --wait`");
+            let error = format!("interrupted; booking {id} is accepted and still runs: see `harmony show {id} --wait`");
             end(interrupted(), Booked { error: Some(error), ..accepted })
         }
     }
@@ -169,7 +169,7 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
 
 #[derive(Args)]
 pub struct ShowOptions {
-    /// The booking_id that the booking was answered with
+    /// The booking_id that `book` printed or the API returned
     #[arg(value_parser = id)]
     id: BookingId,
     /// Wait until it has ended
@@ -196,7 +196,7 @@ pub async fn show(target: &target::Options, ShowOptions { id, wait, json }: &Sho
         }
     } else {
         let booking = match (client.show(id).await, stack) {
-            // The API shows a booking to who made it. Who may read the stack's tables, may see all.
+            // The API shows a booking only to its owner. Whoever may read the stack's tables may see all.
             (Err(ClientError::Refused { status: 401 | 403 | 404, .. }), Some(stack)) => {
                 Audit::of(&stack, &stack.sdk().await?)?.booking(id).await?
             }

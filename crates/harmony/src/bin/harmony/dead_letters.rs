@@ -121,7 +121,7 @@ pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
         }
         if *held > 0 {
             let held = count(*held as u64, "message");
-            say(format!("{name}: and {held} that could not be looked at: look again in a moment"))?;
+            say(format!("{name}: and {held} that could not be received: try again in a moment"))?;
         }
     }
     let (messages, held) = (all(&found), found.iter().map(|(_, content)| content.held).sum::<usize>());
@@ -179,7 +179,7 @@ async fn drive_again(stack: &Stack, bookings: &[BookingId], tell: Tell) -> Resul
     for id in bookings {
         if audit.booking(id).await?.is_none() {
             return Err(format!(
-                "there is no booking {id} in this stack, and nothing was sent: see whether it was made there"
+                "there is no booking {id} in this stack, and nothing was sent: check that it was made there"
             )
             .into());
         }
@@ -198,7 +198,7 @@ async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redri
     found.retain(|(_, content)| !content.messages.is_empty());
     if redriven.held > 0 {
         let held = count(redriven.held as u64, "message");
-        tell.bad(&format!("{held} could not be looked at, and may still be there: redrive again in a moment"))?;
+        tell.bad(&format!("{held} could not be received, and may still be there: redrive again in a moment"))?;
     } else if found.is_empty() {
         tell.good("nothing is parked, so there is nothing to put back")?;
     }
@@ -232,7 +232,7 @@ async fn queues(stack: &Stack, names: &[String]) -> Result<Vec<DeadLetterQueue>>
     let mut queues = DeadLetterQueue::all(stack, &stack.sdk().await?)?;
     if let Some(unknown) = names.iter().find(|name| queues.iter().all(|queue| queue.name() != *name)) {
         let known: Vec<_> = queues.iter().map(DeadLetterQueue::name).collect();
-        return Err(format!("{unknown} is no dead-letter queue of the stack: they are {}", known.join(", ")).into());
+        return Err(format!("{unknown} is not a dead-letter queue of the stack; those are {}", known.join(", ")).into());
     }
     queues.retain(|queue| names.is_empty() || names.iter().any(|name| queue.name() == name));
     Ok(queues)
@@ -280,8 +280,8 @@ async fn follow(stack: &Stack, bookings: Vec<BookingId>, tell: Tell, redriven: &
                 (Some(Status::NeedsOperator), Some(why))
             }
             Ok(Some(status)) => (Some(status), Some(format!("is still {status}: see `harmony show {id}`"))),
-            Ok(None) => (None, Some("is not there: its message is about a booking that was never accepted".to_owned())),
-            Err(error) => (None, Some(format!("cannot be looked at: {error}"))),
+            Ok(None) => (None, Some("does not exist: its message names a booking that was never accepted".to_owned())),
+            Err(error) => (None, Some(format!("cannot be read: {error}"))),
         };
         match (status, &error) {
             (_, Some(error)) => tell.bad(&format!("booking {id} {error}"))?,

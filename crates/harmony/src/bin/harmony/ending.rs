@@ -12,14 +12,14 @@ Exit codes:
   2    the command line is wrong
   3    the booking failed
   4    the booking needs an operator
-  5    the booking is accepted and has not ended in time
-  6    the booking is not accepted
-  7    nobody knows whether the booking is accepted: send it again with the same --key
+  5    the booking was accepted, but did not end in time
+  6    the booking was not accepted
+  7    it is unknown whether the booking was accepted: send it again with the same --key
   130  interrupted (128 and the number of the signal)";
 
 /// The same for `show`, which has done its work when it has shown a booking.
 pub const SHOW_HELP: &str = "\
-Exit codes: 0 if it is shown, or with --wait as those of `harmony book`: 0 confirmed, 3 failed, 4 needs an operator,
+Exit codes: 0 if it is shown; with --wait the same as for `harmony book`: 0 confirmed, 3 failed, 4 needs an operator,
 5 not ended in time; 1 if something went wrong";
 
 /// The ends of a booking, and of an attempt to make one.

@@ -101,7 +101,7 @@ Book a trip:
   curl -i \"$API/bookings\" \\
     -H 'Content-Type: application/json' -H 'Idempotency-Key: my-first-trip' -d '{}'
 
-See what became of it, with the booking_id that it was answered with:
+See how it ended, with the booking_id from the answer:
   curl \"$API/bookings/BOOKING_ID\"
   {program} show BOOKING_ID
 

@@ -30,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Book every scenario in both variants and show what became of it
+    /// Book every scenario in both variants and show how each ended
     Demo(demo::Options),
     /// Start a local AWS with the template and stock, and keep it running
     Local(local::Options),
@@ -52,9 +52,9 @@ enum Command {
     },
     /// Put those messages back, and wait until their bookings have ended
     Redrive(dead_letters::Options),
-    /// Check all that the tables hold against what must always be true
+    /// Check everything in the tables against what must always be true
     Audit(audit::Options),
-    /// Put the same load on every mode, in turns, and show what is different
+    /// Put the same load on each mode in turn, and show the differences
     Compare(compare::Options),
     /// Put stock on sale, replacing what there was
     Load(stock::Options),
@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if let Some(empty) = target::empty_option(&matches) {
-        let message = format!("--{empty} is empty: is the variable set that it was taken from?");
+        let message = format!("--{empty} is empty: is the variable that it came from set?");
         Cli::command().error(ErrorKind::InvalidValue, message).exit();
     }
     let result = match cli.command {

@@ -16,11 +16,11 @@ use crate::Result;
 #[derive(Args)]
 #[command(next_help_heading = "What to work on, if not the local AWS of this project")]
 pub struct Options {
-    /// Where the API is
+    /// URL of the API
     #[arg(long, global = true, env = "HARMONY_API_URL", hide_env_values = true, value_name = "URL")]
     api_url: Option<String>,
-    /// A stack on AWS; region and credentials come from the environment or the profile. Or on LocalStack, if
-    /// AWS_ENDPOINT_URL or the profile's endpoint_url says where that is
+    /// Name of a stack on AWS, with region and credentials from the environment or the profile; or on LocalStack, if
+    /// AWS_ENDPOINT_URL or the profile's endpoint_url points there
     #[arg(long, global = true, env = "HARMONY_STACK", hide_env_values = true, value_name = "NAME")]
     stack_name: Option<String>,
     /// A stack that a file describes, as `harmony local` writes it
@@ -29,7 +29,7 @@ pub struct Options {
     /// Sign requests to the API with AWS credentials, for Authorization AWS_IAM
     #[arg(long, global = true, conflicts_with = "id_token")]
     sign: bool,
-    /// Show this token to the API, for Authorization COGNITO
+    /// Send this token to the API, for Authorization COGNITO
     #[arg(long, global = true, env = "HARMONY_ID_TOKEN", hide_env_values = true, value_name = "JWT")]
     id_token: Option<String>,
 }
@@ -94,8 +94,8 @@ impl Options {
     }
 }
 
-/// An option that is given on the command line and says nothing. To take it as not given would be to work on something
-/// else than what was meant.
+/// An option that is given on the command line but empty. Treating it as not given would mean working on a different
+/// target than the user meant.
 pub fn empty_option(matches: &ArgMatches) -> Option<String> {
     let options = ["api_url", "stack_name", "stack_file", "id_token"];
     let is_empty = |option: &&str| {
