@@ -59,6 +59,16 @@ enum Shape {
     Record,
 }
 
+impl Shape {
+    /// Where it is said. Whoever answers a record by a destination must not listen where records are said.
+    fn topic(self) -> &'static str {
+        match self {
+            Self::Plain => "EventsTopic",
+            Self::Record => "OutcomesTopic",
+        }
+    }
+}
+
 /// The participants whose programs say themselves what they have to say when they are invoked by SNS. Of the others it
 /// is for a destination to carry it.
 fn speakers() -> BTreeSet<Participant> {
@@ -135,6 +145,11 @@ fn target(value: &Value) -> String {
     text.unwrap_or_default().split('.').next().unwrap_or_default().to_owned()
 }
 
+/// The topic of a subscription, whether it is an event of a function or stands by itself.
+fn topic_of(subscription: &Value) -> String {
+    target(if subscription["Topic"].is_null() { &subscription["TopicArn"] } else { &subscription["Topic"] })
+}
+
 fn capital(participant: Participant) -> String {
     let name = participant.name();
     format!("{}{}", name[..1].to_uppercase(), &name[1..])
@@ -203,7 +218,10 @@ impl Template {
             for shape in [Shape::Plain, Shape::Record] {
                 for on in [Edge::Forward, Edge::Inbox] {
                     let filters = self.filters(&function, on);
-                    let comes = filters.iter().filter(|sub| lets_through(&sub["FilterPolicy"], name, shape)).count();
+                    let comes = |sub: &&&Value| {
+                        topic_of(sub) == shape.topic() && lets_through(&sub["FilterPolicy"], name, shape)
+                    };
+                    let comes = filters.iter().filter(comes).count();
                     let wanted = step.is_some_and(|step| edge(step) == on) && shapes(&event, &self.1).contains(&shape);
                     match (wanted, comes) {
                         (true, 1) | (false, 0) => {}
@@ -232,7 +250,8 @@ impl Template {
             let config = &function["EventInvokeConfig"];
             let destinations = &config["DestinationConfig"];
             match (self.1.contains(&participant), target(&destinations["OnSuccess"]["Destination"]).as_str()) {
-                (false, "EventsTopic") | (true, "") => {}
+                (false, to) if to == Shape::Record.topic() => {}
+                (true, "") => {}
                 (false, _) => {
                     faults.push(format!("{name} has no OnSuccess destination: nobody hears of its outcomes"));
                 }
@@ -289,12 +308,13 @@ impl Template {
 
     fn subscriptions(&self, faults: &mut Vec<String>) {
         let policies: Vec<_> = self.of_type("AWS::SQS::QueuePolicy").map(|(_, policy)| policy).collect();
-        let may_send = |queue: &str| {
+        let may_send = |topic: &str, queue: &str| {
             policies.iter().any(|policy| {
                 policy["Queues"].as_sequence().unwrap().iter().any(|of| target(of) == queue)
                     && policy["PolicyDocument"]["Statement"].as_sequence().unwrap().iter().any(|statement| {
+                        let topics = statement["Condition"]["ArnEquals"]["aws:SourceArn"].as_sequence();
                         statement["Principal"]["Service"] == "sns.amazonaws.com"
-                            && target(&statement["Condition"]["ArnEquals"]["aws:SourceArn"]) == "EventsTopic"
+                            && topics.is_some_and(|topics| topics.iter().any(|of| target(of) == topic))
                     })
             })
         };
@@ -310,19 +330,20 @@ impl Template {
             if subscription["FilterPolicyScope"] != "MessageBody" {
                 faults.push(format!("{name} does not filter on the message"));
             }
+            let topic = topic_of(subscription);
             let dead_letters = target(&subscription["RedrivePolicy"]["deadLetterTargetArn"]);
             if dead_letters.is_empty() {
                 faults.push(format!("{name} has no dead-letter queue"));
-            } else if !may_send(&dead_letters) {
-                faults.push(format!("{dead_letters} has no policy that lets the topic send to it"));
+            } else if !may_send(&topic, &dead_letters) {
+                faults.push(format!("{dead_letters} has no policy that lets {topic} send to it"));
             }
             if subscription["Protocol"] == "sqs" {
                 if subscription["RawMessageDelivery"] != true {
                     faults.push(format!("{name} wraps messages, which makes them grow"));
                 }
                 let queue = target(&subscription["Endpoint"]);
-                if !may_send(&queue) {
-                    faults.push(format!("{queue} has no policy that lets the topic send to it"));
+                if !may_send(&topic, &queue) {
+                    faults.push(format!("{queue} has no policy that lets {topic} send to it"));
                 }
             }
         }
@@ -334,8 +355,12 @@ impl Template {
             if !events.iter().any(|event| event["Type"] == "SNS" || event["Type"] == "Schedule") {
                 continue;
             }
-            let on_failure = target(&function["EventInvokeConfig"]["DestinationConfig"]["OnFailure"]["Destination"]);
-            if on_failure.is_empty() {
+            let destinations = &function["EventInvokeConfig"]["DestinationConfig"];
+            let hears = |topic: &str| events.iter().any(|event| topic_of(&event["Properties"]) == topic);
+            if !destinations["OnSuccess"].is_null() && hears(Shape::Record.topic()) {
+                faults.push(format!("{name} answers records with records: without end, while filters do not hold"));
+            }
+            if target(&destinations["OnFailure"]["Destination"]).is_empty() {
                 faults.push(format!("{name} is invoked asynchronously and has nowhere to put what fails"));
             }
             for event in events.iter().filter(|event| event["Type"] == "Schedule") {
@@ -417,7 +442,29 @@ fn what_is_forgotten_is_named() {
                 let queues = &mut t["Resources"]["QueuePolicy"]["Properties"]["Queues"];
                 queues.as_sequence_mut().unwrap().retain(|queue| target(queue) != "CarInbox");
             },
-            "CarInbox has no policy that lets the topic send",
+            "CarInbox has no policy that lets EventsTopic send",
+        ),
+        (
+            |t| {
+                let allow = &mut t["Resources"]["QueuePolicy"]["Properties"]["PolicyDocument"]["Statement"][0];
+                let topics = &mut allow["Condition"]["ArnEquals"]["aws:SourceArn"];
+                topics.as_sequence_mut().unwrap().retain(|topic| target(topic) != "OutcomesTopic");
+            },
+            "StepFailures has no policy that lets OutcomesTopic send",
+        ),
+        (
+            |t| {
+                let car = &mut t["Resources"]["CarFunction"]["Properties"]["Events"]["Requested"]["Properties"];
+                car["Topic"] = "OutcomesTopic".into();
+            },
+            "CarFunction answers records with records",
+        ),
+        (
+            |t| {
+                let payment = &mut t["Resources"]["PaymentFunction"]["Properties"]["Events"]["ReservedOrRejected"];
+                payment["Properties"]["Topic"] = "EventsTopic".into();
+            },
+            "PaymentFunction does not get flight.reserved",
         ),
         (
             |t| {

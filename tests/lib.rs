@@ -259,11 +259,12 @@ impl House {
         aws_sdk_sqs::Client::new(&self.stack.sdk().await.unwrap())
     }
 
-    /// Says something to all who listen.
+    /// Says something to all who listen: a record of what a seller answered where Lambda would, all else on the events.
     pub async fn publish(&self, message: impl ToString) {
-        let sns = aws_sdk_sns::Client::new(&self.stack.sdk().await.unwrap());
-        let topic = self.stack.output("EventsTopicArn").unwrap();
-        sns.publish().topic_arn(topic).message(message.to_string()).send().await.unwrap();
+        let (sns, message) = (aws_sdk_sns::Client::new(&self.stack.sdk().await.unwrap()), message.to_string());
+        let is_record = serde_json::from_str::<Value>(&message).is_ok_and(|it| it.get("responsePayload").is_some());
+        let topic = self.stack.output(TOPICS[usize::from(is_record)]).unwrap();
+        sns.publish().topic_arn(topic).message(message).send().await.unwrap();
     }
 
     /// The URL of the queue whose name has this logical name in it.
@@ -343,7 +344,10 @@ impl House {
     }
 }
 
-/// A queue that gets everything that is said on the topic, for tests to look at.
+/// The outputs that name the topics: of what functions publish, and of what Lambda records of sellers.
+const TOPICS: [&str; 2] = ["EventsTopicArn", "OutcomesTopicArn"];
+
+/// A queue that gets everything that is said on the topics, for tests to look at.
 pub struct Tap {
     sqs: aws_sdk_sqs::Client,
     url: String,
@@ -366,8 +370,10 @@ impl Tap {
         let allow =
             sqs.set_queue_attributes().queue_url(&url).attributes(QueueAttributeName::Policy, policy.to_string());
         allow.send().await.unwrap();
-        let subscribe = sns.subscribe().topic_arn(house.stack.output("EventsTopicArn").unwrap()).protocol("sqs");
-        subscribe.endpoint(arn).attributes("RawMessageDelivery", "true").send().await.unwrap();
+        for topic in TOPICS {
+            let subscribe = sns.subscribe().topic_arn(house.stack.output(topic).unwrap()).protocol("sqs");
+            subscribe.endpoint(&arn).attributes("RawMessageDelivery", "true").send().await.unwrap();
+        }
         Self { sqs, url, heard: Vec::new(), longest: 0 }
     }
 

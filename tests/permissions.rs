@@ -351,9 +351,11 @@ async fn try_all(house: &House, sdk: &SdkConfig) -> BTreeMap<(String, String), b
         note("ReceiveMessage", is_denied(receive.send().await));
         note("PurgeQueue", is_denied(sqs.purge_queue().queue_url(&url).send().await));
     }
-    let topic = house.stack.output("EventsTopicArn").unwrap();
-    let publish = aws_sdk_sns::Client::new(sdk).publish().topic_arn(topic).message("{}");
-    denied.insert(("sns:Publish".to_owned(), "EventsTopic".to_owned()), is_denied(publish.send().await));
+    let sns = aws_sdk_sns::Client::new(sdk);
+    for (logical, _) in resources("AWS::SNS::Topic") {
+        let publish = sns.publish().topic_arn(house.stack.output(&format!("{logical}Arn")).unwrap()).message("{}");
+        denied.insert(("sns:Publish".to_owned(), logical), is_denied(publish.send().await));
+    }
     let machine = house.stack.state_machine_arn().unwrap();
     let start = aws_sdk_sfn::Client::new(sdk).start_execution().state_machine_arn(machine).input("{}");
     let started = ("states:StartExecution".to_owned(), "BookingStateMachine".to_owned());
@@ -397,14 +399,14 @@ async fn nothing_else_is_allowed_to_whoever_has_a_functions_credentials() {
             allowed += usize::from(is_granted);
         }
     }
-    // 7 functions; 6 actions on 8 tables, 3 on 13 queues, and 2 more
-    assert_eq!(tried, 7 * (6 * 8 + 3 * 13 + 2));
+    // 7 functions; 6 actions on 8 tables, 3 on 13 queues, 1 on 2 topics, and 1 more
+    assert_eq!(tried, 7 * (6 * 8 + 3 * 13 + 2 + 1));
     assert!(allowed > 30, "{allowed}");
     let _ = fs::remove_file(&stack.log);
 }
 
 #[tokio::test]
-async fn topic_and_queues_refuse_what_does_not_come_through_tls() {
+async fn topics_and_queues_refuse_what_does_not_come_through_tls() {
     let stack = Enforced::start("plain", &[("TRANSPORT", "http")]).await;
     let house = &stack.house;
     let request = stack.request(Variant::Choreographed).await;

@@ -59,7 +59,7 @@ fn who_travels_is_deleted_in_the_end_and_kept_nowhere_else() {
 }
 
 #[test]
-fn every_queue_and_the_topic_refuse_what_does_not_come_through_tls() {
+fn every_queue_and_topic_refuses_what_does_not_come_through_tls() {
     let refuses = |policy: &Value| {
         let statements = policy["PolicyDocument"]["Statement"].as_sequence().expect("statements");
         statements.iter().any(|statement| {

@@ -43,7 +43,7 @@ const UNREADABLE: &str = "InvalidInput";
 /// it are fifteen seconds at the most.
 const STUCK: u32 = 5;
 
-/// How what is said in answer to SNS reaches the topic.
+/// How what is said in answer to SNS reaches a topic.
 ///
 /// A destination gets a record of every success, also of one with nothing to say, and nobody can filter it out before it
 /// is sent. And a record holds what the function was given, so it is much longer than the event.
@@ -60,7 +60,7 @@ pub enum Says {
 /// | invoked by | `handle` gets | what becomes of its answer | of its error |
 /// |---|---|---|---|
 /// | a state machine, a schedule, or by hand | the payload | it is the reply | it is the function's error |
-/// | SNS, and it says [`ByDestination`](Says::ByDestination) | the event | it is returned, and Destinations carry it to the topic | it is the function's error, and Lambda retries, then records the failure |
+/// | SNS, and it says [`ByDestination`](Says::ByDestination) | the event | it is returned, and Destinations carry it to a topic | it is the function's error, and Lambda retries, then records the failure |
 /// | SNS, and it says [`Itself`](Says::Itself) | the event | it is published, and then nothing is returned | the same, also if the publishing fails |
 /// | SQS | each event of a batch | it is published, and then the message is acknowledged | the message comes again; if that cannot help, it is parked with the reason |
 ///

@@ -2,7 +2,7 @@
 //!
 //! | shape | where from | what it says |
 //! |---|---|---|
-//! | any JSON object | published to the topic | the event is the message |
+//! | any JSON object | published to a topic | the event is the message |
 //! | a record of a success | Destinations, `OnSuccess` | the event is what the function returned (`responsePayload`); nothing, if it returned none |
 //! | a record of a failure | Destinations, `OnFailure` | the function gave up the event that it was given (`requestPayload`) |
 //! | a notification | a subscription's dead-letter queue | nobody was given the event |
@@ -47,7 +47,7 @@ fn unreadable(cause: impl Into<String>) -> Unreadable {
     Unreadable(cause.into())
 }
 
-/// Reads what came from the topic or a queue; none if it says nothing.
+/// Reads what came from a topic or a queue; none if it says nothing.
 pub fn read(text: &str) -> Result<Option<Input>, Unreadable> {
     let message: Value = serde_json::from_str(text).map_err(|error| unreadable(format!("it is no JSON: {error}")))?;
     if !message.is_object() {

@@ -26,11 +26,11 @@ const POLLS_A_MONTH: f64 = 5.0 * SECONDS_A_MONTH / 20.0;
 /// Mappings in the template.
 const MAPPINGS: usize = 6;
 /// Alarms in the template, …
-const ALARMS: usize = 39;
+const ALARMS: usize = 41;
 /// … those of them that only watch the state machine, …
 const CONDUCTORS_ALARMS: usize = 3;
-/// … and those that only watch the topic, destinations and inboxes.
-const DANCERS_ALARMS: usize = 16;
+/// … and those that only watch topics, destinations and inboxes.
+const DANCERS_ALARMS: usize = 18;
 
 /// Why nothing has a price.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +135,7 @@ pub enum Service {
     Lambda,
     /// The conductor.
     StepFunctions,
-    /// The topic.
+    /// The topics.
     Sns,
     /// The inboxes.
     Sqs,
