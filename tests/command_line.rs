@@ -369,7 +369,7 @@ fn a_local_aws_outlives_its_terminal_and_its_files_and_is_found() {
     let redriven: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(redriven["bookings"], json!([{"booking_id": id, "status": "confirmed", "error": null}]));
     let (exit, out, _) = run(&["parked", "--json"]);
-    assert_eq!((exit, serde_json::from_str(&out).unwrap()), (0, json!({"messages": [], "held": 0})));
+    assert_eq!((exit, serde_json::from_str(&out).unwrap()), (0, json!({"messages": [], "held": 0, "failed": []})));
     let (exit, out, _) = run(&["audit", "--all-ended", "--json"]);
     let audited: Value = serde_json::from_str(&out).unwrap();
     assert_eq!((exit, &audited["violations"], &audited["bookings"]["confirmed"]), (0, &json!([]), &json!(1)));

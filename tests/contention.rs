@@ -123,7 +123,7 @@ async fn recorded(house: &House, request: &TripRequest) -> usize {
 /// The reason of a booking that is not confirmed.
 fn reason(booking: &Booking) -> (Option<Step>, &str) {
     let reason = booking.reason.as_ref().unwrap_or_else(|| panic!("no reason: {booking:#?}"));
-    (reason.step, reason.code.as_str())
+    (reason.step.as_deref().and_then(Step::named), reason.code.as_str())
 }
 
 /// A request that nobody else makes, with so many units of everything on sale.

@@ -28,8 +28,8 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
 use jiff::Timestamp;
-use saga::{BookingId, Money, Reason, Status, Step, Traveller, Variant};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use saga::{BookingId, Currency, Money, Status, Step, Traveller, Variant};
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::trip::{Car, Flight, Hotel};
@@ -178,7 +178,8 @@ struct ProblemError {
     detail: String,
 }
 
-/// A booking as the API shows it.
+/// A booking as the API shows it. A newer API may say more: fields that are not known are passed over, and the name of a
+/// step is text, which need not be that of a [`Step`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booking {
     /// Its name.
@@ -188,6 +189,7 @@ pub struct Booking {
     /// How far it is.
     pub status: Status,
     /// What was paid, once it is confirmed.
+    #[serde(default, deserialize_with = "total")]
     pub total: Option<Money>,
     /// What went wrong, if something did.
     pub reason: Option<Reason>,
@@ -207,11 +209,22 @@ pub struct Booking {
     pub timeline: Vec<Entry>,
 }
 
+/// Why a booking failed, or needs an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reason {
+    /// The name of the step where it happened, if it was one.
+    pub step: Option<String>,
+    /// For programs: a rejection's code, or `technical_failure`.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
 /// A step of a booking.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Which.
-    pub step: Step,
+    /// Its name.
+    pub step: String,
     /// What came of it: `reserved`, `rejected`, …, or `in_progress`.
     pub outcome: String,
     /// When it began.
@@ -225,8 +238,25 @@ pub struct Entry {
 impl Booking {
     /// The entry of a step in the timeline.
     pub fn entry(&self, step: Step) -> Option<&Entry> {
-        self.timeline.iter().find(|entry| entry.step == step)
+        self.timeline.iter().find(|entry| entry.step == step.name())
     }
+}
+
+/// Money in an answer. [`Money`] itself refuses fields that it does not know, because events and commands are read with it.
+#[derive(Deserialize)]
+struct Amount {
+    amount: u64,
+    currency: Currency,
+}
+
+impl From<Amount> for Money {
+    fn from(Amount { amount, currency }: Amount) -> Self {
+        Self { amount, currency }
+    }
+}
+
+fn total<'de, D: Deserializer<'de>>(total: D) -> Result<Option<Money>, D::Error> {
+    Ok(Option::<Amount>::deserialize(total)?.map(Money::from))
 }
 
 impl Entry {
@@ -238,7 +268,7 @@ impl Entry {
     /// The money that the step is about: a price, an amount, a total.
     pub fn money(&self) -> Option<Money> {
         let money = ["price", "amount", "total"].into_iter().find_map(|name| self.detail.get(name))?;
-        Money::deserialize(money).ok()
+        Amount::deserialize(money).ok().map(Money::from)
     }
 }
 
@@ -472,6 +502,8 @@ pub fn fresh_key(of: impl fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
+    use saga::Leg;
+    use serde_json::json;
 
     use super::*;
 
@@ -501,6 +533,29 @@ mod tests {
         assert_eq!(answer(202, &newer).accepted(), answer(202, body).accepted());
         assert_eq!(answer(200, body).accepted(), None);
         assert_eq!(answer(202, "{}").accepted(), None);
+    }
+
+    #[test]
+    fn a_booking_of_a_newer_api_is_read() {
+        let eur = json!({"amount": 100, "currency": "EUR", "formatted": "1.00"});
+        let entry = |step: &str, detail: Value| {
+            json!({"step": step, "outcome": "done", "started_at": "2027-01-01T10:00:00Z",
+                "finished_at": null, "detail": detail, "new": 1})
+        };
+        let newer = json!({
+            "booking_id": "0123456789abcdef0123456789abcdef", "variant": "orchestrated", "status": "failed",
+            "total": eur, "reason": {"step": "visa.check", "code": "refused", "detail": "no", "new": 1},
+            "created_at": "2027-01-01T10:00:00Z", "updated_at": "2027-01-01T10:00:00Z", "traveller": null,
+            "flight": {"flight_no": "LH400", "date": "2027-03-01", "seats": 2},
+            "hotel": {"hotel_id": "nyc-plaza", "check_in": "2027-03-01", "check_out": "2027-03-04", "rooms": 1},
+            "car": {"station_id": "jfk", "category": "compact", "pick_up": "2027-03-01", "drop_off": "2027-03-04"},
+            "timeline": [entry("flight.reserve", json!({"price": eur})), entry("visa.check", json!({}))], "new": 1,
+        });
+        let booking: Booking = answer(200, &newer.to_string()).json().unwrap();
+        assert_eq!(booking.total, Some(Money::eur(100)));
+        assert_eq!(booking.reason.as_ref().and_then(|reason| reason.step.as_deref()), Some("visa.check"));
+        assert_eq!(booking.entry(Step::Reserve(Leg::Flight)).and_then(Entry::money), Some(Money::eur(100)));
+        assert_eq!(booking.timeline[1].step, "visa.check");
     }
 
     #[test]

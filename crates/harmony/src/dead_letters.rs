@@ -27,14 +27,16 @@ use comfy_table::{
     ColumnConstraint, ContentArrangement, Table, modifiers::UTF8_ROUND_CORNERS, presets::UTF8_FULL_CONDENSED,
 };
 use console::Style;
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use runtime::{Failure, Input, REASON};
-use saga::{BookingId, Envelope, Reason};
+use saga::{BookingId, Envelope};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
     Stack, StackError,
+    client::Reason,
     show::{Look, count, plain, wrap},
 };
 
@@ -51,20 +53,25 @@ const MOST: usize = 2_000;
 /// How many characters of a message are shown that cannot be read, and how many of a reason.
 const SHOWN: (usize, usize) = (60, 300);
 
-/// Why a booking cannot be driven again.
+/// Why bookings cannot be driven again.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
-    /// It is not known where to ask for it.
+    /// It is not known where to ask for them.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// SQS did not answer, or refused.
-    #[error("asking the reconciler for booking {booking} failed: {cause}; check your permissions, then repeat it")]
-    Refused {
-        /// Which booking.
-        booking: BookingId,
-        /// What SQS says.
-        cause: String,
-    },
+    /// The reconciler was asked for all others.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    NotAsked(Vec<NotAsked>),
+}
+
+/// A booking that the reconciler was not asked for: SQS did not answer, or refused.
+#[derive(Debug, thiserror::Error)]
+#[error("asking the reconciler for booking {booking} failed: {cause}; check your permissions, then repeat it")]
+pub struct NotAsked {
+    /// Which booking.
+    pub booking: BookingId,
+    /// What SQS says.
+    pub cause: String,
 }
 
 /// Why a dead-letter queue cannot be looked into, or its messages not be put back.
@@ -161,15 +168,33 @@ pub struct PutBack {
 }
 
 /// Has the reconciler drive bookings again, whether a message of theirs is parked or not. To ask again is another message.
+/// It is asked for every one, whatever becomes of the others.
 pub async fn drive(stack: &Stack, bookings: &[BookingId]) -> Result<(), DriveError> {
     let client = Client::new(&stack.sdk().await?);
-    let inbox = stack.output("ReconcilerInboxUrl")?;
+    ask(&client, stack.output("ReconcilerInboxUrl")?, bookings).await
+}
+
+async fn ask(client: &Client, inbox: &str, bookings: &[BookingId]) -> Result<(), DriveError> {
+    let mut not_asked = Vec::new();
     for booking in bookings {
         let message = json!({"booking_id": booking, "asked_at": Timestamp::now()}).to_string();
-        let sent = client.send_message().queue_url(inbox).message_body(message).send().await;
-        sent.map_err(|error| DriveError::Refused { booking: booking.clone(), cause: store::causes(&error) })?;
+        if let Err(error) = client.send_message().queue_url(inbox).message_body(message).send().await {
+            not_asked.push(NotAsked { booking: booking.clone(), cause: store::causes(&error) });
+        }
     }
-    Ok(())
+    if not_asked.is_empty() { Ok(()) } else { Err(DriveError::NotAsked(not_asked)) }
+}
+
+/// What lies in each of these queues, and why that is not known of some: they hide nothing of the others.
+pub async fn contents(
+    queues: Vec<DeadLetterQueue>,
+    within: Duration,
+) -> Vec<(DeadLetterQueue, Result<Content, DeadLetterError>)> {
+    let looks = queues.into_iter().map(async |queue| {
+        let content = queue.content(within).await;
+        (queue, content)
+    });
+    join_all(looks).await
 }
 
 impl DeadLetterQueue {
@@ -488,7 +513,19 @@ fn ago(seconds: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_sqs::types::MessageAttributeValue;
+    use aws_sdk_sqs::{
+        Config,
+        config::{BehaviorVersion, Credentials, Region},
+        types::MessageAttributeValue,
+    };
+    use aws_smithy_runtime_api::{
+        client::{
+            http::{HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn},
+            orchestrator::{HttpRequest, HttpResponse},
+        },
+        http::StatusCode,
+    };
+    use aws_smithy_types::body::SdkBody;
     use saga::{Event, Money};
     use serde_json::json;
 
@@ -499,6 +536,68 @@ mod tests {
 
     fn id() -> BookingId {
         BookingId::try_from(ID.to_owned()).unwrap()
+    }
+
+    /// An SQS that refuses each request whose body has one of these words.
+    #[derive(Debug)]
+    struct Refusing(&'static [&'static str]);
+
+    impl HttpConnector for Refusing {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            let body = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
+            let operation = request.headers().get("x-amz-target").unwrap_or_default();
+            let (status, answer) = match operation {
+                _ if self.0.iter().any(|word| body.contains(word)) => {
+                    (400, json!({"__type": "com.amazonaws.sqs#AccessDenied", "message": "you may not"}))
+                }
+                "AmazonSQS.GetQueueAttributes" => (200, json!({"Attributes": {"ApproximateNumberOfMessages": "1"}})),
+                "AmazonSQS.ReceiveMessage" => {
+                    let message = json!({"MessageId": "m1", "ReceiptHandle": "r", "Body": event().to_string()});
+                    (200, json!({"Messages": [message]}))
+                }
+                _ => (200, json!({})),
+            };
+            let answer = HttpResponse::new(StatusCode::try_from(status).unwrap(), SdkBody::from(answer.to_string()));
+            HttpConnectorFuture::ready(Ok(answer))
+        }
+    }
+
+    fn refusing(words: &'static [&'static str]) -> Client {
+        let http = http_client_fn(move |_, _| SharedHttpConnector::new(Refusing(words)));
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("eu-central-1"))
+            .credentials_provider(Credentials::new("AKIA", "secret", None, None, "test"))
+            .http_client(http);
+        Client::from_conf(config.build())
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_is_refused_hides_no_other() {
+        let client = refusing(&["hotel-dead"]);
+        let queue = |name| DeadLetterQueue { client: client.clone(), url: format!("https://sqs/1/{name}") };
+        let found = contents(["flight-dead", "hotel-dead", "car-dead"].map(queue).into(), Duration::ZERO).await;
+        let found: Vec<_> = found.iter().map(|(queue, content)| (queue.name(), content.as_ref())).collect();
+        let [("flight-dead", Ok(flight)), ("hotel-dead", Err(error)), ("car-dead", Ok(car))] = found.as_slice() else {
+            panic!("{found:?}")
+        };
+        assert_eq!((flight.messages.len(), car.messages.len()), (1, 1));
+        let error = error.to_string();
+        assert!(error.starts_with("looking at the attributes of hotel-dead failed: "), "{error}");
+        assert!(error.contains("you may not") && error.ends_with("and your permissions"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_booking_that_cannot_be_asked_for_stops_no_other() {
+        let ids = ["1", "2", "3"].map(|digit| BookingId::try_from(digit.repeat(32)).unwrap());
+        let client = refusing(&["11111111", "33333333"]);
+        let Err(DriveError::NotAsked(not_asked)) = ask(&client, "https://sqs/1/inbox", &ids).await else {
+            panic!("two are refused")
+        };
+        let bookings: Vec<_> = not_asked.iter().map(|refused| &refused.booking).collect();
+        assert_eq!(bookings, [&ids[0], &ids[2]]);
+        assert!(not_asked[1].cause.contains("you may not"), "{}", not_asked[1]);
+        ask(&client, "https://sqs/1/inbox", &ids[1..2]).await.unwrap();
     }
 
     fn event() -> Value {

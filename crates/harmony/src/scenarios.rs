@@ -242,8 +242,8 @@ pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>
         return Err(wrong);
     };
     let expected = &scenario.expected;
-    let came = Ending { status: booking.status, reason: booking.reason.as_ref().map(|r| (r.step, r.code.as_str())) };
-    let wanted = Ending { status: expected.status, reason: expected.reason.map(|(step, code)| (Some(step), code)) };
+    let came = Ending::from(booking);
+    let wanted = Ending::from(expected);
     if came != wanted {
         wrong.push(format!("expected {wanted}, got {came}"));
     }
@@ -369,7 +369,22 @@ fn said(entry: Option<&Entry>) -> String {
 #[derive(PartialEq)]
 struct Ending<'a> {
     status: Status,
-    reason: Option<(Option<Step>, &'a str)>,
+    /// The name of a step, if it was one, and a code.
+    reason: Option<(Option<&'a str>, &'a str)>,
+}
+
+impl From<&Expected> for Ending<'_> {
+    fn from(expected: &Expected) -> Self {
+        let reason = expected.reason.map(|(step, code)| (Some(step.name()), code));
+        Self { status: expected.status, reason }
+    }
+}
+
+impl<'a> From<&'a Booking> for Ending<'a> {
+    fn from(booking: &'a Booking) -> Self {
+        let reason = booking.reason.as_ref().map(|reason| (reason.step.as_deref(), reason.code.as_str()));
+        Self { status: booking.status, reason }
+    }
 }
 
 impl fmt::Display for Ending<'_> {
@@ -385,8 +400,7 @@ impl fmt::Display for Ending<'_> {
 
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let reason = self.reason.map(|(step, code)| (Some(step), code));
-        Ending { status: self.status, reason }.fmt(f)
+        Ending::from(self).fmt(f)
     }
 }
 
@@ -394,10 +408,7 @@ impl fmt::Display for Observed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.bookings.as_slice() {
             [] => f.write_str("no booking"),
-            [booking] => {
-                let reason = booking.reason.as_ref().map(|reason| (reason.step, reason.code.as_str()));
-                Ending { status: booking.status, reason }.fmt(f)
-            }
+            [booking] => Ending::from(booking).fmt(f),
             bookings => write!(f, "{} bookings", bookings.len()),
         }
     }
@@ -452,9 +463,9 @@ mod tests {
         let mut booking = failed();
         booking.variant = variant;
         for entry in &mut booking.timeline {
-            if entry.step == CAR {
+            if entry.step == CAR.name() {
                 (entry.outcome, entry.detail) = ("rejected".into(), json!({"code": "cancelled", "message": ""}));
-            } else if entry.step == CANCEL_CAR {
+            } else if entry.step == CANCEL_CAR.name() {
                 entry.detail = json!({"released": false});
             }
         }
@@ -478,12 +489,13 @@ mod tests {
     #[test]
     fn a_leg_that_is_overtaken_is_no_excuse_for_anything_else() {
         let mut sold_out = overtaken(Variant::Choreographed);
-        sold_out.timeline.iter_mut().find(|entry| entry.step == CAR).unwrap().detail["code"] = json!("sold_out");
+        sold_out.timeline.iter_mut().find(|entry| entry.step == CAR.name()).unwrap().detail["code"] = json!("sold_out");
         let wrong = check(scenario("hotel sold out"), &observed(sold_out)).unwrap_err();
         assert_eq!(wrong[0], "expected car.reserve reserved, got rejected");
 
         let mut given_back = overtaken(Variant::Choreographed);
-        given_back.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR).unwrap().detail["released"] = json!(true);
+        given_back.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR.name()).unwrap().detail["released"] =
+            json!(true);
         let wrong = check(scenario("hotel sold out"), &observed(given_back)).unwrap_err();
         assert_eq!(wrong[0], "expected car.reserve reserved, got rejected");
         assert!(wrong[1].starts_with("expected car.cancel cancelled with released=false after car.reserve rejected"));
@@ -491,7 +503,7 @@ mod tests {
         // All legs are reserved before anything is charged.
         let mut charged = overtaken(Variant::Choreographed);
         let mut charge = charged.entry(FLIGHT).unwrap().clone();
-        (charge.step, charge.outcome) = (Step::Charge, "declined".into());
+        (charge.step, charge.outcome) = (Step::Charge.name().into(), "declined".into());
         charged.timeline.push(charge);
         let wrong = check(scenario("card declined"), &observed(charged)).unwrap_err();
         assert!(wrong.contains(&"expected car.reserve reserved, got rejected".to_owned()), "{wrong:?}");
@@ -506,7 +518,7 @@ mod tests {
     #[test]
     fn a_leg_that_is_not_given_back_is_told() {
         let mut left = failed();
-        let cancel = left.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR).unwrap();
+        let cancel = left.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR.name()).unwrap();
         cancel.detail = json!({"released": false});
         let wrong = check(scenario("hotel sold out"), &observed(left)).unwrap_err();
         assert_eq!(
@@ -522,7 +534,7 @@ mod tests {
     #[test]
     fn an_amount_that_is_not_the_sum_of_the_prices_is_told() {
         let mut cheap = booking();
-        let charge = cheap.timeline.iter_mut().find(|entry| entry.step == Step::Charge).unwrap();
+        let charge = cheap.timeline.iter_mut().find(|entry| entry.step == Step::Charge.name()).unwrap();
         charge.detail["amount"]["amount"] = json!(1);
         let wrong = contradictions(&cheap);
         assert_eq!(

@@ -11,11 +11,14 @@ use comfy_table::{
 };
 use console::Style;
 use jiff::Timestamp;
-use saga::{Reason, Status};
+use saga::Status;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Booking, client::Entry};
+use crate::{
+    Booking,
+    client::{Entry, Reason},
+};
 
 /// What the output is for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -156,7 +159,7 @@ pub(crate) fn reason(booking: &Booking) -> Option<String> {
 }
 
 fn because(reason: &Reason) -> String {
-    reason.step.map_or_else(|| reason.code.clone(), |step| format!("{step} {}", reason.code))
+    reason.step.as_ref().map_or_else(|| reason.code.clone(), |step| format!("{step} {}", reason.code))
 }
 
 /// So many of them, such as `2 seats`.
@@ -172,7 +175,7 @@ const TIMELINE: usize = 72;
 pub fn timeline(booking: &Booking, look: Look) -> String {
     let rows = booking.timeline.iter().map(|entry| {
         let [detail, _] = details(entry);
-        [entry.step.name().to_owned(), plain(&entry.outcome), started(booking, entry), took(entry), detail]
+        [plain(&entry.step), plain(&entry.outcome), started(booking, entry), took(entry), detail]
     });
     let rows: Vec<_> = rows.collect();
     if look.is_too_narrow_for(TIMELINE) {
@@ -353,6 +356,20 @@ reason    hotel.reserve sold_out: nyc-plaza has no room left on 2027-03-01
     }
 
     #[test]
+    fn a_step_that_only_a_newer_api_knows_is_shown_by_its_name() {
+        let reason = json!({"step": "visa.check", "code": "refused", "detail": "no visa"});
+        let steps = [
+            ("visa.check", "rejected", 12, 20, json!({"code": "refused", "message": "no visa"})),
+            ("booking.fail", "failed", 50, 54, json!({"reason": reason})),
+        ];
+        let rendered = render(&with("failed", json!(null), reason.clone(), &steps), Look::default());
+        assert!(rendered.contains("\nreason    visa.check refused: no visa\n"), "{rendered}");
+        let [check, fail] =
+            ["│ visa.check   ┆ rejected", "│ booking.fail ┆ failed   ┆  +50 ms ┆ 4 ms ┆ visa.check refused"];
+        assert!(rendered.contains(check) && rendered.contains(fail), "{rendered}");
+    }
+
+    #[test]
     fn a_narrow_terminal_gets_a_list() {
         let rendered = render(&failed(), Look { colour: false, width: Some(40) });
         let expected = "
@@ -385,11 +402,11 @@ hotel.reserve rejected
         booking.flight.flight_no = evil.into();
         booking.hotel.hotel_id = evil.into();
         (booking.car.category, booking.car.station_id) = (evil.into(), evil.into());
-        let reason = json!({"step": "hotel.reserve", "code": evil, "detail": evil});
+        let reason = json!({"step": evil, "code": evil, "detail": evil});
         booking.reason = serde_json::from_value(reason.clone()).unwrap();
         let details = [json!({"code": evil, "message": evil}), json!({"reason": reason}), json!({"other": evil})];
         for (entry, detail) in booking.timeline.iter_mut().zip(details.iter().cycle()) {
-            entry.outcome = evil.into();
+            (entry.step, entry.outcome) = (evil.into(), evil.into());
             entry.detail = detail.clone();
         }
         let rendered = render(&booking, Look { colour: false, width: Some(40) });

@@ -119,7 +119,7 @@ fn rows(booking: Option<&Booking>, width: usize) -> Vec<String> {
     let mut rows = vec![["step", "outcome", "started", "took"].map(str::to_owned).to_vec()];
     rows.extend(booking.timeline.iter().map(|entry| {
         let took = format!("{:>6}", took(entry)); // as wide as "< 1 ms", so that it stands off
-        vec![entry.step.name().to_owned(), plain(&entry.outcome), started(booking, entry), took]
+        vec![plain(&entry.step), plain(&entry.outcome), started(booking, entry), took]
     }));
     while rows[0].len() > 1 && total(&rows) > width {
         rows.iter_mut().for_each(|row| row.truncate(row.len() - 1));

@@ -17,7 +17,7 @@ use store::Entry;
 
 use crate::{
     Result,
-    output::{Progress, say, say_json},
+    output::{Progress, complain, say, say_json},
     target,
 };
 
@@ -105,8 +105,15 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
             Ok(())
         }
     };
-    let report = audit.whole(reading, tell, |items| progress.done(items as usize)).await?;
+    let report = audit.whole(reading, tell, |items| progress.done(items as usize)).await;
     drop(progress);
+    if report.is_err() {
+        // There is no document of half an audit, and yet this is what it has found.
+        for Violated { kind, about, says } in &violations {
+            complain(format!("violation {kind} {about}: {says}"));
+        }
+    }
+    let report = report?;
     if options.json {
         say_json(&Audited {
             violations,

@@ -9,12 +9,12 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use harmony::{
     Client, Stack,
     client::fresh_key,
     comparison::{
-        ComparisonError, Mode,
+        Mode,
         explanation::explanations,
         local_aws,
         outage::{self, Plan, suffer},
@@ -131,12 +131,9 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
     if wanted(Part::Load) {
         put_load(options, &mut measured).await?;
     }
-    // An outage that does not end as it should is told after all that was measured is written.
+    // What goes wrong in an outage, or while a failure is explained, is told after all that was measured is written.
     let suffered = if wanted(Part::Outages) { outages(options, &mut measured).await } else { Ok(()) };
-    if wanted(Part::Explanations) {
-        let _progress = Progress::of("failing a booking in each variant, and finding out why");
-        measured.explanations = explanations().await?;
-    }
+    let explained = if wanted(Part::Explanations) { explain(&mut measured).await } else { Ok(()) };
 
     let report = measured.report()?;
     write(&folder, &report)?;
@@ -149,10 +146,16 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
         say(format!("{table}\n\nThe two runs are at most {:.0}% apart.", most * 100.0))?;
     }
     say(format!("The page is {}", folder.join("report.html").display()))?;
-    suffered?;
+    keep([suffered, explained], &mut Vec::new())?;
     let turns = measured.turns.values().flatten();
     let otherwise = turns.map(|turn| turn.closed.otherwise().count() + turn.open.otherwise().count()).sum::<usize>();
     Ok(if violations.is_empty() && otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+async fn explain(measured: &mut Measurements) -> Result<()> {
+    let _progress = Progress::of("failing a booking in each variant, and finding out why");
+    measured.explanations = explanations().await?;
+    Ok(())
 }
 
 fn write(folder: &Path, report: &Report) -> Result<()> {
@@ -328,8 +331,35 @@ async fn outages(options: &Options, measured: &mut Measurements) -> Result<()> {
     let progress = Progress::counting("outages: bookings made", each * all.len());
     let progress = &progress;
     let suffered = stream::iter(all)
-        .map(|(mode, kind)| suffer(mode, kind, plan, |done| progress.done(done)))
+        .map(async |(mode, kind)| {
+            let suffered = suffer(mode, kind, plan, |done| progress.done(done)).await;
+            Ok(suffered.map_err(|error| format!("{}, {}: {error}", kind.name(), mode.name()))?)
+        })
         .buffered(OUTAGES_AT_ONCE);
-    measured.suffered = suffered.try_collect::<Vec<_>>().await.map_err(|error: ComparisonError| error.to_string())?;
-    Ok(())
+    keep(suffered.collect::<Vec<_>>().await, &mut measured.suffered)
+}
+
+/// Keeps what went well; the error says all that did not.
+fn keep<T>(measured: impl IntoIterator<Item = Result<T>>, kept: &mut Vec<T>) -> Result<()> {
+    let mut failed = Vec::new();
+    for each in measured {
+        match each {
+            Ok(each) => kept.push(each),
+            Err(error) => failed.push(error.to_string()),
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(failed.join("; ").into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_hides_nothing_that_was_measured() {
+        let mut kept = Vec::new();
+        let error = keep([Ok(1), Err("a".into()), Ok(2), Err("b".into())], &mut kept).unwrap_err();
+        assert_eq!((kept, error.to_string().as_str()), (vec![1, 2], "a; b"));
+        keep([Ok(1)], &mut Vec::new()).unwrap();
+    }
 }

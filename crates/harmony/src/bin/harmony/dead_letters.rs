@@ -7,11 +7,11 @@ use std::{
 
 use clap::Args;
 use console::Style;
-use futures_util::{StreamExt, future::try_join_all, stream};
+use futures_util::{StreamExt, stream};
 use harmony::{
     Stack,
     audit::Audit,
-    dead_letters::{Content, DeadLetterQueue, HELD, Message, drive, render},
+    dead_letters::{Content, DeadLetterQueue, DriveError, HELD, Message, contents, drive, render},
     show::{Look, count, plain, wrap},
 };
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use store::StoreError;
 
 use crate::{
     Result,
-    output::{Progress, say, say_json},
+    output::{Progress, complain, say, say_json},
     target,
 };
 
@@ -48,7 +48,19 @@ pub struct Options {
     json: bool,
 }
 
-type Looked = Vec<(DeadLetterQueue, Content)>;
+/// What was found in queues.
+#[derive(Default)]
+struct Looked {
+    found: Vec<(DeadLetterQueue, Content)>,
+    /// Those that could not be read.
+    failed: Vec<Failed>,
+}
+
+#[derive(Serialize)]
+struct Failed {
+    queue: String,
+    error: String,
+}
 
 /// What `parked --json` prints.
 #[derive(Default, Serialize)]
@@ -56,6 +68,8 @@ struct Parked<'p> {
     messages: Vec<InQueue<'p>>,
     /// How many more there are that could not be looked at.
     held: usize,
+    /// Queues that could not be read.
+    failed: Vec<Failed>,
 }
 
 #[derive(Serialize)]
@@ -75,7 +89,7 @@ struct Redriven {
 }
 
 /// What became of the messages of a queue.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Emptied {
     queue: String,
     /// Where they are now.
@@ -103,15 +117,16 @@ impl Redriven {
 
 pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
     let stack = target.stack().await?;
-    let (found, look) = (look_into(queues(&stack, &[]).await?).await?, Look::of_stdout());
+    let (Looked { found, failed }, look) = (look_into(queues(&stack, &[]).await?).await, Look::of_stdout());
+    let code = if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if json {
-        let mut parked = Parked::default();
+        let mut parked = Parked { failed, ..Parked::default() };
         for (queue, Content { messages, held }) in &found {
             parked.messages.extend(messages.iter().map(|message| InQueue { queue: queue.name(), message }));
             parked.held += held;
         }
         say_json(&parked)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     }
     for (queue, Content { messages, held }) in &found {
         let name = look.style(Style::new().bold(), queue.name());
@@ -125,7 +140,7 @@ pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
         }
     }
     let (messages, held) = (all(&found), found.iter().map(|(_, content)| content.held).sum::<usize>());
-    if messages + held == 0 {
+    if messages + held == 0 && failed.is_empty() {
         say("nothing is parked")?;
     } else if messages > 0 {
         let (messages, bookings) = (count(messages as u64, "message"), bookings(&found).len());
@@ -133,7 +148,7 @@ pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
         let text = format!("{messages}{of}: once the cause is gone, `harmony redrive` puts back what is parked");
         say(wrap(look, &text, 0))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitCode> {
@@ -143,8 +158,7 @@ pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitC
     let bookings = if options.bookings.is_empty() {
         put_back(queues(&stack, &options.queues).await?, tell, &mut redriven).await?
     } else {
-        drive_again(&stack, &options.bookings, tell).await?;
-        options.bookings
+        drive_again(&stack, options.bookings, tell, &mut redriven).await?
     };
     if !options.no_wait {
         follow(&stack, bookings, tell, &mut redriven).await?;
@@ -172,34 +186,65 @@ impl Tell {
     }
 }
 
-/// Has bookings driven again, all of which exist: a message about another would come back until it is parked, and then
-/// every redrive would put it back.
-async fn drive_again(stack: &Stack, bookings: &[BookingId], tell: Tell) -> Result<()> {
+/// Has those of these bookings driven again that exist, and returns them: a message about another would come back until
+/// it is parked, and then every redrive would put it back. Notes the others.
+async fn drive_again(
+    stack: &Stack,
+    bookings: Vec<BookingId>,
+    tell: Tell,
+    redriven: &mut Redriven,
+) -> Result<Vec<BookingId>> {
     let audit = Audit::of(stack, &stack.sdk().await?)?;
+    let mut not_driven = |booking_id: BookingId, error: String| {
+        complain(&error);
+        redriven.bookings.push(Driven { booking_id, status: None, error: Some(error) });
+    };
+    let mut there = Vec::new();
     for id in bookings {
-        if audit.booking(id).await?.is_none() {
-            return Err(format!(
-                "there is no booking {id} in this stack, and nothing was sent: check that it was made there"
-            )
-            .into());
-        }
+        let nothing_sent = match audit.booking(&id).await {
+            Ok(Some(_)) => {
+                there.push(id);
+                continue;
+            }
+            Ok(None) => format!(
+                "there is no booking {id} in this stack, and nothing was sent for it: check that it was made there"
+            ),
+            Err(error) => format!("booking {id} cannot be read, and nothing was sent for it: {error}"),
+        };
+        not_driven(id, nothing_sent);
     }
-    drive(stack, bookings).await?;
-    for id in bookings {
+    match drive(stack, &there).await {
+        Err(DriveError::NotAsked(not_asked)) => {
+            for failed in not_asked {
+                there.retain(|id| *id != failed.booking);
+                let error = failed.to_string();
+                not_driven(failed.booking, error);
+            }
+        }
+        driven => driven?,
+    }
+    for id in &there {
         tell.good(format!("booking {id}: the reconciler drives it again"))?;
     }
-    Ok(())
+    Ok(there)
 }
 
-/// Puts the messages of these queues back, and returns the bookings that they name.
+/// Puts the messages of these queues back, and returns the bookings that they name. Notes the queues that it cannot
+/// read.
 async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redriven) -> Result<Vec<BookingId>> {
-    let mut found = look_into(queues).await?;
+    let Looked { mut found, failed } = look_into(queues).await;
+    let failed = failed.into_iter();
+    redriven.queues.extend(failed.map(|Failed { queue, error }| Emptied {
+        queue,
+        error: Some(error),
+        ..Emptied::default()
+    }));
     redriven.held = found.iter().map(|(_, content)| content.held).sum();
     found.retain(|(_, content)| !content.messages.is_empty());
     if redriven.held > 0 {
         let held = count(redriven.held as u64, "message");
         tell.bad(&format!("{held} could not be received, and may still be there: redrive again in a moment"))?;
-    } else if found.is_empty() {
+    } else if found.is_empty() && redriven.queues.is_empty() {
         tell.good("nothing is parked, so there is nothing to put back")?;
     }
     for (queue, Content { messages, .. }) in &found {
@@ -218,9 +263,8 @@ async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redri
                 Emptied { queue: name, into: Some(done.into), moved, came: done.came, error: None }
             }
             Err(error) => {
-                let error = error.to_string();
-                tell.bad(&error)?;
-                Emptied { queue: name, into: None, moved: 0, came: 0, error: Some(error) }
+                complain(&error);
+                Emptied { queue: name, error: Some(error.to_string()), ..Emptied::default() }
             }
         });
     }
@@ -238,21 +282,30 @@ async fn queues(stack: &Stack, names: &[String]) -> Result<Vec<DeadLetterQueue>>
     Ok(queues)
 }
 
-async fn look_into(queues: Vec<DeadLetterQueue>) -> Result<Looked> {
-    let _progress = Progress::of(format!("looking into {}", count(queues.len() as u64, "dead-letter queue")));
-    Ok(try_join_all(queues.into_iter().map(async |queue| {
-        let content = queue.content(HELD).await?;
-        Ok::<_, harmony::dead_letters::DeadLetterError>((queue, content))
-    }))
-    .await?)
+/// Looks into all of these queues, and says which cannot be read.
+async fn look_into(queues: Vec<DeadLetterQueue>) -> Looked {
+    let progress = Progress::of(format!("looking into {}", count(queues.len() as u64, "dead-letter queue")));
+    let contents = contents(queues, HELD).await;
+    drop(progress);
+    let mut looked = Looked::default();
+    for (queue, content) in contents {
+        match content {
+            Ok(content) => looked.found.push((queue, content)),
+            Err(error) => {
+                complain(&error);
+                looked.failed.push(Failed { queue: queue.name().to_owned(), error: error.to_string() });
+            }
+        }
+    }
+    looked
 }
 
-fn all(found: &Looked) -> usize {
+fn all(found: &[(DeadLetterQueue, Content)]) -> usize {
     found.iter().map(|(_, content)| content.messages.len()).sum()
 }
 
 /// The bookings that messages name, each once.
-fn bookings(found: &Looked) -> Vec<BookingId> {
+fn bookings(found: &[(DeadLetterQueue, Content)]) -> Vec<BookingId> {
     let named =
         found.iter().flat_map(|(_, content)| &content.messages).filter_map(|message| message.booking_id.clone());
     let mut bookings = Vec::new();
@@ -322,7 +375,9 @@ mod tests {
             why: "given up after 8 attempts".into(),
         };
         let message = InQueue { queue: "harmony-booking-dead", message: &message };
-        is_documented("parked", &Parked { messages: vec![message], held: 0 });
+        let error = "looking into harmony-hotel-dead failed: …".into();
+        let failed = vec![Failed { queue: "harmony-hotel-dead".into(), error }];
+        is_documented("parked", &Parked { messages: vec![message], held: 0, failed });
         let (queue, into) = ("harmony-booking-dead".into(), Some("harmony-booking".into()));
         let redriven = Redriven {
             queues: vec![Emptied { queue, into, moved: 1, came: 0, error: None }],
@@ -331,5 +386,7 @@ mod tests {
         };
         is_documented("redrive", &redriven);
         assert!(redriven.is_done());
+        let queue = Emptied { queue: "harmony-hotel-dead".into(), error: Some("…".into()), ..Emptied::default() };
+        assert!(!Redriven { queues: vec![queue], ..Redriven::default() }.is_done());
     }
 }
