@@ -383,3 +383,26 @@ fn a_local_aws_outlives_its_terminal_and_its_files_and_is_found() {
     assert!(local.0.wait().unwrap().success());
     assert!(!files.exists() && Path::new(ROOT).join("target").exists());
 }
+
+#[test]
+fn every_kind_of_profile_is_understood() {
+    let folder = Folder::new("profiles");
+    let here = |name: &str| folder.0.join(name);
+    let credentials = json!({"Version": 1, "AccessKeyId": "AKIAPROCESS", "SecretAccessKey": "s", "SessionToken": "t"});
+    script(&here("log-in"), &format!("echo '{credentials}'"));
+    let process = format!("credential_process = \"{}\"", here("log-in").display());
+    let sso = "sso_session = s\nsso_account_id = 1\nsso_role_name = r\n[sso-session s]\nsso_region = eu-west-1\n\
+               sso_start_url = https://example.awsapps.com/start";
+    let login = "login_session = arn:aws:iam::123456789012:user/me";
+    // With the other two nobody has logged in, so nothing is sent. Without their features that would be the reason.
+    for (settings, code) in [(process.as_str(), 0), (sso, 6), (login, 6)] {
+        let server = Server::start(vec![accepted(), booking("confirmed")]);
+        fs::write(here("config"), format!("[default]\nregion = eu-west-1\n{settings}\n")).unwrap();
+        let mut book = harmony(&["book", "--sign", "--api-url", &server.url]);
+        book.env("HOME", &folder.0).env("AWS_CONFIG_FILE", here("config"));
+        let (exit, _, err) = said(&book.output().unwrap());
+        assert_eq!(exit, code, "{settings}: {err}");
+        assert!(!err.contains("feature"), "{settings}: {err}");
+        assert!(code != 0 || server.requests()[0].contains("Credential=AKIAPROCESS/"), "{:?}", server.requests());
+    }
+}
