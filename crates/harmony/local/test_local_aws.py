@@ -473,7 +473,9 @@ class AsynchronousInvocation(unittest.TestCase):
         good = aws.record_of(aws.invoke("standard"))["requestPayload"]
         for order in failing:
             self.assertEqual(aws.record_of(order)["requestContext"]["approximateInvokeCount"], 3)
-            self.assertLess(aws.attempts_at(good)[0]["span"][1], aws.attempts_at(order)[-1]["span"][0])
+        # If an instance stayed with an event until its last attempt, 16 of them would have had theirs before this one.
+        ended = aws.attempts_at(good)[0]["span"][1]
+        self.assertLess(sum(aws.attempts_at(order)[-1]["span"][0] < ended for order in failing), 10)
         self.assertLessEqual(len({line["pid"] for line in aws.seen("standard")}), 8)
 
     def test_other_destinations(self):
