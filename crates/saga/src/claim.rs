@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::{BookingId, Status};
+use crate::{header::Status, id::BookingId};
 
 /// The claim on a booking's latest start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,7 +109,7 @@ impl Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::IdempotencyKey;
+    use crate::id::IdempotencyKey;
 
     const PACE: Pace = Pace { period: Duration::from_secs(300), max_drives: 3 };
 

@@ -1,12 +1,17 @@
 //! Commands: "do this step for this booking", as the orchestrator sends them.
 
-use jiff::civil::Date;
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::{
-    BookingId, Leg, LegRequest, Money, PaymentReference, Reason, Step, Violation,
+    id::{BookingId, PaymentReference},
+    money::Money,
+    outcome::Reason,
+    part::{Part, PartName},
     payment::Prices,
-    reading::{Fields, read_object},
+    reading::{Fields, Violation, read_object},
+    step::Step,
 };
 
 /// One step to be done for one booking, with what it needs. An undo needs nothing of the reply of what it undoes:
@@ -22,15 +27,15 @@ pub struct Command {
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Reserve this leg.
-    Reserve(LegRequest),
-    /// Give this leg back, or see to it that it cannot be reserved any more.
-    Cancel(LegRequest),
+    /// Reserve this part.
+    Reserve(Part),
+    /// Give this part back, or see to it that it cannot be reserved any more.
+    Cancel(Part),
     /// Charge the sum of these prices.
     Charge {
         /// With this payment.
         reference: PaymentReference,
-        /// One for each leg.
+        /// One for each part of the plan.
         prices: Prices,
     },
     /// Make sure that this payment is not charged, unless it is already.
@@ -40,17 +45,17 @@ pub enum Action {
         /// The first thing that went wrong.
         reason: Option<Reason>,
     },
-    /// The trip is booked.
+    /// Record that it succeeded.
     Confirm {
         /// What was charged.
         total: Money,
     },
-    /// The trip is not booked.
+    /// Record that it failed.
     Fail {
         /// The first thing that went wrong.
         reason: Option<Reason>,
     },
-    /// A step that must succeed was given up for now.
+    /// Record that a step which must succeed was given up for now.
     Park {
         /// Which, and why.
         reason: Reason,
@@ -61,8 +66,8 @@ impl Action {
     /// The step that this is.
     pub const fn step(&self) -> Step {
         match self {
-            Self::Reserve(leg) => Step::Reserve(leg.leg()),
-            Self::Cancel(leg) => Step::Cancel(leg.leg()),
+            Self::Reserve(part) => Step::Reserve(part.name),
+            Self::Cancel(part) => Step::Cancel(part.name),
             Self::Charge { .. } => Step::Charge,
             Self::Abort { .. } => Step::Abort,
             Self::Confirm { .. } => Step::Confirm,
@@ -78,20 +83,18 @@ impl Command {
         self.action.step()
     }
 
-    /// Reads `{"step": "flight.reserve", "booking_id": "…", "flight": {…}}` and its like.
+    /// Reads `{"step": "flight.reserve", "booking_id": "…", "part": {…}}` and its like. What is in the part is for its
+    /// seller to read.
     pub fn read(payload: &Value) -> Result<Self, Vec<Violation>> {
         read_object(payload, |fields| {
             let step = fields.text("step", |name| Step::try_from(name.to_owned()));
             let booking_id = fields.text("booking_id", |text| BookingId::try_from(text.to_owned()));
             let action = match step? {
-                Step::Reserve(leg) => Action::Reserve(leg_request(leg, fields)?),
-                Step::Cancel(leg) => Action::Cancel(leg_request(leg, fields)?),
+                Step::Reserve(name) => Action::Reserve(Part { name, contents: fields.value("part")? }),
+                Step::Cancel(name) => Action::Cancel(Part { name, contents: fields.value("part")? }),
                 Step::Charge => {
                     let reference = reference(fields);
-                    let prices = fields.object("prices", |fields| {
-                        let [flight, hotel, car] = Leg::ALL.map(|leg| fields.value::<Money>(leg.name()));
-                        Some(Prices::new([flight?, hotel?, car?]))
-                    });
+                    let prices = prices(fields);
                     Action::Charge { reference: reference?, prices: prices? }
                 }
                 Step::Abort => {
@@ -107,8 +110,17 @@ impl Command {
     }
 }
 
-fn leg_request(leg: Leg, fields: &mut Fields<'_, '_>) -> Option<LegRequest> {
-    fields.object(leg.name(), |fields| LegRequest::read(leg, fields, Date::MIN))
+/// The prices of a charge, which has to name the plan's parts: of all that payment is not told it knows nothing.
+fn prices(fields: &mut Fields<'_, '_>) -> Option<Prices> {
+    let plan = fields.value::<Vec<PartName>>("parts");
+    let known = fields.value("prices");
+    let (plan, known) = (plan?, known?);
+    let names: BTreeSet<_> = plan.iter().copied().collect();
+    let prices = Prices::of(known, &names).filter(|_| names.len() == plan.len());
+    if prices.is_none() {
+        fields.violation("prices", "must have a price for each of the parts, and for nothing else");
+    }
+    prices
 }
 
 fn reference(fields: &mut Fields<'_, '_>) -> Option<PaymentReference> {
@@ -125,20 +137,15 @@ mod tests {
 
     #[test]
     fn every_step_has_a_command() {
-        let flight = json!({"flight_no": "LH400", "date": "2027-03-01", "seats": 2});
-        let hotel = json!({"hotel_id": "plaza", "check_in": "2027-03-01", "check_out": "2027-03-02", "rooms": 1});
-        let car = json!({"station_id": "jfk", "category": "suv", "pick_up": "2027-03-01", "drop_off": "2027-03-02"});
         let price = json!({"amount": 100, "currency": "EUR"});
-        let reason = json!({"step": "hotel.reserve", "code": "sold_out", "detail": "no room"});
-        for step in Step::ALL {
-            let mut payload = json!({"step": step.name(), "booking_id": ID});
+        let reason = json!({"step": "a.reserve", "code": "sold_out", "detail": "no room"});
+        for step in Step::of(&["a", "b"].map(PartName::new)) {
+            let mut payload = json!({"step": step, "booking_id": ID});
             let more = match step {
-                Step::Reserve(Leg::Flight) | Step::Cancel(Leg::Flight) => json!({ "flight": flight }),
-                Step::Reserve(Leg::Hotel) | Step::Cancel(Leg::Hotel) => json!({ "hotel": hotel }),
-                Step::Reserve(Leg::Car) | Step::Cancel(Leg::Car) => json!({ "car": car }),
-                Step::Charge => {
-                    json!({"payment": {"reference": ID}, "prices": {"flight": price, "hotel": price, "car": price}})
-                }
+                Step::Reserve(_) | Step::Cancel(_) => json!({"part": {"anything": [1]}}),
+                Step::Charge => json!({
+                    "payment": {"reference": ID}, "parts": ["a", "b"], "prices": {"a": price, "b": price}
+                }),
                 Step::Abort => json!({"payment": {"reference": ID}, "reason": reason}),
                 Step::Confirm => json!({ "total": price }),
                 Step::Fail | Step::Park => json!({ "reason": reason }),
@@ -151,13 +158,28 @@ mod tests {
     }
 
     #[test]
-    fn a_charge_needs_a_price_for_every_leg() {
+    fn a_charge_needs_a_price_for_every_part_of_the_plan_and_for_no_other() {
         let price = json!({"amount": 100, "currency": "EUR"});
-        let violations = Command::read(&json!({
-            "step": "payment.charge", "booking_id": ID, "payment": {"reference": ID},
-            "prices": {"flight": price, "hotel": price}
-        }))
-        .unwrap_err();
-        assert_eq!(violations, [Violation { pointer: "/prices/car".into(), detail: "is required".into() }]);
+        let read = |parts: Value, prices: Value| {
+            let payload = json!({
+                "step": "payment.charge", "booking_id": ID, "payment": {"reference": ID},
+                "parts": parts, "prices": prices,
+            });
+            Command::read(&payload).map_err(|violations| violations[0].pointer.clone())
+        };
+        assert!(read(json!(["b", "a"]), json!({"a": price, "b": price})).is_ok());
+        assert!(read(json!(["a"]), json!({ "a": price })).is_ok());
+        for (parts, prices) in [
+            (json!(["a", "b"]), json!({ "a": price })),
+            (json!(["a"]), json!({"a": price, "b": price})),
+            (json!(["a", "b"]), json!({"a": price, "c": price})),
+            (json!(["a", "a"]), json!({ "a": price })),
+            (json!([]), json!({})),
+        ] {
+            assert_eq!(read(parts.clone(), prices.clone()), Err("/prices".into()), "{parts} {prices}");
+        }
+        assert_eq!(read(json!("a"), json!({ "a": price })), Err("/parts".into()));
+        assert_eq!(read(json!(["payment"]), json!({})), Err("/parts".into()));
+        assert_eq!(read(json!(["a"]), json!({"a": 5})), Err("/prices".into()));
     }
 }

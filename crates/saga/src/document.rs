@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, fmt};
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use crate::{Violation, id::digest, reading::member};
+use crate::{
+    id::digest,
+    reading::{Violation, member},
+};
 
 /// A JSON text, read without any rule on what it says.
 #[derive(Clone, Debug, PartialEq)]

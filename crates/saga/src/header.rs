@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, Leg, Money, Outcome, Step};
+use crate::{outcome::Outcome, part::PartNames, step::Step};
 
 /// How far a booking is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -14,9 +14,9 @@ pub enum Status {
     Pending,
     /// Not charged, and being undone. Not stored: it follows from payment's decision in the journal.
     Compensating,
-    /// Every leg reserved, charged once.
+    /// Every part reserved, charged once.
     Confirmed,
-    /// No leg reserved, nothing charged.
+    /// No part reserved, nothing charged.
     Failed,
     /// A step that must succeed was given up for now.
     NeedsOperator,
@@ -60,27 +60,6 @@ impl fmt::Display for Status {
     }
 }
 
-/// Why a booking failed, or needs an operator.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Reason {
-    /// The step where it happened, if it was one.
-    pub step: Option<Step>,
-    /// For programs: a rejection's code, or `technical_failure`.
-    pub code: String,
-    /// For people.
-    pub detail: String,
-}
-
-impl Reason {
-    /// The code of a step that was given up without an outcome.
-    pub const TECHNICAL_FAILURE: &str = "technical_failure";
-
-    /// Whether something broke, rather than that somebody said no.
-    pub fn is_technical(&self) -> bool {
-        self.code == Self::TECHNICAL_FAILURE
-    }
-}
-
 /// What to do with the header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Move {
@@ -92,35 +71,10 @@ pub enum Move {
     Contradiction,
 }
 
-/// What booking does when it hears of an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reaction {
-    /// Confirm.
-    Confirm {
-        /// What was charged.
-        total: Money,
-    },
-    /// Note that a leg is given back, and fail once all are: see [`all_given_back`].
-    Collect {
-        /// Which.
-        leg: Leg,
-        /// The first thing that went wrong.
-        reason: Option<Reason>,
-    },
-}
-
-/// What booking does when it hears of this; none if it does not listen to it.
-pub fn reaction(event: &Event) -> Option<Reaction> {
-    match event {
-        Event::Charged { amount } => Some(Reaction::Confirm { total: *amount }),
-        Event::Cancelled { leg, reason } => Some(Reaction::Collect { leg: *leg, reason: reason.clone() }),
-        _ => None,
-    }
-}
-
-/// Whether nothing of the trip is left, so that the booking may be called failed.
-pub fn all_given_back(legs: &[Leg]) -> bool {
-    Leg::ALL.iter().all(|leg| legs.contains(leg))
+/// Whether nothing of the plan is left, so that the booking may be called failed: the parts that are cancelled are the
+/// plan's.
+pub fn is_all_cancelled(cancelled: &PartNames, plan: &PartNames) -> bool {
+    cancelled == plan
 }
 
 /// Decides on confirm, fail and park. `recorded` says whether the journal holds this step already.

@@ -119,7 +119,7 @@ impl TryFrom<String> for PaymentReference {
     }
 }
 
-/// What stands for the traveller's card. Whoever holds it can charge, so it goes to the provider at once and is
+/// What stands for the customer's card. Whoever holds it can charge, so it goes to the provider at once and is
 /// neither stored nor logged: it has no `Serialize`, and its `Debug` shows nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PaymentToken(String);

@@ -1,11 +1,12 @@
-//! The rules of a travel booking: what is asked for, which steps there are, what a step may answer, and what each
-//! participant decides. Everything here is a value or a pure function; the clock, DynamoDB and AWS live elsewhere.
+//! The kit: what every saga of this kind has in common, whatever it sells. Which steps there are, what a step may answer,
+//! and what each participant decides. Everything here is a value or a pure function; the clock, DynamoDB and AWS live
+//! elsewhere, and what is peculiar to a part in the crate of its saga.
 //!
 //! ```text
-//!   reserve flight ─┐                       ┌─ charged ───────▶ confirm               (after the pivot: only forwards)
-//!   reserve hotel  ─┼─ all reserved? ─▶ charge ─ declined ───────────────┐
-//!   reserve car    ─┘       │               └─ nobody knows ──▶ abort ─┴▶ cancel flight, hotel, car ─▶ fail
-//!                           └───────────── no ─────────────────▲
+//!   reserve part ─┐                       ┌─ charged ───────▶ confirm               (after the pivot: only forwards)
+//!   reserve part ─┼─ all reserved? ─▶ charge ─ declined ───────────────┐
+//!   reserve part ─┘       │               └─ nobody knows ──▶ abort ─┴▶ cancel every part ─▶ fail
+//!                         └───────────── no ─────────────────▲
 //! ```
 //!
 //! Two ways lead from one step to the next. An orchestrator sends [`Command`]s; or participants react to each other's
@@ -16,29 +17,40 @@
 //! known still holds, and otherwise says what is the case, and the decision is made again. So the same functions
 //! can be run by a handler against DynamoDB and by a model checker against its own state.
 
-pub mod booking;
+pub mod catalogue;
 pub mod claim;
 pub mod command;
+pub mod customer;
 pub mod document;
 pub mod event;
 pub mod header;
 pub mod id;
 pub mod money;
 pub mod outcome;
+pub mod part;
 pub mod payment;
+pub mod plan;
+pub mod reaction;
 pub mod reading;
+pub mod request;
 pub mod reservation;
 pub mod step;
-mod text;
+pub mod stock;
+pub mod text;
 
-pub use booking::{BookingRequest, CarLeg, FlightLeg, HotelLeg, LegRequest, StockLine, Traveller, Variant};
+pub use catalogue::{Catalogue, CatalogueError, Offer};
 pub use claim::Claim;
 pub use command::Command;
+pub use customer::Customer;
 pub use document::Document;
-pub use event::{Envelope, Event, EventType, Plan};
-pub use header::{Reason, Status};
+pub use event::{Envelope, Event, EventType};
+pub use header::Status;
 pub use id::{BookingId, IdempotencyKey, Owner, PaymentReference, PaymentToken};
-pub use money::{Currency, Money};
-pub use outcome::{Outcome, Rejection, Reply};
+pub use money::{Currency, Money, Price};
+pub use outcome::{Outcome, Reason, Rejection, Reply};
+pub use part::{Part, PartName, PartNames, Parts};
+pub use plan::Plan;
 pub use reading::Violation;
-pub use step::{Class, Leg, Participant, Step};
+pub use request::{Definition, Request, Variant};
+pub use step::{Class, Participant, Step};
+pub use stock::{PartRequest, PartType, StockLine};

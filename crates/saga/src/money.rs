@@ -80,6 +80,44 @@ impl fmt::Display for Money {
     }
 }
 
+/// What a part costs: an amount to pay or, if it is negative, a credit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Price {
+    /// In minor units of the currency.
+    pub amount: i64,
+    /// The currency that the amount is in.
+    pub currency: Currency,
+}
+
+impl Price {
+    /// The price at which this amount is to be paid.
+    pub fn of(money: Money) -> Result<Self, MoneyError> {
+        let amount = i64::try_from(money.amount).map_err(|_| MoneyError::TooMuch)?;
+        Ok(Self { amount, currency: money.currency })
+    }
+
+    /// The price that takes this amount off the sum.
+    pub fn credit(money: Money) -> Result<Self, MoneyError> {
+        let Self { amount, currency } = Self::of(money)?;
+        Ok(Self { amount: -amount, currency })
+    }
+
+    /// The sum of two prices of one currency.
+    pub fn plus(self, other: Self) -> Result<Self, MoneyError> {
+        if self.currency != other.currency {
+            return Err(MoneyError::Currencies(self.currency, other.currency));
+        }
+        let amount = self.amount.checked_add(other.amount).ok_or(MoneyError::TooMuch)?;
+        Ok(Self { amount, ..self })
+    }
+
+    /// What is to be paid; none if it is a credit.
+    pub fn payable(self) -> Option<Money> {
+        u64::try_from(self.amount).ok().map(|amount| Money { amount, currency: self.currency })
+    }
+}
+
 /// Why an amount could not be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
@@ -89,7 +127,7 @@ pub enum MoneyError {
     /// Amounts of different currencies have no sum.
     #[error("{0:?} and {1:?} cannot be added")]
     Currencies(Currency, Currency),
-    /// More than 2^64 - 1 minor units.
+    /// More minor units than can be counted.
     #[error("the amount is too large")]
     TooMuch,
 }
@@ -109,6 +147,16 @@ mod tests {
     fn never_wraps() {
         assert_eq!(Money::eur(u64::MAX).plus(Money::eur(1)), Err(MoneyError::TooMuch));
         assert_eq!(Money::eur(u64::MAX / 2).times(3), Err(MoneyError::TooMuch));
+    }
+
+    #[test]
+    fn a_credit_is_taken_off_and_a_rest_of_less_than_nothing_cannot_be_paid() {
+        let (price, credit) = (Price::of(Money::eur(100)).unwrap(), Price::credit(Money::eur(130)).unwrap());
+        assert_eq!(price.plus(price).unwrap().plus(credit).unwrap().payable(), Some(Money::eur(70)));
+        assert_eq!(price.plus(credit).unwrap().payable(), None);
+        assert_eq!(Price::of(Money::eur(u64::MAX)), Err(MoneyError::TooMuch));
+        let most = Price::of(Money::eur(i64::MAX as u64)).unwrap();
+        assert_eq!(most.plus(price), Err(MoneyError::TooMuch));
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{BookingId, Money, Reason, Step};
+use crate::{
+    id::BookingId,
+    money::{Money, Price},
+    step::Step,
+};
 
 /// The business reason why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -25,30 +29,51 @@ impl Rejection {
     }
 }
 
+/// Why a booking failed, or needs an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Reason {
+    /// The step where it happened, if it was one.
+    pub step: Option<Step>,
+    /// For programs: a rejection's code, or `technical_failure`.
+    pub code: String,
+    /// For people.
+    pub detail: String,
+}
+
+impl Reason {
+    /// The code of a step that was given up without an outcome.
+    pub const TECHNICAL_FAILURE: &str = "technical_failure";
+
+    /// Whether something broke, rather than that somebody said no.
+    pub fn is_technical(&self) -> bool {
+        self.code == Self::TECHNICAL_FAILURE
+    }
+}
+
 /// The outcome of a step, as it is recorded in the journal and answered: `{"outcome": "reserved", "detail": {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
 pub enum Outcome {
-    /// The leg is this booking's, at this price.
+    /// The part is this booking's, at this price.
     Reserved {
-        /// For all units and days together.
-        price: Money,
+        /// For all units and dates together.
+        price: Price,
     },
-    /// The leg is not, and never will be, this booking's.
+    /// The part is not, and never will be, this booking's.
     Rejected(Rejection),
-    /// The leg is not, and never will be, this booking's, whatever it was before.
+    /// The part is not, and never will be, this booking's, whatever it was before.
     Cancelled {
         /// Whether there was something to give back.
         released: bool,
     },
-    /// The traveller has paid.
+    /// The customer has paid.
     Charged {
-        /// The sum of the legs' prices.
+        /// The sum of the parts' prices.
         amount: Money,
         /// The provider's name for the charge.
         charge_id: String,
     },
-    /// The traveller has not paid and, in this booking, never will.
+    /// The customer has not paid and, in this booking, never will.
     Declined(Rejection),
     /// Not charged, and no charge can succeed any more.
     Aborted {
@@ -56,12 +81,12 @@ pub enum Outcome {
         #[serde(default)]
         reason: Option<Reason>,
     },
-    /// The trip is booked.
+    /// All parts are the customer's.
     Confirmed {
         /// What it cost.
         total: Money,
     },
-    /// The trip is not booked, and nothing of it is left.
+    /// No part is reserved, and nothing is charged.
     Failed {
         /// The first thing that went wrong.
         reason: Option<Reason>,
@@ -110,7 +135,7 @@ mod tests {
     #[test]
     fn the_name_is_the_one_that_is_written() {
         for outcome in [
-            Outcome::Reserved { price: Money::eur(1) },
+            Outcome::Reserved { price: Price::of(Money::eur(1)).unwrap() },
             Outcome::Rejected(Rejection::new("sold_out", "no seat")),
             Outcome::Cancelled { released: true },
             Outcome::Charged { amount: Money::eur(1), charge_id: "ch".into() },

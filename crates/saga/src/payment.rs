@@ -12,67 +12,15 @@
 //! what happened first, and to charge only if nothing did. An abort puts up its fence first (state *aborted*, after which
 //! no completion can succeed), then voids whatever the provider did or may still do, and only then answers.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    Event, Leg, Money, Outcome, Participant, PaymentReference, Reason, Rejection, Step, money::MoneyError, reservation,
+    money::{Money, MoneyError, Price},
+    outcome::{Outcome, Reason, Rejection},
+    part::{PartName, PartNames},
 };
-
-/// What payment does when it hears of an event.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reaction {
-    /// Note the price of a leg that is reserved, and charge once all are: see [`Prices::of`].
-    Collect {
-        /// Which.
-        leg: Leg,
-        /// What it costs.
-        price: Money,
-        /// What to charge.
-        reference: PaymentReference,
-    },
-    /// Abort.
-    Abort {
-        /// What not to charge.
-        reference: PaymentReference,
-        /// What went wrong.
-        reason: Reason,
-    },
-}
-
-/// What payment does when it hears of this; none if it does not listen to it.
-pub fn reaction(event: &Event) -> Option<Reaction> {
-    match event {
-        Event::Reserved { leg, price, plan } => {
-            Some(Reaction::Collect { leg: *leg, price: *price, reference: plan.payment.reference.clone() })
-        }
-        Event::Rejected { leg, rejection, plan } => Some(Reaction::Abort {
-            reference: plan.payment.reference.clone(),
-            reason: rejection.at(Step::Reserve(*leg)),
-        }),
-        _ => None,
-    }
-}
-
-/// What payment does when somebody (if it is known who) has given up what this event should have led to; none if
-/// nothing depends on it, as it should have led to nothing there. Nobody knows what really happened, and nobody needs to:
-/// an abort decides.
-pub fn reaction_to_failure(event: &Event, who: Option<Participant>, why: &str) -> Option<Reaction> {
-    if who.is_some_and(|who| !event.event_type().concerns(who)) {
-        return None;
-    }
-    let reference = event.plan()?.payment.reference.clone();
-    let step = match who {
-        Some(Participant::Seller(leg)) => reservation::reaction(leg, event).map(|action| action.step()),
-        Some(Participant::Payment) => Some(Step::Charge),
-        Some(Participant::Booking) | None => None,
-    };
-    let failure = Reason { step, code: Reason::TECHNICAL_FAILURE.into(), detail: format!("gave up after {why}") };
-    let reason = match reaction(event) {
-        Some(Reaction::Abort { reason, .. }) => reason, // it was to be aborted before that
-        _ => failure,
-    };
-    Some(Reaction::Abort { reference, reason })
-}
 
 /// The decision on a booking, as far as it is made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
@@ -403,32 +351,44 @@ impl Aborting {
     }
 }
 
-/// The prices of all legs. That there is one for each leg says that each is reserved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Prices([Money; 3]);
+/// A price for each part of a plan, and for no other. That they are all there says that each part is reserved.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Prices(BTreeMap<PartName, Price>);
 
 impl Prices {
-    /// The prices that have been collected, once there is one for every leg.
-    pub fn of(collected: &[(Leg, Money)]) -> Option<Self> {
-        let price = |leg| collected.iter().find(|(of, _)| *of == leg).map(|(_, price)| *price);
-        let [flight, hotel, car] = Leg::ALL.map(price);
-        Some(Self([flight?, hotel?, car?]))
+    /// The prices that are known, if they are those of the plan with parts of these names.
+    pub fn of(known: BTreeMap<PartName, Price>, plan: &PartNames) -> Option<Self> {
+        (!known.is_empty() && known.keys().eq(plan)).then_some(Self(known))
     }
 
-    /// One price per leg, in the order of [`Leg::ALL`].
-    pub const fn new(prices: [Money; Leg::ALL.len()]) -> Self {
-        Self(prices)
+    /// Which parts there are prices of.
+    pub fn names(&self) -> PartNames {
+        self.0.keys().copied().collect()
     }
 
-    /// What the traveller pays.
-    pub fn total(&self) -> Result<Money, MoneyError> {
-        self.0[0].plus(self.0[1])?.plus(self.0[2])
+    /// What the customer pays; a credit, if what is taken off is more than the rest.
+    pub fn total(&self) -> Result<Price, MoneyError> {
+        let mut prices = self.0.values().copied();
+        let first = prices.next().unwrap_or(Price { amount: 0, currency: crate::money::Currency::EUR }); // there is one
+        prices.try_fold(first, Price::plus)
+    }
+}
+
+/// What is decided without the provider, because there is nothing that it could charge: more is taken off than there is
+/// to pay, or just as much.
+pub fn without_provider(total: Price) -> Option<Outcome> {
+    match total.payable() {
+        None => Some(Outcome::Declined(Rejection::new("overpaid", "the credits are more than the rest of the price"))),
+        Some(amount) if amount.amount == 0 => Some(Outcome::Charged { amount, charge_id: String::new() }),
+        Some(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{money::Currency, step::Step};
 
     fn charged() -> Outcome {
         Outcome::Charged { amount: Money::eur(5), charge_id: "ch".into() }
@@ -489,7 +449,7 @@ mod tests {
 
     #[test]
     fn an_abort_that_was_recorded_voids_again_and_keeps_its_first_reason() {
-        let reason = Some(Rejection::new("sold_out", "no seat").at(Step::Reserve(Leg::Flight)));
+        let reason = Some(Rejection::new("sold_out", "no seat").at(Step::Reserve(PartName::new("tent"))));
         let state = State::Aborted { reason: reason.clone() };
         let outcome = Outcome::Aborted { reason };
         let again = aborting(state.clone(), Some(outcome.clone()));
@@ -500,9 +460,42 @@ mod tests {
         assert_eq!(late.voided().next(0), Charge::Answer(outcome));
     }
 
+    fn prices(amounts: &[(&str, i64)]) -> BTreeMap<PartName, Price> {
+        let price = |amount| Price { amount, currency: Currency::EUR };
+        amounts.iter().map(|(name, amount)| (PartName::new(name), price(*amount))).collect()
+    }
+
+    fn total(amounts: &[(&str, i64)]) -> Price {
+        let known = prices(amounts);
+        let plan = known.keys().copied().collect();
+        Prices::of(known, &plan).unwrap().total().unwrap()
+    }
+
     #[test]
     fn the_total_is_the_sum() {
-        assert_eq!(Prices::new([Money::eur(1), Money::eur(20), Money::eur(300)]).total(), Ok(Money::eur(321)));
-        assert!(Prices::new([Money::eur(u64::MAX), Money::eur(1), Money::eur(1)]).total().is_err());
+        assert_eq!(total(&[("a", 1), ("b", 20), ("c", 300)]).amount, 321);
+        assert_eq!(total(&[("a", 1)]).amount, 1);
+        let too_much = prices(&[("a", i64::MAX), ("b", 1)]);
+        let plan = too_much.keys().copied().collect();
+        assert!(Prices::of(too_much, &plan).unwrap().total().is_err());
+    }
+
+    #[test]
+    fn there_are_prices_of_the_plans_parts_and_of_no_others() {
+        let plan: PartNames = ["a", "b"].map(PartName::new).into();
+        assert!(Prices::of(prices(&[("a", 1), ("b", 1)]), &plan).is_some());
+        for other in [&[][..], &[("a", 1)], &[("a", 1), ("c", 1)], &[("a", 1), ("b", 1), ("c", 1)]] {
+            assert_eq!(Prices::of(prices(other), &plan), None, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_provider_is_asked_only_if_there_is_something_to_charge() {
+        assert_eq!(without_provider(total(&[("a", 100), ("b", -99)])), None);
+        let nothing = without_provider(total(&[("a", 100), ("b", -100)])).unwrap();
+        assert!(matches!(nothing, Outcome::Charged { amount, .. } if amount.amount == 0));
+        assert_eq!(State::after(&nothing).map(|state| state.name()), Some("charged"));
+        let overpaid = without_provider(total(&[("a", 100), ("b", -101)])).unwrap();
+        assert!(matches!(overpaid, Outcome::Declined(rejection) if rejection.code == "overpaid"));
     }
 }

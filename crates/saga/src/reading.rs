@@ -81,6 +81,11 @@ impl Fields<'_, '_> {
         self.violations.push(Violation { pointer, detail: detail.into() });
     }
 
+    /// Reports that the object as a whole is wrong.
+    pub fn violation_of_all(&mut self, detail: impl Into<String>) {
+        self.violations.push(Violation { pointer: self.pointer.clone(), detail: detail.into() });
+    }
+
     fn field<T>(&mut self, name: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         self.asked.push(name);
         match self.map.get(name).map(read) {
@@ -133,6 +138,15 @@ impl Fields<'_, '_> {
                 None
             }
         }
+    }
+
+    /// An object of its own, if it is there. The outer result says whether it is.
+    pub fn object_if_present<T>(
+        &mut self,
+        name: &'static str,
+        read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>,
+    ) -> Option<Option<T>> {
+        self.map.contains_key(name).then(|| self.object(name, read))
     }
 
     /// A value of a type that can read itself.

@@ -1,20 +1,57 @@
-//! What a seller of stock decides: flight, hotel and car alike.
+//! What a seller of stock decides, whatever it sells.
 //!
-//! The journal holds at most two items per leg, each written once: what `reserve` answered, and what `cancel` did.
+//! The journal holds at most two items per part, each written once: what `reserve` answered, and what `cancel` did.
 //! Both together are the reservation. It stands if the first says *reserved* and there is no second.
 
-use crate::{Event, Leg, LegRequest, Money, Outcome, Rejection, StockLine, command::Action};
+use serde_json::Value;
 
-/// What the seller of a leg does when it hears of this; none if it does not listen to it.
-pub fn reaction(leg: Leg, event: &Event) -> Option<Action> {
-    match event {
-        Event::Requested { plan } => Some(Action::Reserve(plan.trip.leg(leg).clone())),
-        Event::Aborted { trip, .. } => Some(Action::Cancel(trip.leg(leg).clone())),
-        _ => None,
-    }
+use crate::{
+    catalogue::Catalogue,
+    money::{Money, MoneyError, Price},
+    outcome::{Outcome, Rejection},
+    reading::Violation,
+    stock::{PartType, StockLine},
+};
+
+/// What a seller offers for what it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    /// What it takes.
+    pub lines: Vec<StockLine>,
+    /// What it costs.
+    pub price: Price,
+    /// What one unit is called.
+    pub unit: &'static str,
 }
 
-/// What is known of the stock that a leg needs. Nobody looks before trying: the transaction finds out.
+/// What a seller of this kind of part offers for these contents, or why it never will: it cannot read them, or does not
+/// sell what they name.
+pub fn quote(part_type: &PartType, catalogue: &Catalogue, contents: &Value) -> Result<Quote, Rejection> {
+    let name = part_type.name;
+    let request = part_type.request(contents).map_err(|violations| {
+        let detail = format!("the {name} cannot be read: {}", Violation::list(&violations));
+        Rejection::new(&format!("invalid_{name}"), detail)
+    })?;
+    let lines = request.lines();
+    let mut prices = Vec::with_capacity(lines.len());
+    for line in &lines {
+        let unit_price = catalogue.unit_price(&line.product).ok_or_else(|| {
+            Rejection::new(&format!("unknown_{name}"), format!("there is no {name} {}", line.product))
+        })?;
+        prices.push((unit_price, u64::from(line.units)));
+    }
+    let price = sum(&prices).and_then(|sum| request.price(sum));
+    let price = price.map_err(|error| Rejection::new("price_out_of_range", error.to_string()))?;
+    Ok(Quote { lines, price, unit: part_type.unit })
+}
+
+fn sum(prices: &[(Money, u64)]) -> Result<Money, MoneyError> {
+    let mut costs = prices.iter().map(|(unit_price, units)| unit_price.times(*units));
+    let first = costs.next().unwrap_or(Ok(Money::eur(0)))?; // there is a line
+    costs.try_fold(first, |sum, cost| sum.plus(cost?))
+}
+
+/// What is known of the stock that a part needs. Nobody looks before trying: the transaction finds out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stock {
     /// As far as is known there is enough.
@@ -36,34 +73,29 @@ pub enum Reserve {
     Replay(Outcome),
 }
 
-/// Decides on `reserve`. `unit_price` is the catalogue's price of a unit on one line, if the product is in it.
-pub fn reserve(leg: &LegRequest, recorded: Option<&Outcome>, stock: &Stock, unit_price: Option<Money>) -> Reserve {
+/// Decides on `reserve`, given what the seller offers.
+pub fn reserve(quote: Result<&Quote, &Rejection>, recorded: Option<&Outcome>, stock: &Stock) -> Reserve {
     if let Some(outcome) = recorded {
         return Reserve::Replay(outcome.clone());
     }
-    let Some(unit_price) = unit_price else {
-        let code = format!("unknown_{}", leg.leg().name());
-        return reject(&code, format!("there is no {} {}", leg.leg().name(), leg.product()));
+    let quote = match quote {
+        Ok(quote) => quote,
+        Err(rejection) => return Reserve::Reject(Outcome::Rejected(rejection.clone())),
     };
     match stock {
-        Stock::SoldOut(line) => {
-            reject("sold_out", format!("{} has no {} left on {}", line.product, units(leg, line), line.date))
+        Stock::SoldOut(line) => reject("sold_out", sold_out(quote.unit, line)),
+        Stock::NotOnSale(StockLine { product, date: Some(date), .. }) => {
+            reject("not_on_sale", format!("{product} is not on sale for {date}"))
         }
-        Stock::NotOnSale(line) => reject("not_on_sale", format!("{} is not on sale for {}", line.product, line.date)),
-        Stock::Enough => match leg.price(unit_price) {
-            Ok(price) => Reserve::Take(Outcome::Reserved { price }),
-            Err(error) => reject("price_out_of_range", error.to_string()),
-        },
+        Stock::NotOnSale(line) => reject("not_on_sale", format!("{} is not on sale", line.product)),
+        Stock::Enough => Reserve::Take(Outcome::Reserved { price: quote.price }),
     }
 }
 
-fn units(leg: &LegRequest, line: &StockLine) -> String {
-    let unit = match leg {
-        LegRequest::Flight(_) => "seat",
-        LegRequest::Hotel(_) => "room",
-        LegRequest::Car(_) => "car",
-    };
-    if line.units == 1 { unit.to_owned() } else { format!("{} {unit}s", line.units) }
+fn sold_out(unit: &str, line: &StockLine) -> String {
+    let date = line.date.map_or_else(String::new, |date| format!(" on {date}"));
+    let needed = if line.units == 1 { unit.to_owned() } else { format!("{} {unit}s", line.units) };
+    format!("{} has no {needed} left{date}", line.product)
 }
 
 fn reject(code: &str, message: String) -> Reserve {
@@ -95,43 +127,99 @@ pub fn cancel(reserve: Option<&Outcome>, cancel: Option<&Outcome>) -> Cancel {
 
 /// What a tombstone says to a reserve that comes after its cancel.
 pub fn tombstone() -> Outcome {
-    Outcome::Rejected(Rejection::new("cancelled", "the booking was cancelled before this leg was reserved"))
+    Outcome::Rejected(Rejection::new("cancelled", "the booking was cancelled before this part was reserved"))
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::civil::Date;
+    use jiff::civil::{Date, date};
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
-    use crate::reading::read_object;
+    use crate::{part::PartName, reading::Fields, stock::PartRequest};
 
-    fn leg() -> LegRequest {
-        let json = json!({"hotel_id": "nyc-plaza", "check_in": "2027-03-01", "check_out": "2027-03-04", "rooms": 2});
-        read_object(&json, |fields| LegRequest::read(Leg::Hotel, fields, Date::MIN)).unwrap()
+    /// Tents for some days.
+    #[derive(Debug)]
+    struct Tents {
+        site: String,
+        units: u32,
+    }
+
+    impl PartRequest for Tents {
+        fn lines(&self) -> Vec<StockLine> {
+            let day = |day| StockLine { product: self.site.clone(), date: Some(date(2027, 3, day)), units: self.units };
+            (1..=3).map(day).collect()
+        }
+
+        fn last_day(&self) -> Option<Date> {
+            Some(date(2027, 3, 3))
+        }
+    }
+
+    fn tents(fields: &mut Fields<'_, '_>, _: Date) -> Option<Box<dyn PartRequest>> {
+        let site = fields.text("site", |site| Ok(site.to_owned()));
+        let units = fields.count("units", u32::MAX);
+        Some(Box::new(Tents { site: site?, units: units? }))
+    }
+
+    const TENT: PartType = PartType {
+        name: PartName::new("tent"),
+        unit: "tent",
+        is_dated: true,
+        price_list: r#"{"currency": "EUR", "products": [
+            {"product": "lake", "units": 1, "unit_price": 100},
+            {"product": "moon", "units": 1, "unit_price": 9223372036854775807}]}"#,
+        read: tents,
+        example: |_, _| json!({"site": "lake", "units": 1}),
+    };
+
+    fn offered(contents: Value) -> Result<Quote, Rejection> {
+        quote(&TENT, &Catalogue::read(TENT.price_list).unwrap(), &contents)
+    }
+
+    fn rejected(reserve: Reserve) -> Rejection {
+        match reserve {
+            Reserve::Reject(Outcome::Rejected(rejection)) => rejection,
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
-    fn takes_what_is_there_at_the_price_of_all_units_and_nights() {
-        let decided = reserve(&leg(), None, &Stock::Enough, Some(Money::eur(100)));
-        assert_eq!(decided, Reserve::Take(Outcome::Reserved { price: Money::eur(600) }));
+    fn takes_what_is_there_at_the_price_of_all_units_and_dates() {
+        let quote = offered(json!({"site": "lake", "units": 2}));
+        let price = Price::of(Money::eur(600)).unwrap();
+        assert_eq!(reserve(quote.as_ref(), None, &Stock::Enough), Reserve::Take(Outcome::Reserved { price }));
     }
 
     #[test]
     fn rejects_with_a_reason_that_names_the_line() {
-        let line = leg().lines()[1].clone();
-        let Reserve::Reject(Outcome::Rejected(rejection)) =
-            reserve(&leg(), None, &Stock::SoldOut(line), Some(Money::eur(100)))
-        else {
-            panic!("not rejected")
-        };
-        assert_eq!(rejection, Rejection::new("sold_out", "nyc-plaza has no 2 rooms left on 2027-03-02"));
-        let Reserve::Reject(Outcome::Rejected(rejection)) = reserve(&leg(), None, &Stock::Enough, None) else {
-            panic!("not rejected")
-        };
-        assert_eq!(rejection.code, "unknown_hotel");
+        let quote = offered(json!({"site": "lake", "units": 2})).unwrap();
+        let decide = |stock| rejected(reserve(Ok(&quote), None, &stock));
+        let line = quote.lines[1].clone();
+        let sold_out = Rejection::new("sold_out", "lake has no 2 tents left on 2027-03-02");
+        assert_eq!(decide(Stock::SoldOut(line.clone())), sold_out);
+        let one = StockLine { units: 1, date: None, ..line.clone() };
+        assert_eq!(decide(Stock::SoldOut(one.clone())).message, "lake has no tent left");
+        assert_eq!(decide(Stock::NotOnSale(line)).message, "lake is not on sale for 2027-03-02");
+        assert_eq!(decide(Stock::NotOnSale(one)).message, "lake is not on sale");
     }
+
+    #[test]
+    fn rejects_what_it_cannot_read_or_does_not_sell_or_cannot_price() {
+        let code = |contents| offered(contents).unwrap_err().code;
+        assert_eq!(code(json!({"site": "lake", "units": 0})), "invalid_tent");
+        assert_eq!(code(json!({"site": "lake", "units": 1, "more": 1})), "invalid_tent");
+        assert_eq!(code(json!(null)), "invalid_tent");
+        assert_eq!(code(json!({"site": "sea", "units": 1})), "unknown_tent");
+        assert_eq!(code(json!({"site": "moon", "units": 1})), "price_out_of_range");
+        let quote = offered(json!({"site": "sea", "units": 1}));
+        assert_eq!(rejected(reserve(quote.as_ref(), None, &Stock::Enough)).message, "there is no tent sea");
+        let recorded = Outcome::Cancelled { released: true };
+        assert_eq!(reserve(quote.as_ref(), Some(&recorded), &Stock::Enough), Reserve::Replay(recorded));
+    }
+
+    const NEEDED: u32 = 2;
 
     /// A seller with its own stock and journal: what the store does, without a database.
     #[derive(Debug, Default)]
@@ -143,12 +231,11 @@ mod tests {
 
     impl Seller {
         fn reserve(&mut self) {
-            let leg = leg();
-            let need = leg.lines()[0].units;
-            let stock = if self.left >= need { Stock::Enough } else { Stock::SoldOut(leg.lines()[0].clone()) };
-            match reserve(&leg, self.reserve.as_ref(), &stock, Some(Money::eur(1))) {
+            let quote = offered(json!({"site": "lake", "units": NEEDED})).unwrap();
+            let stock = if self.left >= NEEDED { Stock::Enough } else { Stock::SoldOut(quote.lines[0].clone()) };
+            match reserve(Ok(&quote), self.reserve.as_ref(), &stock) {
                 Reserve::Take(outcome) => {
-                    self.left -= need;
+                    self.left -= NEEDED;
                     self.reserve = Some(outcome);
                 }
                 Reserve::Reject(outcome) => self.reserve = Some(outcome),
@@ -159,7 +246,7 @@ mod tests {
         fn cancel(&mut self) {
             match cancel(self.reserve.as_ref(), self.cancel.as_ref()) {
                 Cancel::GiveBack(outcome) => {
-                    self.left += leg().lines()[0].units;
+                    self.left += NEEDED;
                     self.cancel = Some(outcome);
                 }
                 Cancel::Tombstone(outcome) => {

@@ -4,36 +4,13 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// A part of the trip that is reserved at a service of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Leg {
-    /// Seats on one flight.
-    Flight,
-    /// Rooms for some nights.
-    Hotel,
-    /// A car for some days.
-    Car,
-}
+use crate::part::PartName;
 
-impl Leg {
-    /// All legs of a booking, in the order in which they are listed.
-    pub const ALL: [Self; 3] = [Self::Flight, Self::Hotel, Self::Car];
-
-    /// The leg's name, which is its participant's name too.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Flight => "flight",
-            Self::Hotel => "hotel",
-            Self::Car => "car",
-        }
-    }
-}
-
-/// A service that takes part in a booking.
+/// A service that takes part in a saga.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Participant {
-    /// Sells the stock of one leg.
-    Seller(Leg),
+    /// Sells one kind of part, and is called as it is.
+    Seller(PartName),
     /// Owns the decision: charged, or not charged.
     Payment,
     /// Owns the header.
@@ -41,16 +18,28 @@ pub enum Participant {
 }
 
 impl Participant {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Seller(Leg::Flight), Self::Seller(Leg::Hotel), Self::Seller(Leg::Car), Self::Payment, Self::Booking];
+    /// Everyone who takes part in a saga of these parts.
+    pub fn of(parts: &[PartName]) -> Vec<Self> {
+        parts.iter().copied().map(Self::Seller).chain([Self::Payment, Self::Booking]).collect()
+    }
 
-    /// `flight`, `hotel`, `car`, `payment`, `booking`.
-    pub const fn name(self) -> &'static str {
+    /// The participant of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "payment" => Some(Self::Payment),
+            "booking" => Some(Self::Booking),
+            _ => PartName::try_from(name).ok().map(Self::Seller),
+        }
+    }
+}
+
+impl fmt::Display for Participant {
+    /// `flight`, `payment`, `booking`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Seller(leg) => leg.name(),
-            Self::Payment => "payment",
-            Self::Booking => "booking",
+            Self::Seller(part) => part.fmt(f),
+            Self::Payment => f.pad("payment"),
+            Self::Booking => f.pad("booking"),
         }
     }
 }
@@ -66,46 +55,39 @@ pub enum Class {
     Retriable,
 }
 
-/// One action of one participant.
+/// One action of one participant. Written as `flight.reserve`, `payment.charge`, …: its name everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Step {
-    /// Take one unit, or as many as are asked for, of every stock line that the leg needs; or reject.
-    Reserve(Leg),
-    /// Give back exactly what this booking took; if it took nothing, see to it that it never will.
-    Cancel(Leg),
-    /// Charge the sum of the legs' prices, once.
+    /// Take as many units as are asked for of every stock line that the part needs; or reject.
+    Reserve(PartName),
+    /// Give back exactly what this saga took; if it took nothing, see to it that it never will.
+    Cancel(PartName),
+    /// Charge the sum of the parts' prices, once.
     Charge,
-    /// See to it that the booking is not charged and never will be, unless it is charged already.
+    /// See to it that the saga is not charged and never will be, unless it is charged already.
     Abort,
-    /// Say that the trip is booked.
+    /// Record that it succeeded.
     Confirm,
-    /// Say that it is not.
+    /// Record that it failed.
     Fail,
-    /// Say that a step which must succeed was given up for now.
+    /// Record that a step which must succeed was given up for now.
     Park,
 }
 
 impl Step {
-    /// All steps of a booking.
-    pub const ALL: [Self; 11] = [
-        Self::Reserve(Leg::Flight),
-        Self::Reserve(Leg::Hotel),
-        Self::Reserve(Leg::Car),
-        Self::Charge,
-        Self::Confirm,
-        Self::Abort,
-        Self::Cancel(Leg::Flight),
-        Self::Cancel(Leg::Hotel),
-        Self::Cancel(Leg::Car),
-        Self::Fail,
-        Self::Park,
-    ];
+    /// All steps of a saga of these parts.
+    pub fn of(parts: &[PartName]) -> Vec<Self> {
+        let reserves = parts.iter().copied().map(Self::Reserve);
+        let cancels = parts.iter().copied().map(Self::Cancel);
+        let before = reserves.chain([Self::Charge, Self::Confirm, Self::Abort]);
+        before.chain(cancels).chain([Self::Fail, Self::Park]).collect()
+    }
 
     /// Who does it.
     pub const fn participant(self) -> Participant {
         match self {
-            Self::Reserve(leg) | Self::Cancel(leg) => Participant::Seller(leg),
+            Self::Reserve(part) | Self::Cancel(part) => Participant::Seller(part),
             Self::Charge | Self::Abort => Participant::Payment,
             Self::Confirm | Self::Fail | Self::Park => Participant::Booking,
         }
@@ -123,43 +105,49 @@ impl Step {
     /// The step that takes it back, for those that can be taken back.
     pub const fn undo(self) -> Option<Self> {
         match self {
-            Self::Reserve(leg) => Some(Self::Cancel(leg)),
+            Self::Reserve(part) => Some(Self::Cancel(part)),
             _ => None,
         }
     }
 
-    /// `flight.reserve`, `payment.charge`, …: the step's name everywhere.
-    pub const fn name(self) -> &'static str {
+    /// What is done: `reserve`, `charge`, …
+    pub const fn verb(self) -> &'static str {
         match self {
-            Self::Reserve(Leg::Flight) => "flight.reserve",
-            Self::Reserve(Leg::Hotel) => "hotel.reserve",
-            Self::Reserve(Leg::Car) => "car.reserve",
-            Self::Cancel(Leg::Flight) => "flight.cancel",
-            Self::Cancel(Leg::Hotel) => "hotel.cancel",
-            Self::Cancel(Leg::Car) => "car.cancel",
-            Self::Charge => "payment.charge",
-            Self::Abort => "payment.abort",
-            Self::Confirm => "booking.confirm",
-            Self::Fail => "booking.fail",
-            Self::Park => "booking.park",
+            Self::Reserve(_) => "reserve",
+            Self::Cancel(_) => "cancel",
+            Self::Charge => "charge",
+            Self::Abort => "abort",
+            Self::Confirm => "confirm",
+            Self::Fail => "fail",
+            Self::Park => "park",
         }
     }
 
     /// The step of that name.
     pub fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|step| step.name() == name)
+        let (participant, verb) = name.split_once('.')?;
+        match (Participant::named(participant)?, verb) {
+            (Participant::Seller(part), "reserve") => Some(Self::Reserve(part)),
+            (Participant::Seller(part), "cancel") => Some(Self::Cancel(part)),
+            (Participant::Payment, "charge") => Some(Self::Charge),
+            (Participant::Payment, "abort") => Some(Self::Abort),
+            (Participant::Booking, "confirm") => Some(Self::Confirm),
+            (Participant::Booking, "fail") => Some(Self::Fail),
+            (Participant::Booking, "park") => Some(Self::Park),
+            _ => None,
+        }
     }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.pad(&format!("{}.{}", self.participant(), self.verb()))
     }
 }
 
 impl From<Step> for String {
     fn from(step: Step) -> Self {
-        step.name().to_owned()
+        step.to_string()
     }
 }
 
@@ -167,7 +155,7 @@ impl TryFrom<String> for Step {
     type Error = String;
 
     fn try_from(name: String) -> Result<Self, String> {
-        Self::named(&name).ok_or_else(|| format!("{name:?} is no step"))
+        Self::named(&name).ok_or_else(|| format!("{name:?} is not a step"))
     }
 }
 
@@ -175,20 +163,27 @@ impl TryFrom<String> for Step {
 mod tests {
     use super::*;
 
+    fn all() -> Vec<Step> {
+        Step::of(&["a", "b"].map(PartName::new))
+    }
+
     #[test]
     fn names_say_who_and_are_unique() {
-        for step in Step::ALL {
-            assert_eq!(Step::named(step.name()), Some(step));
-            assert_eq!(step.name().split('.').next(), Some(step.participant().name()));
+        for step in all() {
+            assert_eq!(Step::named(&step.to_string()), Some(step));
+            assert_eq!(step.to_string().split('.').next(), Some(step.participant().to_string().as_str()));
+        }
+        for odd in ["", "a", "a.", ".reserve", "a.charge", "payment.reserve", "A.reserve", "a.reserve.b"] {
+            assert_eq!(Step::named(odd), None, "{odd:?}");
         }
     }
 
     #[test]
     fn what_can_be_undone_is_what_is_compensatable_and_its_undo_must_succeed() {
-        for step in Step::ALL {
+        for step in all() {
             assert_eq!(step.undo().is_some(), step.class() == Class::Compensatable, "{step}");
             assert!(step.undo().is_none_or(|undo| undo.class() == Class::Retriable), "{step}");
         }
-        assert_eq!(Step::ALL.iter().filter(|step| step.class() == Class::Pivot).count(), 1);
+        assert_eq!(all().into_iter().filter(|step| step.class() == Class::Pivot).count(), 1);
     }
 }

@@ -15,13 +15,13 @@ const HIDDEN: GeneralCategoryGroup = GeneralCategoryGroup::Other
     .union(GeneralCategoryGroup::ParagraphSeparator);
 
 /// Whether it is a letter of any script, and can be seen.
-pub(crate) fn is_letter(c: char) -> bool {
+pub fn is_letter(c: char) -> bool {
     GeneralCategoryGroup::Letter.contains(CATEGORY.get(c)) && !is_hidden(c)
 }
 
 /// Whether every character can be seen, or shapes the letter before it, as some scripts need it. None turns the text
 /// around: whatever does so is hidden itself.
-pub(crate) fn is_visible(text: &str) -> bool {
+pub fn is_visible(text: &str) -> bool {
     let mut letter = None; // that a character here would shape
     text.chars().all(|c| {
         let is_fine = !is_hidden(c) || letter.is_some_and(|letter| shapes(c, letter));

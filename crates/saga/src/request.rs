@@ -1,0 +1,106 @@
+//! What a customer asks for, and what a saga is made of: its [`Definition`].
+
+use std::{collections::BTreeMap, fmt};
+
+use jiff::civil::Date;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    customer::Customer,
+    id::PaymentToken,
+    part::Parts,
+    reading::{Violation, read_object},
+    stock::PartType,
+};
+
+/// Who coordinates the booking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Variant {
+    /// A state machine calls the participants (the conductor).
+    Orchestrated,
+    /// The participants react to each other's events (the dancers).
+    Choreographed,
+}
+
+impl Variant {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Orchestrated, Self::Choreographed];
+
+    /// `orchestrated` or `choreographed`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Orchestrated => "orchestrated",
+            Self::Choreographed => "choreographed",
+        }
+    }
+}
+
+/// One saga: what its requests look like, and which parts they may name.
+#[derive(Clone, Copy)]
+pub struct Definition {
+    /// What its bookings are called in the API's paths: `bookings`.
+    pub collection: &'static str,
+    /// The field of a request, and of the answer, that says who the customer is.
+    pub customer: &'static str,
+    /// The parts that a request may name, in the order in which they are listed.
+    pub parts: &'static [PartType],
+    /// The description of the API (OpenAPI).
+    pub openapi: &'static str,
+}
+
+impl fmt::Debug for Definition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Definition({})", self.collection)
+    }
+}
+
+/// A request that keeps every rule that can be checked without looking into stock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who coordinates.
+    pub variant: Variant,
+    /// Who asks.
+    pub customer: Customer,
+    /// What is asked for.
+    pub parts: Parts,
+    /// What to charge.
+    pub token: PaymentToken,
+    /// The last date on which anything of it is used; none if nothing is bound to a date.
+    pub last_day: Option<Date>,
+}
+
+impl Definition {
+    /// Reads the body of a request. `today` is the earliest date that it is anywhere on earth: what lies before it is past
+    /// for everyone.
+    pub fn read(&self, body: &Value, today: Date) -> Result<Request, Vec<Violation>> {
+        read_object(body, |fields| {
+            let variant = fields.text("variant", |text| match text {
+                "orchestrated" => Ok(Variant::Orchestrated),
+                "choreographed" => Ok(Variant::Choreographed),
+                _ => Err("must be \"orchestrated\" or \"choreographed\"".into()),
+            });
+            let customer = fields.object(self.customer, Customer::read);
+            let (mut parts, mut last_day, mut is_readable) = (BTreeMap::new(), None, true);
+            for part_type in self.parts {
+                let name = part_type.name.as_str();
+                let request = fields.object_if_present(name, |part| (part_type.read)(part, today));
+                let Some(request) = request else { continue };
+                is_readable &= request.is_some();
+                last_day = last_day.max(request.and_then(|request| request.last_day()));
+                parts.insert(part_type.name, body[name].clone());
+            }
+            let token = fields.object("payment", |fields| fields.text("token", |text| PaymentToken::try_from(text)));
+            let parts = Parts::try_from(parts).map_err(|_| self.no_part());
+            let parts = parts.map_err(|detail| fields.violation_of_all(detail)).ok();
+            let parts = parts.filter(|_| is_readable);
+            Some(Request { variant: variant?, customer: customer?, parts: parts?, token: token?, last_day })
+        })
+    }
+
+    fn no_part(&self) -> String {
+        let names: Vec<_> = self.parts.iter().map(|part_type| part_type.name.as_str()).collect();
+        format!("must have at least one of {}", names.join(", "))
+    }
+}
