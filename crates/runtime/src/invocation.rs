@@ -43,16 +43,16 @@ const UNREADABLE: &str = "InvalidInput";
 /// it are fifteen seconds at the most.
 const STUCK: u32 = 5;
 
-/// How what is said in answer to SNS reaches a topic.
+/// Who publishes the event that a function answers to SNS with.
 ///
-/// A destination gets a record of every success, also of one with nothing to say, and nobody can filter it out before it
+/// A destination gets a record of every success, also of one without an answer, and nobody can filter it out before it
 /// is sent. And a record holds what the function was given, so it is much longer than the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Says {
-    /// The function returns it, and the destination `OnSuccess` carries it there. For those who always answer.
-    ByDestination,
-    /// The function publishes it, and returns nothing. For those who often have nothing to say; they need no `OnSuccess`.
-    Itself,
+pub enum PublishedBy {
+    /// The destination `OnSuccess`: the function returns the event. For functions that always answer.
+    Destination,
+    /// The function, which returns nothing. For functions that often have no answer; they need no `OnSuccess`.
+    Function,
 }
 
 /// What a function consists of that takes part in a saga, whoever invokes it.
@@ -60,27 +60,27 @@ pub enum Says {
 /// | invoked by | `handle` gets | what becomes of its answer | of its error |
 /// |---|---|---|---|
 /// | a state machine, a schedule, or by hand | the payload | it is the reply | it is the function's error |
-/// | SNS, and it says [`ByDestination`](Says::ByDestination) | the event | it is returned, and Destinations carry it to a topic | it is the function's error, and Lambda retries, then records the failure |
-/// | SNS, and it says [`Itself`](Says::Itself) | the event | it is published, and then nothing is returned | the same, also if the publishing fails |
+/// | SNS, and its answer is published by a [`Destination`](PublishedBy::Destination) | the event | it is returned, and Destinations carry it to a topic | it is the function's error, and Lambda retries, then records the failure |
+/// | SNS, and its answer is published by the [`Function`](PublishedBy::Function) | the event | it is published, and then nothing is returned | the same, also if the publishing fails |
 /// | SQS | each event of a batch | it is published, and then the message is acknowledged | the message comes again; if that cannot help, it is parked with the reason |
 ///
 /// Who publishes may fail at it, or die before: the event comes again, the step answers the same, and that is published
-/// then. Who dies after it, before Lambda or SQS knows, publishes twice, and an event that is heard again changes nothing.
+/// then. Who dies after it, before Lambda or SQS knows, publishes twice, and an event that comes again changes nothing.
 #[derive(Debug)]
-pub struct Participant<H, P, E> {
-    /// Carries out what it is invoked for, and answers; none if there is nothing to say.
+pub struct Handler<H, P, E> {
+    /// Carries out what it is invoked for, and answers; none if there is no answer.
     pub handle: H,
     /// Publishes an event.
     pub publish: P,
     /// Who does so when it is invoked by SNS.
-    pub says: Says,
+    pub published_by: PublishedBy,
     /// Tells what kind of error an error is.
     pub fault: fn(&E) -> Fault,
     /// Where it is fed from by SQS.
     pub queue: Queue,
 }
 
-impl<H, P, E> Participant<H, P, E> {
+impl<H, P, E> Handler<H, P, E> {
     /// Serves invocations until Lambda ends the process.
     pub async fn serve<R, F>(self) -> Result<(), Error>
     where
@@ -114,22 +114,22 @@ impl<H, P, E> Participant<H, P, E> {
         F: std::error::Error + Into<E>,
     {
         let source = payload.pointer("/Records/0/eventSource").or(payload.pointer("/Records/0/EventSource"));
-        let (input, says) = match source.and_then(Value::as_str) {
+        let (input, published_by) = match source.and_then(Value::as_str) {
             Some("aws:sqs") => {
                 let batch = Batch::deserialize(payload).map_err(|error| Unreadable(error.to_string()))?;
                 return Ok(Some(self.batch(batch).await));
             }
             Some("aws:sns") => match message::read(message::notified(&payload)?)? {
-                Some(input) => (input, Some(self.says)),
+                Some(input) => (input, Some(self.published_by)),
                 None => {
-                    tracing::info!("notification of a function that had nothing to say");
+                    tracing::info!("notification of a function that had no answer");
                     return Ok(None);
                 }
             },
             _ => (Input::Command(payload), None),
         };
-        let answer = match ((self.handle)(input).await, says) {
-            (Ok(Some(answer)), Some(Says::Itself)) => {
+        let answer = match ((self.handle)(input).await, published_by) {
+            (Ok(Some(answer)), Some(PublishedBy::Function)) => {
                 let event = serde_json::to_string(&answer).map_err(|error| Unreadable(error.to_string()))?;
                 (self.publish)(event).await.map(|()| None).map_err(Into::into)
             }
@@ -392,34 +392,34 @@ mod tests {
 
     /// What comes of an invocation by SNS that is answered with this, and what is published.
     fn answered(
-        says: Says,
+        published_by: PublishedBy,
         answer: Option<&str>,
         is_published: bool,
     ) -> (Result<Option<Value>, Diagnostic>, Vec<String>) {
         let published = RefCell::new(Vec::new());
-        let participant = Participant {
+        let handler = Handler {
             handle: async |_| Ok(answer),
             publish: async |event| {
                 published.borrow_mut().push(event);
                 if is_published { Ok(()) } else { Err(Gone) }
             },
-            says,
+            published_by,
             fault: |_: &Gone| Fault { error_type: "Gone", is_retriable: true },
             queue: Queue::new(&SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build(), "", ""),
         };
         let payload = json!({"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "{}"}}]});
-        let result = participant.invoked(payload).now_or_never().unwrap_or_else(|| panic!("it waits for nobody"));
+        let result = handler.invoked(payload).now_or_never().unwrap_or_else(|| panic!("it waits for nobody"));
         (result, published.into_inner())
     }
 
     #[test]
     fn what_is_said_in_answer_to_sns_is_returned_or_published() {
-        let (returned, published) = answered(Says::ByDestination, Some("this"), true);
+        let (returned, published) = answered(PublishedBy::Destination, Some("this"), true);
         assert_eq!((returned.ok(), published.len()), (Some(Some(json!("this"))), 0));
-        let (returned, published) = answered(Says::Itself, Some("this"), true);
+        let (returned, published) = answered(PublishedBy::Function, Some("this"), true);
         assert_eq!((returned.ok(), published), (Some(None), vec!["\"this\"".to_owned()]));
-        for says in [Says::ByDestination, Says::Itself] {
-            let (returned, published) = answered(says, None, true);
+        for published_by in [PublishedBy::Destination, PublishedBy::Function] {
+            let (returned, published) = answered(published_by, None, true);
             assert_eq!((returned.ok(), published.len()), (Some(None), 0));
         }
     }
@@ -435,7 +435,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_published_is_an_error_of_its_own_type() {
-        let (failed, _) = answered(Says::Itself, Some("this"), false);
+        let (failed, _) = answered(PublishedBy::Function, Some("this"), false);
         assert_eq!(failed.map_err(|error| error.error_type), Err("Gone".to_owned()));
     }
 

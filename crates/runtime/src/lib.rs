@@ -2,7 +2,7 @@
 //!
 //! | invoked by | the handler gets | and answers |
 //! |---|---|---|
-//! | a state machine, a schedule, SNS or SQS | an [`Input`] ([`Participant`]) | an outcome or an event, or an error of a type that `Retry` and `Catch` can name |
+//! | a state machine, a schedule, SNS or SQS | an [`Input`] ([`Handler`]) | an outcome or an event, or an error of a type that `Retry` and `Catch` can name |
 //! | API Gateway (REST) | an `http::Request` ([`serve_http`]) | an `http::Response` |
 
 mod aws;
@@ -15,7 +15,7 @@ mod queue;
 use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter, util::SubscriberInitExt};
 
 pub use aws::{AwsError, aws};
-pub use invocation::{Fault, Participant, Says, answer_http, remaining, serve_http};
+pub use invocation::{Fault, Handler, PublishedBy, answer_http, remaining, serve_http};
 pub use lambda_runtime::{Diagnostic, Error};
 pub use message::{Failure, Input, Unreadable, event, read};
 pub use queue::{Queue, REASON};

@@ -51,6 +51,6 @@ pub use outcome::{Outcome, Reason, Rejection, Reply};
 pub use part::{Part, PartName, PartNames, Parts};
 pub use plan::Plan;
 pub use reading::Violation;
-pub use request::{Definition, Request, Variant};
+pub use request::{BookingRequest, Definition, Variant};
 pub use step::{Class, Participant, Step};
 pub use stock::{PartRequest, PartType, StockLine};

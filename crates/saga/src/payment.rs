@@ -375,13 +375,13 @@ impl Prices {
     }
 }
 
-/// What is decided without the provider, because there is nothing that it could charge: more is taken off than there is
-/// to pay, or just as much.
-pub fn without_provider(total: Price) -> Option<Outcome> {
+/// What the provider is to charge; or else the outcome, if there is nothing that it could charge, because just as much is
+/// taken off as there is to pay, or more.
+pub fn to_charge(total: Price) -> Result<Money, Outcome> {
     match total.payable() {
-        None => Some(Outcome::Declined(Rejection::new("overpaid", "the credits are more than the rest of the price"))),
-        Some(amount) if amount.amount == 0 => Some(Outcome::Charged { amount, charge_id: String::new() }),
-        Some(_) => None,
+        None => Err(Outcome::Declined(Rejection::new("overpaid", "the credits are more than the rest of the price"))),
+        Some(amount) if amount.amount == 0 => Err(Outcome::Charged { amount, charge_id: String::new() }),
+        Some(amount) => Ok(amount),
     }
 }
 
@@ -491,11 +491,11 @@ mod tests {
 
     #[test]
     fn a_provider_is_asked_only_if_there_is_something_to_charge() {
-        assert_eq!(without_provider(total(&[("a", 100), ("b", -99)])), None);
-        let nothing = without_provider(total(&[("a", 100), ("b", -100)])).unwrap();
+        assert_eq!(to_charge(total(&[("a", 100), ("b", -99)])), Ok(Money::eur(1)));
+        let nothing = to_charge(total(&[("a", 100), ("b", -100)])).unwrap_err();
         assert!(matches!(nothing, Outcome::Charged { amount, .. } if amount.amount == 0));
         assert_eq!(State::after(&nothing).map(|state| state.name()), Some("charged"));
-        let overpaid = without_provider(total(&[("a", 100), ("b", -101)])).unwrap();
+        let overpaid = to_charge(total(&[("a", 100), ("b", -101)])).unwrap_err();
         assert!(matches!(overpaid, Outcome::Declined(rejection) if rejection.code == "overpaid"));
     }
 }

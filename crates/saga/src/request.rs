@@ -58,7 +58,7 @@ impl fmt::Debug for Definition {
 
 /// A request that keeps every rule that can be checked without looking into stock.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Request {
+pub struct BookingRequest {
     /// Who coordinates.
     pub variant: Variant,
     /// Who asks.
@@ -74,7 +74,7 @@ pub struct Request {
 impl Definition {
     /// Reads the body of a request. `today` is the earliest date that it is anywhere on earth: what lies before it is past
     /// for everyone.
-    pub fn read(&self, body: &Value, today: Date) -> Result<Request, Vec<Violation>> {
+    pub fn read(&self, body: &Value, today: Date) -> Result<BookingRequest, Vec<Violation>> {
         read_object(body, |fields| {
             let variant = fields.text("variant", |text| match text {
                 "orchestrated" => Ok(Variant::Orchestrated),
@@ -95,7 +95,7 @@ impl Definition {
             let parts = Parts::try_from(parts).map_err(|_| self.no_part());
             let parts = parts.map_err(|detail| fields.violation_of_all(detail)).ok();
             let parts = parts.filter(|_| is_readable);
-            Some(Request { variant: variant?, customer: customer?, parts: parts?, token: token?, last_day })
+            Some(BookingRequest { variant: variant?, customer: customer?, parts: parts?, token: token?, last_day })
         })
     }
 

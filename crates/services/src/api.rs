@@ -1,10 +1,11 @@
-//! The HTTP API: `POST /bookings`, `GET /bookings/{booking_id}`, `GET /openapi.yaml`.
+//! The HTTP API of a saga: `POST /bookings`, `GET /bookings/{booking_id}`, `GET /openapi.yaml`, with the saga's own word
+//! for `bookings`.
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use jiff::{SignedDuration, Timestamp, Unit, civil::Date, tz::TimeZone};
 use saga::{
-    BookingId, BookingRequest, Claim, Document, IdempotencyKey, Leg, Owner, PaymentReference, Status, Step, Traveller,
-    Variant, Violation,
+    BookingId, BookingRequest, Claim, Customer, Definition, Document, IdempotencyKey, Owner, PaymentReference, Status,
+    Step, Variant, Violation,
 };
 use serde_json::{Value, json};
 use store::{Commit, Entry, Header, IntakeStore, Journal, Receipt};
@@ -12,13 +13,10 @@ use store::{Commit, Entry, Header, IntakeStore, Journal, Receipt};
 use crate::{Clock, Events, Executions, PaymentProvider, StepError, start::Starter};
 
 /// The longest body that is read, in bytes.
-pub const MOST_BYTES: usize = 16 * 1024;
+pub const MAX_BYTES: usize = 16 * 1024;
 
 /// How many errors an answer lists at the most, and how many bytes of them if there is more than one.
 const MAX_ERRORS: (usize, usize) = (50, 8 * 1024);
-
-/// The description of this API (OpenAPI 3.1).
-pub const OPENAPI: &str = include_str!("../openapi.yaml");
 
 /// An answer of the API.
 pub type Answer = Response<String>;
@@ -26,7 +24,9 @@ pub type Answer = Response<String>;
 /// The API.
 #[derive(Debug)]
 pub struct Api<I, E, T, P> {
-    /// The bookings, and who travels.
+    /// What can be asked for.
+    pub saga: Definition,
+    /// The bookings, and their customers.
     pub intake: I,
     /// The log of each booking.
     pub journal: Journal,
@@ -34,7 +34,7 @@ pub struct Api<I, E, T, P> {
     pub executions: E,
     /// Where the dancers listen.
     pub events: T,
-    /// Who gets the traveller's token.
+    /// Who gets the customer's token.
     pub provider: P,
     /// Whose pages may call it from a browser: an origin, or `*`; none if nobody's.
     pub cors_origin: Option<HeaderValue>,
@@ -49,13 +49,15 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
     pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> Answer {
         let path = request.uri().path();
         let path = path.strip_suffix('/').unwrap_or(path);
-        let mut answer = match (request.method(), path.strip_prefix("/bookings/"), path) {
-            (&Method::POST, None, "/bookings") => self.post(caller, &request).await,
+        let below = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.saga.collection));
+        let (is_collection, id) = (below == Some(""), below.and_then(|below| below.strip_prefix('/')));
+        let mut answer = match (request.method(), id, path) {
+            (&Method::POST, None, _) if is_collection => self.post(caller, &request).await,
             (&Method::GET, Some(id), _) => self.get(caller, id).await,
-            (&Method::GET, None, "/openapi.yaml") => Ok(answer(StatusCode::OK, "application/yaml", OPENAPI.to_owned())),
-            (&Method::OPTIONS, None, "/bookings") | (&Method::OPTIONS, Some(_), _) if self.cors_origin.is_some() => {
-                Ok(preflight())
+            (&Method::GET, None, "/openapi.yaml") => {
+                Ok(answer(StatusCode::OK, "application/yaml", self.saga.openapi.to_owned()))
             }
+            (&Method::OPTIONS, ..) if (is_collection || id.is_some()) && self.cors_origin.is_some() => Ok(preflight()),
             _ => Ok(problem(Problem::NotFound, "there is nothing at this path, or not for this method")),
         }
         .unwrap_or_else(|error| {
@@ -83,7 +85,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         {
             return Ok(problem(Problem::UnsupportedMediaType, "the body must be application/json"));
         }
-        if body.len() > MOST_BYTES {
+        if body.len() > MAX_BYTES {
             return Ok(problem(Problem::TooLarge, "the body must not be longer than 16384 bytes"));
         }
         let now = (self.clock)();
@@ -97,7 +99,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         };
         let document =
             Document::parse(body).map_err(|error| vec![violation("", format!("must be JSON in UTF-8: {error}"))]);
-        let read = |document: &Document| document.read(|body| BookingRequest::read(body, earliest_today(now)));
+        let read = |document: &Document| document.read(|body| self.saga.read(body, earliest_today(now)));
         let (key, document) = match (key, document) {
             (Ok(key), Ok(document)) => (key, document),
             (key, document) => {
@@ -136,18 +138,19 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
             variant: request.variant,
             status: Status::Pending,
             owner,
-            trip: request.trip,
+            parts: request.parts,
             total: None,
             reason: None,
             claim: Claim::first(asked.now),
             created_at: asked.now,
             updated_at: asked.now,
         };
-        match self.intake.accept(&header, &request.traveller).await? {
+        let needed_until = request.last_day.map_or(asked.now, midnight);
+        match self.intake.accept(&header, &request.customer, needed_until).await? {
             Commit::Done => self.starter().start(&header, asked.now, asked.trace()).await?,
             Commit::Found(found) => return self.repeat(asked, &found).await,
         }
-        Ok(asked.accepted(header.variant, false))
+        Ok(asked.accepted(self.saga.collection, header.variant, false))
     }
 
     // What was accepted stays so: rules that have come to refuse it, be it only because time has passed, are for new
@@ -175,7 +178,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
                 tracing::error!(booking_id, error = %unreadable, "booking not started again; an operator has to look");
             }
         }
-        Ok(asked.accepted(found.variant, true))
+        Ok(asked.accepted(self.saga.collection, found.variant, true))
     }
 
     fn starter(&self) -> Starter<'_, I, E, T> {
@@ -188,12 +191,12 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         let Ok(booking_id) = BookingId::try_from(id.to_owned()) else { return Ok(unknown()) };
         let header = self.intake.header(&booking_id).await?;
         let Some(header) = header.filter(|header| header.owner == Owner::of(caller)) else { return Ok(unknown()) };
-        let ((entries, unreadable), traveller) =
-            tokio::try_join!(self.journal.entries(booking_id.as_str()), self.intake.traveller(&booking_id))?;
+        let ((entries, unreadable), customer) =
+            tokio::try_join!(self.journal.entries(&booking_id), self.intake.customer(&booking_id))?;
         for item in unreadable {
             tracing::error!(booking_id = booking_id.as_str(), %item, "a step is not shown");
         }
-        Ok(answer(StatusCode::OK, "application/json", view(&header, traveller.as_ref(), &entries).to_string()))
+        Ok(answer(StatusCode::OK, "application/json", view(&self.saga, &header, customer.as_ref(), &entries).to_string()))
     }
 }
 
@@ -215,10 +218,10 @@ impl Asked<'_> {
     // `Location` is a reference relative to the URI that the client sent the request to (RFC 9110, section 10.2.2), of
     // which nobody here knows the whole: before the path of the resource stand the stage, or the base path of a custom
     // domain, or what a proxy in front of it has taken off.
-    fn accepted(&self, variant: Variant, replayed: bool) -> Answer {
+    fn accepted(&self, collection: &str, variant: Variant, replayed: bool) -> Answer {
         let body = json!({"booking_id": self.booking_id, "variant": variant, "status": Status::Pending});
         let mut answer = answer(StatusCode::ACCEPTED, "application/json", body.to_string());
-        let location = format!("{}{}", if self.is_below { "" } else { "bookings/" }, self.booking_id);
+        let location = if self.is_below { self.booking_id.to_string() } else { format!("{collection}/{}", self.booking_id) };
         if let Ok(location) = location.parse() {
             answer.headers_mut().insert(header::LOCATION, location);
         }
@@ -231,10 +234,9 @@ impl Asked<'_> {
 }
 
 /// A booking as its user sees it.
-pub fn view(header: &Header, traveller: Option<&Traveller>, entries: &[Entry]) -> Value {
+pub fn view(saga: &Definition, header: &Header, customer: Option<&Customer>, entries: &[Entry]) -> Value {
     let timeline: Vec<_> = entries.iter().map(timeline_entry).collect();
-    let payment =
-        entries.iter().filter(|entry| [Step::Abort, Step::Charge].iter().any(|step| step.name() == entry.step));
+    let payment = entries.iter().filter(|entry| matches!(entry.step, Step::Abort | Step::Charge));
     let mut view = json!({
         "booking_id": header.booking_id,
         "variant": header.variant,
@@ -243,11 +245,11 @@ pub fn view(header: &Header, traveller: Option<&Traveller>, entries: &[Entry]) -
         "reason": header.reason,
         "created_at": time(header.created_at),
         "updated_at": time(header.updated_at),
-        "traveller": traveller,
         "timeline": timeline,
     });
-    for leg in Leg::ALL {
-        view[leg.name()] = json!(header.trip.leg(leg));
+    view[saga.customer] = json!(customer);
+    for (name, contents) in header.parts.iter() {
+        view[name.as_str()] = contents.clone();
     }
     view
 }
@@ -266,6 +268,11 @@ fn timeline_entry(entry: &Entry) -> Value {
 
 fn time(time: Timestamp) -> String {
     format!("{time:.3}")
+}
+
+/// The beginning of this day, in UTC.
+fn midnight(day: Date) -> Timestamp {
+    day.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |day| day.timestamp())
 }
 
 /// The date where it is earliest: at UTC-12, where each day ends last.

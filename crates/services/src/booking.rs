@@ -3,48 +3,47 @@
 use saga::{
     BookingId, Command, Money, Outcome, Participant, Reason, Reply, Status, Step,
     command::Action,
-    event::EventType,
-    header::{self, Move, Reaction},
+    header::{self, Move},
+    reaction::{self, BookingReaction},
 };
 use serde_json::Value;
 use store::{BookingStore, Commit, End, HeaderFound};
 
-use crate::{Attempt, Clock, MOST_DECISIONS, Said, StepError, answer, command, event, told};
+use crate::{Attempt, Clock, MAX_DECISIONS, Response, StepError, answer, command, event_for, published};
 
 /// The participant that keeps the header.
 #[derive(Debug)]
-pub struct BookingDesk<S> {
+pub struct BookingService<S> {
     /// The headers, and their part of the journal.
     pub store: S,
     /// Its clock.
     pub clock: Clock,
 }
 
-impl<S: BookingStore> BookingDesk<S> {
+impl<S: BookingStore> BookingService<S> {
     /// Carries out a command.
-    pub async fn handle(&self, payload: &Value) -> Result<Said, StepError> {
-        self.carry_out(&command(payload, Participant::Booking)?).await.map(Said::Reply)
+    pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
+        self.carry_out(&command(payload, Participant::Booking)?).await.map(Response::Reply)
     }
 
-    /// Reacts to an event; says nothing if it is none that it listens to, or not the last that it waits for.
-    pub async fn hear(&self, message: &Value) -> Result<Option<Said>, StepError> {
-        let concerns = |event_type: EventType| event_type.concerns(Participant::Booking);
-        let Some(cause) = event(message, concerns)? else { return Ok(None) };
+    /// Reacts to an event; publishes nothing if it has nothing to do, or waits for further events.
+    pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
+        let Some(cause) = event_for(Participant::Booking, message)? else { return Ok(None) };
         let booking_id = cause.booking_id.clone();
-        let action = match header::reaction(&cause.event) {
+        let action = match reaction::of_booking(&cause.event) {
             None => return Ok(None),
-            Some(Reaction::Confirm { total }) => Action::Confirm { total },
-            Some(Reaction::Collect { leg, reason }) => {
-                let given_back = self.store.collect(&booking_id, leg).await?;
+            Some(BookingReaction::Confirm { total }) => Action::Confirm { total },
+            Some(BookingReaction::Collect { part, reason }) => {
+                let given_back = self.store.collect(&booking_id, part).await?;
                 let given_back = given_back.ok_or(StepError::Contradiction { step: Step::Fail, status: None })?;
-                if !header::all_given_back(&given_back) {
+                if !header::is_all_cancelled(&given_back.cancelled, &given_back.plan) {
                     return Ok(None);
                 }
                 Action::Fail { reason }
             }
         };
         let reply = self.carry_out(&Command { booking_id, action }).await?;
-        Ok(told(&cause, &reply, self.clock))
+        Ok(published(&cause, &reply, self.clock))
     }
 
     /// Says that a booking needs an operator.
@@ -76,7 +75,7 @@ impl<S: BookingStore> BookingDesk<S> {
     ) -> Result<Outcome, StepError> {
         let this = Attempt::begin(booking, step, String::new(), self.clock);
         let mut known = HeaderFound { status: Some(Status::Pending), recorded: None };
-        for _ in 0..MOST_DECISIONS {
+        for _ in 0..MAX_DECISIONS {
             let contradiction = StepError::Contradiction { step, status: known.status };
             let Some(status) = known.status else {
                 // Only the journal item stood in the way.
@@ -89,7 +88,7 @@ impl<S: BookingStore> BookingDesk<S> {
                     match self.store.end(&this.record(&outcome), &End { status, total, reason }).await? {
                         Commit::Done => {
                             if let Some(Reason { step, detail, .. }) = reason.filter(|reason| reason.is_technical()) {
-                                let (booking_id, step) = (booking.as_str(), step.map(Step::name));
+                                let (booking_id, step) = (booking.as_str(), step.map(|step| step.to_string()));
                                 tracing::error!(booking_id, step, detail, "booking failed for a technical reason");
                             }
                             return Ok(outcome);

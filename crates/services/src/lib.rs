@@ -4,7 +4,6 @@
 
 pub mod api;
 mod booking;
-mod catalogue;
 mod dead_letters;
 mod error;
 mod events;
@@ -14,24 +13,23 @@ mod provider;
 mod reconciler;
 mod sandbox;
 mod seller;
+pub mod serve;
 mod start;
 
 use jiff::Timestamp;
 use saga::{
-    BookingId, Command, Envelope, Outcome, Participant, Reply, Step, Violation,
-    event::{EventType, Unread},
+    BookingId, Command, Envelope, EventType, Outcome, Participant, Reply, Step, Violation, event::Unread, reaction,
 };
 use serde::Serialize;
 use serde_json::Value;
-use store::Record;
+use store::{Begun, Record};
 
-pub use booking::BookingDesk;
-pub use catalogue::{Catalogue, CatalogueError, Offer};
+pub use booking::BookingService;
 pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError, GivenUpBy};
 pub use error::{ErrorKind, StepError};
 pub use events::{Events, EventsError, Topic};
 pub use executions::{Executions, ExecutionsError, StateMachine};
-pub use payment::{ASKING, Cashier, LEASE, PATIENCE};
+pub use payment::{ASKING, LEASE, PATIENCE, PaymentService};
 pub use provider::{PaymentProvider, ProviderError, UnknownToken};
 pub use reconciler::{Reconciled, Reconciler};
 pub use sandbox::SandboxProvider;
@@ -42,26 +40,31 @@ pub type Clock = fn() -> Timestamp;
 
 /// How often a step decides again before it leaves the rest to its caller's retries. Each further decision means that
 /// somebody else has just carried out a step of the same booking, and there are few of those.
-const MOST_DECISIONS: u32 = 6;
+const MAX_DECISIONS: u32 = 6;
 
-/// What a participant says when it is done.
+/// What a participant answers when it is done.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub enum Said {
-    /// To who sent a command.
+pub enum Response {
+    /// To the sender of a command.
     Reply(Reply),
-    /// To everyone.
+    /// To be published.
     Event(Box<Envelope>),
 }
 
-/// Reads an event that may concern a participant; none if it is of a type that does not, or that nobody here knows. What
-/// else is said of something that is none of its business is not looked at.
-fn event(message: &Value, concerns: impl Fn(EventType) -> bool) -> Result<Option<Envelope>, StepError> {
+/// Reads an event for this participant; none if it is of a type that does not concern it, or that nobody here knows. The
+/// contents of an event for somebody else are not looked at.
+fn event_for(participant: Participant, message: &Value) -> Result<Option<Envelope>, StepError> {
     let event_type = message["type"].as_str().and_then(EventType::named);
-    if let Some(event_type) = event_type.filter(|event_type| !concerns(*event_type)) {
-        tracing::info!(event_type = event_type.name(), "event for somebody else ignored");
+    if let Some(event_type) = event_type.filter(|event_type| !reaction::concerns(participant, *event_type)) {
+        tracing::info!(event_type = %event_type, "event for somebody else ignored");
         return Ok(None);
     }
+    event(message)
+}
+
+/// Reads an event; none if it is of a type that nobody here knows.
+fn event(message: &Value) -> Result<Option<Envelope>, StepError> {
     match Envelope::read(message) {
         Ok(event) => Ok(Some(event)),
         Err(Unread::UnknownType(event_type)) => {
@@ -72,9 +75,9 @@ fn event(message: &Value, concerns: impl Fn(EventType) -> bool) -> Result<Option
     }
 }
 
-/// What the others are told about a step that an event led to.
-fn told(cause: &Envelope, reply: &Reply, clock: Clock) -> Option<Said> {
-    cause.after(reply.step, &reply.outcome, clock()).map(Box::new).map(Said::Event)
+/// What is published about a step that an event led to.
+fn published(cause: &Envelope, reply: &Reply, clock: Clock) -> Option<Response> {
+    cause.after(reply.step, &reply.outcome, clock()).map(Box::new).map(Response::Event)
 }
 
 /// As JSON text.
@@ -88,8 +91,8 @@ fn command(payload: &Value, participant: Participant) -> Result<Command, StepErr
     if command.step().participant() == participant {
         Ok(command)
     } else {
-        let (name, step) = (participant.name(), command.step());
-        Err(StepError::InvalidInput(format!("{name} was asked to do {step}, which is another participant's")))
+        let step = command.step();
+        Err(StepError::InvalidInput(format!("{participant} was asked to do {step}, which is another participant's")))
     }
 }
 
@@ -107,15 +110,17 @@ impl<'a> Attempt<'a> {
         Self { booking_id, step, validation, started_at: clock(), clock }
     }
 
-    fn record<'r>(&'r self, outcome: &'r Outcome) -> Record<'r> {
-        Record {
-            id: self.booking_id.as_str(),
-            step: self.step.name(),
-            outcome,
+    fn begun(&self) -> Begun<'_> {
+        Begun {
+            booking_id: self.booking_id,
+            step: self.step,
             validation: &self.validation,
             started_at: self.started_at,
-            finished_at: (self.clock)(),
         }
+    }
+
+    fn record<'r>(&'r self, outcome: &'r Outcome) -> Record<'r> {
+        Record { begun: self.begun(), outcome, finished_at: (self.clock)() }
     }
 
     /// The same, if something is recorded.
@@ -139,9 +144,9 @@ impl<'a> Attempt<'a> {
 fn answer(command: &Command, result: Result<Outcome, StepError>) -> Result<Reply, StepError> {
     let (booking_id, step) = (command.booking_id.as_str(), command.step());
     match &result {
-        Ok(outcome) => tracing::info!(booking_id, step = step.name(), outcome = outcome.name(), "step done"),
+        Ok(outcome) => tracing::info!(booking_id, %step, outcome = outcome.name(), "step done"),
         Err(error) => {
-            tracing::error!(booking_id, step = step.name(), error_type = error.error_type(), %error, "step failed")
+            tracing::error!(booking_id, %step, error_type = error.error_type(), %error, "step failed")
         }
     }
     Ok(Reply { booking_id: command.booking_id.clone(), step, outcome: result? })

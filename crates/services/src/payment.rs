@@ -3,17 +3,18 @@
 use std::time::Duration;
 
 use saga::{
-    BookingId, Command, Envelope, Outcome, Participant, PaymentReference, Reason, Reply, Step,
+    BookingId, Command, Envelope, Money, Outcome, Participant, PaymentReference, Reason, Reply, Step,
     command::Action,
-    event::EventType,
     id::digest,
-    payment::{self, ATTEMPTS, Abort, Aborting, Charge, Charging, Prices, Reaction},
+    payment::{self, ATTEMPTS, Abort, Aborting, Charge, Charging, Prices},
+    reaction::{self, PaymentReaction},
 };
 use serde_json::Value;
 use store::{Commit, PaymentStore};
 
 use crate::{
-    Attempt, Clock, MOST_DECISIONS, PaymentProvider, ProviderError, Said, StepError, answer, command, event, told,
+    Attempt, Clock, MAX_DECISIONS, PaymentProvider, ProviderError, Response, StepError, answer, command, event,
+    event_for, published,
 };
 
 /// How long a worker waits for the provider, in each attempt.
@@ -31,7 +32,7 @@ const MOVES: u32 = ATTEMPTS + 3;
 
 /// The participant that decides.
 #[derive(Debug)]
-pub struct Cashier<S, P> {
+pub struct PaymentService<S, P> {
     /// Its decisions, and its part of the journal.
     pub store: S,
     /// Where the money is.
@@ -40,45 +41,43 @@ pub struct Cashier<S, P> {
     pub clock: Clock,
 }
 
-impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
+impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
     /// Carries out a command.
-    pub async fn handle(&self, payload: &Value) -> Result<Said, StepError> {
-        self.carry_out(&command(payload, Participant::Payment)?).await.map(Said::Reply)
+    pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
+        self.carry_out(&command(payload, Participant::Payment)?).await.map(Response::Reply)
     }
 
-    /// Reacts to an event; says nothing if it is none that it listens to, or not the last that it waits for.
-    pub async fn hear(&self, message: &Value) -> Result<Option<Said>, StepError> {
-        let concerns = |event_type: EventType| event_type.concerns(Participant::Payment);
-        let Some(cause) = event(message, concerns)? else { return Ok(None) };
-        self.react(&cause, payment::reaction(&cause.event)).await
+    /// Reacts to an event; publishes nothing if it has nothing to do, or waits for further events.
+    pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
+        let Some(cause) = event_for(Participant::Payment, message)? else { return Ok(None) };
+        self.follow(&cause, reaction::of_payment(&cause.event)).await
     }
 
     /// Reacts to an event that this function has given up, because of an error of this type. Functions are named after
     /// their participants; without a name nobody was given the event.
-    pub async fn hear_failure(
+    pub async fn react_to_failure(
         &self,
         message: &Value,
         function: &str,
         error_type: &str,
-    ) -> Result<Option<Said>, StepError> {
-        let Some(cause) = event(message, |_| true)? else { return Ok(None) };
-        let is_of = |participant: &Participant| function.rsplit('-').next() == Some(participant.name());
-        let who = Participant::ALL.into_iter().find(is_of);
-        self.react(&cause, payment::reaction_to_failure(&cause.event, who, error_type)).await
+    ) -> Result<Option<Response>, StepError> {
+        let Some(cause) = event(message)? else { return Ok(None) };
+        let who = function.rsplit('-').next().and_then(Participant::named);
+        self.follow(&cause, reaction::of_payment_to_failure(&cause.event, who, error_type)).await
     }
 
-    async fn react(&self, cause: &Envelope, reaction: Option<Reaction>) -> Result<Option<Said>, StepError> {
+    async fn follow(&self, cause: &Envelope, reaction: Option<PaymentReaction>) -> Result<Option<Response>, StepError> {
         let action = match reaction {
             None => return Ok(None),
-            Some(Reaction::Abort { reference, reason }) => Action::Abort { reference, reason: Some(reason) },
-            Some(Reaction::Collect { leg, price, reference }) => {
-                let collected = self.store.collect(&cause.booking_id, leg, price).await?;
-                let Some(prices) = Prices::of(&collected) else { return Ok(None) };
+            Some(PaymentReaction::Abort { reference, reason }) => Action::Abort { reference, reason: Some(reason) },
+            Some(PaymentReaction::Collect { part, price, plan, reference }) => {
+                let known = self.store.collect(&cause.booking_id, part, price).await?;
+                let Some(prices) = Prices::of(known, &plan) else { return Ok(None) };
                 Action::Charge { reference, prices }
             }
         };
         let reply = self.carry_out(&Command { booking_id: cause.booking_id.clone(), action }).await?;
-        Ok(told(cause, &reply, self.clock))
+        Ok(published(cause, &reply, self.clock))
     }
 
     async fn carry_out(&self, command: &Command) -> Result<Reply, StepError> {
@@ -100,20 +99,18 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
         prices: &Prices,
     ) -> Result<Outcome, StepError> {
         let total = prices.total().map_err(|error| StepError::InvalidInput(format!("/prices: {error}")))?;
-        let currency = String::from(total.currency);
-        let validation = digest(&[reference.as_str().as_bytes(), &total.amount.to_be_bytes(), currency.as_bytes()]);
+        let validation = digest(&[reference.as_str().as_bytes(), crate::json(prices).as_bytes()]);
+        let to_charge = payment::to_charge(total);
         let this = Attempt::begin(booking, Step::Charge, validation, self.clock);
         let (mut charging, mut failure) = (Charging::default(), StepError::ChargeInProgress);
-        for _ in 0..MOST_DECISIONS * MOVES {
+        for _ in 0..MAX_DECISIONS * MOVES {
             let now = (self.clock)().as_millisecond();
             charging = match charging.next(now) {
                 Charge::Answer(outcome) => return Ok(outcome),
                 Charge::ComeBack => return Err(failure),
                 Charge::Lease { earlier } => {
                     let until = now + LEASE.as_millis() as i64; // 15,000
-                    // The outcome is not known yet, and not written.
-                    let record = Outcome::Aborted { reason: None };
-                    match self.store.lease(&this.record(&record), until, earlier).await? {
+                    match self.store.lease(&this.begun(), until, earlier).await? {
                         Commit::Done => Charging::leased(until, ask_until(&this), earlier),
                         Commit::Found(found) => {
                             this.is_repeat_of_any(found.validation.as_deref())?;
@@ -121,17 +118,21 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
                         }
                     }
                 }
-                Charge::Ask { find_first, pause } => {
-                    rest(pause).await;
-                    match self.ask_provider(reference, total, find_first).await {
-                        Ok(outcome) => charging.answered(Some(outcome)),
-                        Err(error) => {
-                            tracing::warn!(booking_id = booking.as_str(), %error, "not known whether it is charged");
-                            failure = error.into();
-                            charging.answered(None)
+                Charge::Ask { find_first, pause } => match &to_charge {
+                    Err(outcome) => charging.answered(Some(outcome.clone())),
+                    Ok(amount) => {
+                        rest(pause).await;
+                        match self.ask_provider(reference, *amount, find_first).await {
+                            Ok(outcome) => charging.answered(Some(outcome)),
+                            Err(error) => {
+                                let booking_id = booking.as_str();
+                                tracing::warn!(booking_id, %error, "not known whether it is charged");
+                                failure = error.into();
+                                charging.answered(None)
+                            }
                         }
                     }
-                }
+                },
                 Charge::Complete { outcome, decision } => {
                     match self.store.complete(&this.record(&outcome), &decision).await? {
                         Commit::Done => charging.completed(),
@@ -159,7 +160,7 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
     async fn ask_provider(
         &self,
         reference: &PaymentReference,
-        total: saga::Money,
+        total: Money,
         find_first: bool,
     ) -> Result<Outcome, ProviderError> {
         patiently(async {
@@ -193,7 +194,7 @@ impl<S: PaymentStore, P: PaymentProvider> Cashier<S, P> {
     ) -> Result<Outcome, StepError> {
         let this = Attempt::begin(booking, Step::Abort, digest(&[reference.as_str().as_bytes()]), self.clock);
         let mut aborting = Aborting::begin(reason.cloned());
-        for _ in 0..MOST_DECISIONS * MOVES {
+        for _ in 0..MAX_DECISIONS * MOVES {
             aborting = match aborting.next() {
                 Abort::Answer(outcome) => return Ok(outcome),
                 Abort::Void => {

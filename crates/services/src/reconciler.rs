@@ -10,9 +10,10 @@ use std::{
 use futures_util::{StreamExt, stream};
 use jiff::Timestamp;
 use saga::{
-    BookingId, Envelope, Event, Participant, Reason, Status, Step,
+    BookingId, Envelope, Reason, Status, Step,
     claim::{Drive, Pace},
     id::digest,
+    reaction::step_of,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -20,7 +21,7 @@ use store::{BookingStore, HeaderStore, StoreError};
 use tokio::time::Instant;
 
 use crate::{
-    BookingDesk, Clock, DeadLetters, ErrorKind, Events, Executions, GivenUpBy, MOST_DECISIONS, StepError,
+    BookingService, Clock, DeadLetters, ErrorKind, Events, Executions, GivenUpBy, MAX_DECISIONS, StepError,
     start::Starter,
 };
 
@@ -37,8 +38,8 @@ pub struct Reconciler<H, E, P, D, B> {
     pub dead_letters: D,
     /// Finds the event in such a message.
     pub read: fn(&str) -> Option<Value>,
-    /// Who keeps the headers.
-    pub desk: BookingDesk<B>,
+    /// The participant that marks bookings.
+    pub bookings: BookingService<B>,
     /// How old a booking may be before it is stuck.
     pub max_age: Duration,
     /// How often it is driven then.
@@ -221,7 +222,7 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         let Parked { booking_id, .. } = Parked::deserialize(message)
             .map_err(|error| StepError::InvalidInput(format!("the message names no booking: {error}")))?;
         let name = digest(&[message.to_string().as_bytes()]);
-        for _ in 0..MOST_DECISIONS {
+        for _ in 0..MAX_DECISIONS {
             let Some(header) = self.headers.get(&booking_id).await? else {
                 return Err(StepError::InvalidInput(format!("there is no booking {booking_id}")));
             };
@@ -274,8 +275,8 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
     }
 
     async fn park(&self, booking: &BookingId, reason: &Reason) -> Result<(), StepError> {
-        self.desk.park(booking, reason).await?;
-        let (booking_id, step) = (booking.as_str(), reason.step.map(Step::name));
+        self.bookings.park(booking, reason).await?;
+        let (booking_id, step) = (booking.as_str(), reason.step.map(|step| step.to_string()));
         tracing::error!(booking_id, step, code = reason.code, detail = reason.detail, "booking needs an operator");
         Ok(())
     }
@@ -289,12 +290,12 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         let reason = Reason::deserialize(reason).unwrap_or_else(|_| {
             let step = match by {
                 Some(participant) => {
-                    Envelope::read(&message).ok().and_then(|envelope| given_up(participant, &envelope.event))
+                    Envelope::read(&message).ok().and_then(|envelope| step_of(participant, &envelope.event))
                 }
                 None => Step::deserialize(&stuck[0]["step"]).ok(),
             };
-            let who = by.map_or("state machine", Participant::name);
-            let name = step.map_or("a step", Step::name);
+            let who = by.map_or_else(|| "state machine".to_owned(), |by| by.to_string());
+            let name = step.map_or_else(|| "a step".to_owned(), |step| step.to_string());
             let detail = format!("{name} was given up; its message is in the dead-letter queue of {who}");
             Reason { step, code: "parked".into(), detail }
         });
@@ -312,24 +313,13 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
     }
 }
 
-/// The step that this participant should have carried out on this event.
-fn given_up(participant: Participant, event: &Event) -> Option<Step> {
-    match (participant, event) {
-        (Participant::Seller(leg), _) => saga::reservation::reaction(leg, event).map(|action| action.step()),
-        (Participant::Payment, _) => Some(Step::Abort), // what others gave up comes to it to be aborted
-        (Participant::Booking, Event::Charged { .. }) => Some(Step::Confirm),
-        (Participant::Booking, Event::Cancelled { .. }) => Some(Step::Fail),
-        (Participant::Booking, _) => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
-    use saga::{Claim, Leg, Owner, Variant};
+    use saga::{Claim, Owner, PartName, Variant};
     use serde_json::json;
-    use store::{ClaimStore, Commit, End, Header, HeaderFound, Record};
+    use store::{ClaimStore, Commit, End, GivenBack, Header, HeaderFound, Record};
     use tokio::time::{sleep, timeout};
 
     use super::*;
@@ -360,18 +350,13 @@ mod tests {
     }
 
     fn header(booking_id: BookingId) -> Header {
-        let trip = json!({
-            "flight": {"flight_no": "LH400", "date": "2027-03-01", "seats": 2},
-            "hotel": {"hotel_id": "nyc-plaza", "check_in": "2027-03-01", "check_out": "2027-03-03", "rooms": 1},
-            "car": {"station_id": "jfk", "category": "compact", "pick_up": "2027-03-01", "drop_off": "2027-03-03"},
-        });
         Header {
             booking_id,
             request_digest: "d".into(),
             variant: Variant::Orchestrated,
             status: Status::Pending,
             owner: Owner::of("anonymous"),
-            trip: serde_json::from_value(trip).unwrap(),
+            parts: serde_json::from_value(json!({"hotel": {}})).unwrap(),
             total: None,
             reason: None,
             claim: Claim::first(Timestamp::UNIX_EPOCH),
@@ -407,7 +392,7 @@ mod tests {
                 events: self,
                 dead_letters: self,
                 read: |message| serde_json::from_str(message).ok(),
-                desk: BookingDesk { store: self, clock: Timestamp::now },
+                bookings: BookingService { store: self, clock: Timestamp::now },
                 max_age: LIMIT,
                 pace: Pace { period: 5 * LIMIT, max_drives: 3 },
                 clock: Timestamp::now,
@@ -478,14 +463,14 @@ mod tests {
     }
 
     impl BookingStore for &World {
-        async fn collect(&self, _: &BookingId, _: Leg) -> Result<Option<Vec<Leg>>, StoreError> {
-            panic!("nobody gives a leg back here")
+        async fn collect(&self, _: &BookingId, _: PartName) -> Result<Option<GivenBack>, StoreError> {
+            panic!("nobody gives a part back here")
         }
 
         async fn end(&self, record: &Record<'_>, end: &End<'_>) -> Result<Commit<HeaderFound>, StoreError> {
             let mut state = self.state();
-            state.open.retain(|(id, _)| id.as_str() != record.id);
-            state.parked.push((BookingId::try_from(record.id.to_owned()).unwrap(), end.reason.cloned().unwrap()));
+            state.open.retain(|(id, _)| id != record.begun.booking_id);
+            state.parked.push((record.begun.booking_id.clone(), end.reason.cloned().unwrap()));
             Ok(Commit::Done)
         }
     }
@@ -499,7 +484,7 @@ mod tests {
         assert_eq!(sorted(&done.parked), numbers.map(id).collect::<Vec<_>>());
         assert_eq!((done.stuck, done.restarted.len(), done.left), (896, 896, 0));
         assert_eq!(world.state().calls_at_once, 16);
-        assert!(world.state().parked.iter().all(|(_, reason)| reason.step == Some(Step::Cancel(Leg::Hotel))));
+        assert!(world.state().parked.iter().all(|(_, reason)| reason.step == Some(Step::Cancel(PartName::new("hotel")))));
     }
 
     #[tokio::test(start_paused = true)]
@@ -529,7 +514,7 @@ mod tests {
         for unreadable in [0, 5] {
             world.state().open[unreadable].1 = None;
         }
-        world.letters = vec![parked(5, "hotel.cancel"), (None, "garbage".into()), parked(6, "bike.cancel")];
+        world.letters = vec![parked(5, "hotel.cancel"), (None, "garbage".into()), parked(6, "hotel.launder")];
         let error = world.run().await.unwrap_err();
         assert_eq!(error.error_type(), "CorruptRecord");
         assert!(error.to_string().starts_with("2 of the records cannot be read"), "{error}");
@@ -538,18 +523,5 @@ mod tests {
         let parked = world.state().parked.clone();
         let [(booking, Reason { step: None, detail, .. })] = parked.as_slice() else { panic!("{parked:?}") };
         assert_eq!((booking, detail.split(';').next()), (&id(6), Some("a step was given up")));
-    }
-
-    #[test]
-    fn what_was_given_up_is_the_step_that_the_event_leads_to() {
-        let step = |participant, name: &str| {
-            let samples = saga::event::samples();
-            given_up(participant, samples.iter().find(|event| event.event_type().name() == name).unwrap())
-        };
-        assert_eq!(step(Participant::Seller(Leg::Car), "booking.aborted"), Some(Step::Cancel(Leg::Car)));
-        assert_eq!(step(Participant::Payment, "booking.requested"), Some(Step::Abort));
-        assert_eq!(step(Participant::Booking, "payment.charged"), Some(Step::Confirm));
-        assert_eq!(step(Participant::Booking, "hotel.cancelled"), Some(Step::Fail));
-        assert_eq!(step(Participant::Booking, "booking.requested"), None);
     }
 }

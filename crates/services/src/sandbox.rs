@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use saga::{Money, Outcome, PaymentReference, PaymentToken, Rejection};
-use store::{Card, Charging, Ledger, Paid, StoreError};
+use store::{Card, ChargeResult, Ledger, Paid, StoreError};
 
 use crate::{Clock, PaymentProvider, ProviderError, provider::UnknownToken};
 
@@ -55,18 +55,18 @@ impl PaymentProvider for SandboxProvider {
 
     async fn charge(&self, reference: &PaymentReference, amount: Money) -> Result<Outcome, ProviderError> {
         match self.ledger.charge(reference, amount, (self.clock)()).await.map_err(unavailable)? {
-            Charging::Paid(paid) => Ok(charged(paid)),
-            Charging::PaidLate(paid) => {
+            ChargeResult::Paid(paid) => Ok(charged(paid)),
+            ChargeResult::PaidLate(paid) => {
                 tokio::time::sleep(LATE).await;
                 Ok(charged(paid))
             }
-            Charging::Declines(code) if code == "insufficient_funds" => {
+            ChargeResult::Declines(code) if code == "insufficient_funds" => {
                 Ok(declined(&code, "the account has too little on it"))
             }
-            Charging::Declines(code) => Ok(declined(&code, "the card was declined")),
-            Charging::Voided => Ok(declined("voided", "the payment was voided")),
-            Charging::Unknown => Ok(declined("unknown_payment", "no card was attached to this payment")),
-            Charging::OutOfOrder => Err(ProviderError::Unavailable("it says so".into())),
+            ChargeResult::Declines(code) => Ok(declined(&code, "the card was declined")),
+            ChargeResult::Voided => Ok(declined("voided", "the payment was voided")),
+            ChargeResult::Unknown => Ok(declined("unknown_payment", "no card was attached to this payment")),
+            ChargeResult::OutOfOrder => Err(ProviderError::Unavailable("it says so".into())),
         }
     }
 

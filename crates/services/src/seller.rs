@@ -1,63 +1,68 @@
-//! Flight, hotel and car: each sells the stock of one leg.
+//! A seller: sells the stock of one part.
 
 use saga::{
-    BookingId, Command, Leg, LegRequest, Outcome, Participant, Reply, Step,
+    BookingId, Catalogue, Command, Outcome, Part, PartType, Participant, Reply, StockLine, Step, Violation,
     command::Action,
+    reaction,
     reservation::{self, Cancel, Reserve, Stock},
 };
 use serde_json::Value;
 use store::{Commit, NotTaken, StockStore};
 
-use crate::{Attempt, Catalogue, Clock, MOST_DECISIONS, Said, StepError, answer, command, event, told};
+use crate::{Attempt, Clock, MAX_DECISIONS, Response, StepError, answer, command, event_for, published};
 
-/// The participant that sells one leg.
+/// The participant that sells one kind of part.
 #[derive(Debug)]
 pub struct Seller<S> {
-    /// Which leg.
-    pub leg: Leg,
+    /// What it sells.
+    pub part_type: PartType,
+    /// Its price list.
+    pub catalogue: Catalogue,
     /// Its stock, and its part of the journal.
     pub store: S,
-    /// What it sells, and at what price.
-    pub catalogue: Catalogue,
     /// Its clock.
     pub clock: Clock,
 }
 
 impl<S: StockStore> Seller<S> {
-    /// Carries out a command.
-    pub async fn handle(&self, payload: &Value) -> Result<Said, StepError> {
-        self.carry_out(&command(payload, Participant::Seller(self.leg))?).await.map(Said::Reply)
+    const fn participant(&self) -> Participant {
+        Participant::Seller(self.part_type.name)
     }
 
-    /// Reacts to an event; says nothing if it is none that it listens to.
-    pub async fn hear(&self, message: &Value) -> Result<Option<Said>, StepError> {
-        let this = Participant::Seller(self.leg);
-        let Some(cause) = event(message, |event_type| event_type.concerns(this))? else { return Ok(None) };
-        let Some(action) = reservation::reaction(self.leg, &cause.event) else { return Ok(None) };
+    /// Carries out a command.
+    pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
+        self.carry_out(&command(payload, self.participant())?).await.map(Response::Reply)
+    }
+
+    /// Reacts to an event; publishes nothing if it has nothing to do.
+    pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
+        let Some(cause) = event_for(self.participant(), message)? else { return Ok(None) };
+        let Some(action) = reaction::of_seller(self.part_type.name, &cause.event) else { return Ok(None) };
         let reply = self.carry_out(&Command { booking_id: cause.booking_id.clone(), action }).await?;
-        Ok(told(&cause, &reply, self.clock))
+        Ok(published(&cause, &reply, self.clock))
     }
 
     async fn carry_out(&self, command: &Command) -> Result<Reply, StepError> {
         let result = match &command.action {
-            Action::Reserve(leg) => self.reserve(&command.booking_id, leg).await,
-            Action::Cancel(leg) => self.cancel(&command.booking_id, leg).await,
+            Action::Reserve(part) => self.reserve(&command.booking_id, part).await,
+            Action::Cancel(part) => self.cancel(&command.booking_id, part).await,
             _ => return Err(StepError::InvalidInput(format!("a seller does not do {}", command.step()))),
         };
         answer(command, result)
     }
 
-    /// Reserves a leg, or says why not. May be repeated: the first outcome stays. One request if it succeeds, is
-    /// repeated or the product is unknown, two if stock does not suffice.
-    pub async fn reserve(&self, booking: &BookingId, leg: &LegRequest) -> Result<Outcome, StepError> {
-        let step = Step::Reserve(leg.leg());
-        let this = Attempt::begin(booking, step, leg.digest(), self.clock);
-        let unit_price = self.catalogue.unit_price(leg);
+    /// Reserves a part, or says why not. May be repeated: the first outcome stays. One request if it succeeds, is
+    /// repeated, or is refused whatever the stock is; two if stock does not suffice.
+    pub async fn reserve(&self, booking_id: &BookingId, part: &Part) -> Result<Outcome, StepError> {
+        let step = Step::Reserve(part.name);
+        let this = Attempt::begin(booking_id, step, part.digest(), self.clock);
+        let quote = reservation::quote(&self.part_type, &self.catalogue, &part.contents);
+        let lines = quote.as_ref().map_or(&[][..], |quote| &quote.lines);
         let (mut recorded, mut stock) = (None, Stock::Enough);
-        for _ in 0..MOST_DECISIONS {
-            let found = match reservation::reserve(leg, recorded.as_ref(), &stock, unit_price) {
+        for _ in 0..MAX_DECISIONS {
+            let found = match reservation::reserve(quote.as_ref(), recorded.as_ref(), &stock) {
                 Reserve::Replay(outcome) => return Ok(outcome),
-                Reserve::Take(outcome) => match self.store.take(&this.record(&outcome), &leg.lines()).await? {
+                Reserve::Take(outcome) => match self.store.take(&this.record(&outcome), lines).await? {
                     Commit::Done => return Ok(outcome),
                     Commit::Found(NotTaken::Recorded(found)) => found,
                     Commit::Found(NotTaken::Stock(found)) => {
@@ -76,22 +81,29 @@ impl<S: StockStore> Seller<S> {
         Err(StepError::Undecided(step))
     }
 
-    /// Gives a leg back, or sees to it that it will never be reserved. May be repeated, and may come before the
-    /// reserve that it takes back. One request if the leg is reserved, two if not.
-    pub async fn cancel(&self, booking: &BookingId, leg: &LegRequest) -> Result<Outcome, StepError> {
-        let step = Step::Cancel(leg.leg());
-        let this = Attempt::begin(booking, step, leg.digest(), self.clock);
-        // A cancel mostly comes for a leg that is reserved, at a price that does not matter here.
-        let mut decision = Cancel::GiveBack(Outcome::Cancelled { released: true });
-        for _ in 0..MOST_DECISIONS {
+    /// Gives a part back, or sees to it that it will never be reserved. May be repeated, and may come before the
+    /// reserve that it takes back. One request if the part is reserved, two if not.
+    pub async fn cancel(&self, booking_id: &BookingId, part: &Part) -> Result<Outcome, StepError> {
+        let step = Step::Cancel(part.name);
+        let this = Attempt::begin(booking_id, step, part.digest(), self.clock);
+        let lines = self.part_type.request(&part.contents).map(|request| request.lines());
+        // A cancel mostly comes for a part that is reserved; one that cannot be read is not, or not by this program.
+        let mut decision = match lines {
+            Ok(_) => Cancel::GiveBack(Outcome::Cancelled { released: true }),
+            Err(_) => reservation::cancel(None, None),
+        };
+        for _ in 0..MAX_DECISIONS {
             let found = match &decision {
                 Cancel::Replay(outcome) => return Ok(outcome.clone()),
-                Cancel::GiveBack(outcome) => match self.store.give_back(&this.record(outcome), &leg.lines()).await? {
-                    Commit::Done => return Ok(outcome.clone()),
-                    Commit::Found(found) => found,
-                },
+                Cancel::GiveBack(outcome) => {
+                    match self.store.give_back(&this.record(outcome), readable(&lines)?).await? {
+                        Commit::Done => return Ok(outcome.clone()),
+                        Commit::Found(found) => found,
+                    }
+                }
                 Cancel::Tombstone(outcome) => {
-                    match self.store.bury(&this.record(outcome), &reservation::tombstone()).await? {
+                    let tombstone = reservation::tombstone();
+                    match self.store.leave_tombstone(&this.record(outcome), &tombstone).await? {
                         Commit::Done => return Ok(outcome.clone()),
                         Commit::Found(found) => found,
                     }
@@ -108,5 +120,16 @@ impl<S: StockStore> Seller<S> {
             decision = reservation::cancel(reserve.as_ref(), cancel.as_ref());
         }
         Err(StepError::Undecided(step))
+    }
+}
+
+/// The lines to give back. A newer program of this seller may have reserved what this one cannot read.
+fn readable(lines: &Result<Vec<StockLine>, Vec<Violation>>) -> Result<&[StockLine], StepError> {
+    match lines {
+        Ok(lines) => Ok(lines),
+        Err(violations) => {
+            let detail = Violation::list(violations);
+            Err(StepError::InvalidInput(format!("the part is reserved, and cannot be read: {detail}")))
+        }
     }
 }

@@ -43,7 +43,7 @@ impl<C: ClaimStore, E: Executions, P: Events> Starter<'_, C, E, P> {
                 }
             }
             Variant::Choreographed => {
-                // Everyone answers again what it answered before, and goes on from there.
+                // Every participant answers again what it answered before, and goes on from there.
                 let requested = Envelope::requested(header.booking_id.clone(), header.plan(), now, trace);
                 match self.events.publish(crate::json(&requested)).await {
                     Ok(()) => return Ok(()),

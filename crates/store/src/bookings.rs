@@ -7,14 +7,13 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, Put, ReturnValue, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
 };
 use futures_util::future::join_all;
-use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use jiff::{SignedDuration, Timestamp};
 use saga::{
-    BookingId, Claim, Leg, Money, Owner, PaymentReference, Plan, Reason, Status, Step, Traveller, Variant,
-    booking::Trip,
+    BookingId, Claim, Customer, Money, Owner, PartName, Parts, PaymentReference, Plan, Reason, Status, Step, Variant,
 };
 
 use crate::{
-    BookingStore, ClaimStore, Commit, Cursor, End, HeaderFound, HeaderStore, IntakeStore, Journal, Page, Record,
+    BookingStore, ClaimStore, Commit, Cursor, End, GivenBack, HeaderFound, HeaderStore, IntakeStore, Journal, Page, Record,
     StoreError, Unreadable,
     journal::{built, recording, time},
     tables,
@@ -35,7 +34,7 @@ pub struct Header {
     /// Who asked for it, and may see it.
     pub owner: Owner,
     /// What was asked for.
-    pub trip: Trip,
+    pub parts: Parts,
     /// What was paid.
     pub total: Option<Money>,
     /// What went wrong.
@@ -51,7 +50,7 @@ pub struct Header {
 impl Header {
     /// What participants need to know of the booking.
     pub fn plan(&self) -> Plan {
-        Plan::new(self.trip.clone(), PaymentReference::derive(&self.booking_id, &self.request_digest))
+        Plan::new(self.parts.clone(), PaymentReference::derive(&self.booking_id, &self.request_digest))
     }
 }
 
@@ -78,11 +77,11 @@ pub struct Headers {
     table: String,
 }
 
-/// The table of headers, with that of the travellers, whose names and addresses are kept nowhere else.
+/// The table of headers, with that of the customers, whose names and addresses are kept nowhere else.
 #[derive(Clone, Debug)]
 pub struct Intake {
     headers: Headers,
-    travellers: String,
+    customers: String,
     retention: SignedDuration,
 }
 
@@ -106,7 +105,7 @@ impl Headers {
         Ok(answer.map_err(|error| StoreError::unavailable("reading a booking", error))?.item)
     }
 
-    /// A page of all headers, of at most so many if that is said.
+    /// A page of all headers, of at most `limit` if given.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<Header>, StoreError> {
         tables::page(&self.client, &self.table, &KEY, from, limit, header).await
     }
@@ -119,16 +118,15 @@ impl Headers {
 }
 
 impl Intake {
-    /// Headers, and travellers in this table until so many days after their trips.
-    pub fn new(headers: Headers, travellers: impl Into<String>, retention_days: u32) -> Self {
+    /// Headers, and customers in this table until so many days after their personal data is needed.
+    pub fn new(headers: Headers, customers: impl Into<String>, retention_days: u32) -> Self {
         let retention = SignedDuration::from_hours(24 * i64::from(retention_days));
-        Self { headers, travellers: travellers.into(), retention }
+        Self { headers, customers: customers.into(), retention }
     }
 
-    /// When DynamoDB may delete who made this trip, in seconds since 1970.
-    fn expiration(&self, trip: &Trip) -> i64 {
-        let last_day = trip.last_day().to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |day| day.timestamp());
-        last_day.saturating_add(self.retention).unwrap_or(Timestamp::MAX).as_second() // only spans of months can fail
+    /// When DynamoDB may delete who is needed until then, in seconds since 1970.
+    fn expiration(&self, needed_until: Timestamp) -> i64 {
+        needed_until.saturating_add(self.retention).unwrap_or(Timestamp::MAX).as_second() // only spans of months can fail
     }
 }
 
@@ -145,17 +143,17 @@ impl Bookings {
 }
 
 impl BookingStore for Bookings {
-    async fn collect(&self, booking: &BookingId, leg: Leg) -> Result<Option<Vec<Leg>>, StoreError> {
-        const COLLECT: &str = "noting that a leg is given back";
+    async fn collect(&self, booking: &BookingId, part: PartName) -> Result<Option<GivenBack>, StoreError> {
+        const COLLECT: &str = "recording that a part is given back";
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
             .key("booking_id", string(booking.as_str()))
-            .update_expression("ADD given_back :leg")
+            .update_expression("ADD cancelled :part")
             .condition_expression("attribute_exists(booking_id)")
-            .expression_attribute_values(":leg", AttributeValue::Ss(vec![leg.name().to_owned()]))
-            .return_values(ReturnValue::UpdatedNew);
+            .expression_attribute_values(":part", AttributeValue::Ss(vec![part.to_string()]))
+            .return_values(ReturnValue::AllNew);
         let answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => {
@@ -165,11 +163,13 @@ impl BookingStore for Bookings {
                 };
             }
         };
-        let attributes = answer.attributes.unwrap_or_default();
-        let Some(AttributeValue::Ss(names)) = attributes.get("given_back") else {
-            return Err(StoreError::corrupt(COLLECT, "there is no set of legs"));
+        let item = answer.attributes.unwrap_or_default();
+        let Some(AttributeValue::Ss(names)) = item.get("cancelled") else {
+            return Err(StoreError::corrupt(COLLECT, "there is no set of parts"));
         };
-        Ok(Some(Leg::ALL.into_iter().filter(|leg| names.iter().any(|name| name == leg.name())).collect()))
+        let cancelled = names.iter().map(|name| PartName::try_from(name.as_str())).collect::<Result<_, _>>();
+        let cancelled = cancelled.map_err(|error| StoreError::corrupt(COLLECT, error))?;
+        Ok(Some(GivenBack { cancelled, plan: parts(&item)?.names() }))
     }
 
     async fn end(&self, record: &Record<'_>, end: &End<'_>) -> Result<Commit<HeaderFound>, StoreError> {
@@ -178,7 +178,7 @@ impl BookingStore for Bookings {
         let mut change = String::from("SET #status = :to, updated_at = :now");
         let mut update = Update::builder()
             .table_name(&self.table)
-            .key("booking_id", string(record.id))
+            .key("booking_id", string(record.begun.booking_id.as_str()))
             .condition_expression(not_ended)
             .expression_attribute_names("#status", "status")
             .expression_attribute_values(":pending", string(Status::Pending.name()))
@@ -199,7 +199,7 @@ impl BookingStore for Bookings {
         // What was parked and then done after all has no reason any more.
         change.push_str(if end.reason.is_none() { " REMOVE open_shard, reason" } else { " REMOVE open_shard" });
         let update = built(update.update_expression(change).build())?;
-        let journal = if record.step == Step::Park.name() {
+        let journal = if record.begun.step == Step::Park {
             self.journal.put_again(record)?
         } else {
             self.journal.put_if_absent(record)?
@@ -216,9 +216,8 @@ impl BookingStore for Bookings {
 
 impl ClaimStore for Headers {
     async fn claim(&self, header: &Header, claim: &Claim, now: Timestamp) -> Result<bool, StoreError> {
-        // Whoever claims counts, so this number is that of the claim which was decided on. The request's own claim of a
-        // program that did not write claims down is the first.
-        const AS_KNOWN: &str = "#status = :known_status AND (claims = :known OR attribute_not_exists(claims))";
+        // Whoever claims counts, so this number is that of the claim which was decided on.
+        const AS_KNOWN: &str = "#status = :known_status AND claims = :known";
         let mut change =
             String::from("SET claims = :claims, drives = :drives, #status = :pending, open_shard = :shard");
         let mut request = self
@@ -266,13 +265,18 @@ impl ClaimStore for Intake {
 }
 
 impl IntakeStore for Intake {
-    async fn accept(&self, header: &Header, traveller: &Traveller) -> Result<Commit<Box<Receipt>>, StoreError> {
+    async fn accept(
+        &self,
+        header: &Header,
+        customer: &Customer,
+        needed_until: Timestamp,
+    ) -> Result<Commit<Box<Receipt>>, StoreError> {
         const ACCEPT: &str = "recording a booking";
         let who = Put::builder()
-            .table_name(&self.travellers)
+            .table_name(&self.customers)
             .item("booking_id", string(header.booking_id.as_str()))
-            .item("traveller", string(json(traveller)))
-            .item("expiration", number(self.expiration(&header.trip)));
+            .item("customer", string(json(customer)))
+            .item("expiration", number(self.expiration(needed_until)));
         let header = Put::builder()
             .table_name(&self.headers.table)
             .set_item(Some(item(header)))
@@ -293,12 +297,12 @@ impl IntakeStore for Intake {
         self.headers.get(booking).await
     }
 
-    async fn traveller(&self, booking: &BookingId) -> Result<Option<Traveller>, StoreError> {
-        const READ: &str = "reading who travels";
+    async fn customer(&self, booking: &BookingId) -> Result<Option<Customer>, StoreError> {
+        const READ: &str = "reading who the customer is";
         let key = string(booking.as_str());
-        let answer = self.headers.client.get_item().table_name(&self.travellers).key("booking_id", key).send().await;
+        let answer = self.headers.client.get_item().table_name(&self.customers).key("booking_id", key).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable(READ, error))?;
-        answer.item.map(|item| from_json(READ, &item, "traveller")).transpose()
+        answer.item.map(|item| from_json(READ, &item, "customer")).transpose()
     }
 }
 
@@ -356,7 +360,7 @@ fn item(header: &Header) -> Item {
         ("variant".into(), string(header.variant.name())),
         ("status".into(), string(header.status.name())),
         ("owner".into(), string(header.owner.as_str())),
-        ("trip".into(), string(json(&header.trip))),
+        ("parts".into(), string(json(&header.parts))),
         ("created_at".into(), string(time(header.created_at))),
         ("updated_at".into(), string(time(header.updated_at))),
     ]);
@@ -392,11 +396,9 @@ fn count(item: &Item, name: &str) -> Result<Option<u32>, StoreError> {
     count.map_err(|error| StoreError::corrupt(READ, format!("{name}: {error}")))
 }
 
-fn claim(item: &Item, created_at: Timestamp) -> Result<Claim, StoreError> {
-    // Programs that wrote no claims down started a booking when they recorded it.
-    let Some(number) = count(item, "claims")? else { return Ok(Claim::first(created_at)) };
+fn claim(item: &Item) -> Result<Claim, StoreError> {
     Ok(Claim {
-        number,
+        number: count(item, "claims")?.ok_or_else(|| StoreError::corrupt(READ, "there is no number in claims"))?,
         at: if item.contains_key("claimed_at") { Some(at(item, "claimed_at")?) } else { None },
         drives: count(item, "drives")?.unwrap_or(0),
         redrive: if item.contains_key("redrive") { Some(text(READ, item, "redrive")?.to_owned()) } else { None },
@@ -414,7 +416,6 @@ fn receipt(item: &Item) -> Result<Receipt, StoreError> {
 }
 
 fn header(item: &Item) -> Result<Header, StoreError> {
-    let created_at = at(item, "created_at")?;
     Ok(Header {
         booking_id: booking_id(item)?,
         request_digest: text(READ, item, "validation")?.to_owned(),
@@ -422,13 +423,21 @@ fn header(item: &Item) -> Result<Header, StoreError> {
         status: status(READ, item)?,
         owner: Owner::try_from(text(READ, item, "owner")?.to_owned())
             .map_err(|error| StoreError::corrupt(READ, format!("owner {error}")))?,
-        trip: from_json(READ, item, "trip")?,
+        parts: parts(item)?,
         total: if item.contains_key("total") { Some(from_json(READ, item, "total")?) } else { None },
         reason: if item.contains_key("reason") { Some(from_json(READ, item, "reason")?) } else { None },
-        claim: claim(item, created_at)?,
-        created_at,
+        claim: claim(item)?,
+        created_at: at(item, "created_at")?,
         updated_at: at(item, "updated_at")?,
     })
+}
+
+/// What was asked for. Release 0.1 kept it in `trip`, with one field for each part; this one does not read that.
+fn parts(item: &Item) -> Result<Parts, StoreError> {
+    if item.contains_key("trip") && !item.contains_key("parts") {
+        return Err(StoreError::corrupt(READ, "it was written by release 0.1: see docs/deploy.md"));
+    }
+    from_json(READ, item, "parts")
 }
 
 fn booking_id(item: &Item) -> Result<BookingId, StoreError> {

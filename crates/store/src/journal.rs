@@ -14,7 +14,7 @@ use aws_sdk_dynamodb::{
     },
 };
 use jiff::{SignedDuration, Timestamp};
-use saga::Outcome;
+use saga::{BookingId, Outcome, Step};
 
 use crate::{
     Commit, Cursor, Page, Recording, StoreError, Unreadable,
@@ -23,19 +23,26 @@ use crate::{
     transaction::{Item, integer, number, string, text},
 };
 
-/// One executed step, to be written.
-#[derive(Clone, Debug)]
-pub struct Record<'a> {
-    /// The saga.
-    pub id: &'a str,
-    /// The step's name.
-    pub step: &'a str,
-    /// What it answers.
-    pub outcome: &'a Outcome,
+/// A step that has begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun<'a> {
+    /// The booking that it belongs to.
+    pub booking_id: &'a BookingId,
+    /// Which step.
+    pub step: Step,
     /// The digest of the command.
     pub validation: &'a str,
-    /// When the step began.
+    /// When it began.
     pub started_at: Timestamp,
+}
+
+/// One executed step, to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// What was begun.
+    pub begun: Begun<'a>,
+    /// What it answers.
+    pub outcome: &'a Outcome,
     /// When it was done.
     pub finished_at: Timestamp,
 }
@@ -43,8 +50,8 @@ pub struct Record<'a> {
 /// One executed step, as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The step's name.
-    pub step: String,
+    /// Which step.
+    pub step: Step,
     /// What it answered; none while it is in progress.
     pub outcome: Option<Outcome>,
     /// The digest of the command.
@@ -80,15 +87,15 @@ impl Journal {
         Self { client, table: table.into(), retention: SignedDuration::from_hours(24 * i64::from(retention_days)) }
     }
 
-    /// All steps of a saga, in the order in which they began, and those that cannot be read.
-    pub async fn entries(&self, id: &str) -> Result<(Vec<Entry>, Vec<Unreadable>), StoreError> {
+    /// All steps of a booking, in the order in which they began, and those that cannot be read.
+    pub async fn entries(&self, booking_id: &BookingId) -> Result<(Vec<Entry>, Vec<Unreadable>), StoreError> {
         const READ: &str = "reading the journal";
         let mut pages = self
             .client
             .query()
             .table_name(&self.table)
             .key_condition_expression("id = :id")
-            .expression_attribute_values(":id", string(id))
+            .expression_attribute_values(":id", string(booking_id.as_str()))
             .consistent_read(true)
             .into_paginator()
             .items()
@@ -105,16 +112,16 @@ impl Journal {
         Ok((entries, unreadable))
     }
 
-    /// A page of all items, of at most so many if that is said: of which saga, and which step. The steps of a saga come one
+    /// A page of all items, of at most `limit` if given: of which booking, and which step. The steps of a booking come one
     /// after the other, because a table keeps together what has the same partition key.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<(String, Entry)>, StoreError> {
         let read = |item: &Item| Ok((text("reading the journal", item, "id")?.to_owned(), entry(item)?));
         tables::page(&self.client, &self.table, &KEY, from, limit, read).await
     }
 
-    /// Those of these sagas, each named once with a step, whose step is recorded.
-    pub async fn recorded(&self, steps: &[(&str, &str)]) -> Result<HashSet<String>, StoreError> {
-        let keys = steps.iter().map(|(id, step)| key(id, step)).collect();
+    /// Those of these bookings, each named once with a step, whose step is recorded.
+    pub async fn recorded(&self, steps: &[(&str, Step)]) -> Result<HashSet<String>, StoreError> {
+        let keys = steps.iter().map(|(id, step)| key(id, *step)).collect();
         let items = tables::items(&self.client, &self.table, keys).await?;
         items.iter().map(|item| text("reading the journal", item, "id").map(str::to_owned)).collect()
     }
@@ -156,30 +163,25 @@ impl Journal {
         self.put(self.item(record), None)
     }
 
-    /// As part of a transaction: a step begins that takes a while, if it is not recorded. The record's outcome is not
-    /// looked at.
-    pub(crate) fn begin(&self, record: &Record<'_>, lease_ends: i64) -> Result<TransactWriteItem, StoreError> {
-        let mut item = self.item(record);
+    /// As part of a transaction: a step begins that takes a while, if it is not recorded.
+    pub(crate) fn begin(&self, begun: &Begun<'_>, lease_ends: i64) -> Result<TransactWriteItem, StoreError> {
+        let mut item = self.begun(begun, begun.started_at);
         item.insert("status".into(), string(IN_PROGRESS));
         item.insert("in_progress_expiration".into(), number(lease_ends));
-        for unknown_yet in ["outcome", "data", "finished_at"] {
-            item.remove(unknown_yet);
-        }
         self.put(item, Some(ABSENT))
     }
 
     /// As part of a transaction: takes over a lease, if this end of it is still the last.
     pub(crate) fn take_over(
         &self,
-        id: &str,
-        step: &str,
+        begun: &Begun<'_>,
         ended: i64,
         lease_ends: i64,
     ) -> Result<TransactWriteItem, StoreError> {
         let is_the_last = "#status = :in_progress AND in_progress_expiration = :ended";
         let update = Update::builder()
             .table_name(&self.table)
-            .set_key(Some(key(id, step)))
+            .set_key(Some(key(begun.booking_id.as_str(), begun.step)))
             .update_expression("SET in_progress_expiration = :ends")
             .condition_expression(is_the_last)
             .expression_attribute_names("#status", "status")
@@ -191,13 +193,19 @@ impl Journal {
     }
 
     /// Ends a lease early, if it is still ours.
-    pub(crate) async fn release(&self, id: &str, step: &str, lease_ends: i64, now: i64) -> Result<(), StoreError> {
+    pub(crate) async fn release(
+        &self,
+        booking_id: &BookingId,
+        step: Step,
+        lease_ends: i64,
+        now: i64,
+    ) -> Result<(), StoreError> {
         let is_ours = "#status = :in_progress AND in_progress_expiration = :ours";
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
-            .set_key(Some(key(id, step)))
+            .set_key(Some(key(booking_id.as_str(), step)))
             .update_expression("SET in_progress_expiration = :now")
             .condition_expression(is_ours)
             .expression_attribute_names("#status", "status")
@@ -217,7 +225,7 @@ impl Journal {
         let mut value = |name: &str| item.remove(name).unwrap_or_else(|| AttributeValue::Null(true)); // all are in an item
         let update = Update::builder()
             .table_name(&self.table)
-            .set_key(Some(key(record.id, record.step)))
+            .set_key(Some(key(record.begun.booking_id.as_str(), record.begun.step)))
             .update_expression(
                 "SET #status = :completed, outcome = :outcome, #data = :data, finished_at = :finished, \
                  expiration = :expiration REMOVE in_progress_expiration",
@@ -235,21 +243,20 @@ impl Journal {
         built(update.build().map(|update| TransactWriteItem::builder().update(update).build()))
     }
 
-    /// As part of a transaction: requires that the step is recorded with this outcome and digest.
+    /// As part of a transaction: requires that this step is recorded with this outcome and the digest that it has begun
+    /// with.
     pub(crate) fn require(
         &self,
-        id: &str,
-        step: &str,
+        begun: &Begun<'_>,
         outcome: &str,
-        validation: &str,
     ) -> Result<TransactWriteItem, StoreError> {
         let check = ConditionCheck::builder()
             .table_name(&self.table)
-            .set_key(Some(key(id, step)))
+            .set_key(Some(key(begun.booking_id.as_str(), begun.step)))
             .condition_expression("outcome = :outcome AND #validation = :validation")
             .expression_attribute_names("#validation", "validation")
             .expression_attribute_values(":outcome", string(outcome))
-            .expression_attribute_values(":validation", string(validation))
+            .expression_attribute_values(":validation", string(begun.validation))
             .return_values_on_condition_check_failure(AllOld);
         built(check.build().map(|check| TransactWriteItem::builder().condition_check(check).build()))
     }
@@ -266,15 +273,23 @@ impl Journal {
     fn item(&self, record: &Record<'_>) -> Item {
         // Numbers, strings and maps of them: always representable.
         let data = serde_json::to_string(record.outcome).unwrap_or_default();
-        let expires = record.finished_at.saturating_add(self.retention).unwrap_or(Timestamp::MAX);
-        let mut item = key(record.id, record.step);
+        let mut item = self.begun(&record.begun, record.finished_at);
         item.extend([
             ("status".into(), string(COMPLETED)),
             ("outcome".into(), string(record.outcome.name())),
             ("data".into(), string(data)),
-            ("validation".into(), string(record.validation)),
-            ("started_at".into(), string(time(record.started_at))),
             ("finished_at".into(), string(time(record.finished_at))),
+        ]);
+        item
+    }
+
+    /// What is known of a step when it begins; it is kept for as long after this time as the table keeps items.
+    fn begun(&self, begun: &Begun<'_>, written_at: Timestamp) -> Item {
+        let expires = written_at.saturating_add(self.retention).unwrap_or(Timestamp::MAX);
+        let mut item = key(begun.booking_id.as_str(), begun.step);
+        item.extend([
+            ("validation".into(), string(begun.validation)),
+            ("started_at".into(), string(time(begun.started_at))),
             ("expiration".into(), number(expires.as_second())),
         ]);
         item
@@ -286,8 +301,8 @@ const ABSENT: &str = "attribute_not_exists(id)";
 
 const KEY: [&str; 2] = ["id", "step"];
 
-fn key(id: &str, step: &str) -> Item {
-    Item::from([("id".into(), string(id)), ("step".into(), string(step))])
+fn key(id: &str, step: Step) -> Item {
+    Item::from([("id".into(), string(id)), ("step".into(), string(step.to_string()))])
 }
 
 /// Building a request fails only if a required member was not set, and all are.
@@ -312,7 +327,7 @@ pub(crate) fn entry(item: &Item) -> Result<Entry, StoreError> {
         other => return Err(StoreError::corrupt(READ, format!("status {other}"))),
     };
     Ok(Entry {
-        step: text(READ, item, "step")?.to_owned(),
+        step: Step::try_from(text(READ, item, "step")?.to_owned()).map_err(|error| StoreError::corrupt(READ, error))?,
         validation: text(READ, item, "validation")?.to_owned(),
         started_at: text(READ, item, "started_at")?.to_owned(),
         finished_at: if outcome.is_some() { Some(text(READ, item, "finished_at")?.to_owned()) } else { None },

@@ -30,7 +30,7 @@ pub struct Card {
 
 /// What became of a charge.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Charging {
+pub enum ChargeResult {
     /// It is carried out: now, or when it was tried before.
     Paid(Paid),
     /// It is carried out, but the answer will be late.
@@ -54,12 +54,12 @@ pub struct Paid {
     pub charge_id: String,
 }
 
-/// An entry of the books, as who looks through all of them sees it.
+/// An entry of the books, for readers that scan all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entered {
     /// Which payment.
     pub reference: String,
-    /// What the traveller has paid with it, after all charges and refunds; none if nothing.
+    /// What the customer has paid with it, after all charges and refunds; none if nothing.
     pub paid: Option<Money>,
 }
 
@@ -105,7 +105,7 @@ impl Ledger {
         reference: &PaymentReference,
         amount: Money,
         now: Timestamp,
-    ) -> Result<Charging, StoreError> {
+    ) -> Result<ChargeResult, StoreError> {
         let can_be_charged = "attribute_exists(#reference) AND attribute_not_exists(charged_at) \
              AND attribute_not_exists(voided_at) AND attribute_not_exists(declines_with) AND failures_left = :zero";
         let request = self
@@ -124,26 +124,26 @@ impl Ledger {
                 let item = done.attributes.unwrap_or_default();
                 let paid = Paid { amount, charge_id: charge_id(reference) };
                 let late = item.get("answers_late") == Some(&AttributeValue::Bool(true));
-                return Ok(if late { Charging::PaidLate(paid) } else { Charging::Paid(paid) });
+                return Ok(if late { ChargeResult::PaidLate(paid) } else { ChargeResult::Paid(paid) });
             }
             Err(error) => match error.as_service_error() {
                 Some(UpdateItemError::ConditionalCheckFailedException(failed)) => failed.item.clone(),
                 _ => return Err(StoreError::unavailable(CHARGE, error)),
             },
         };
-        let Some(item) = found.filter(|item| !item.is_empty()) else { return Ok(Charging::Unknown) };
+        let Some(item) = found.filter(|item| !item.is_empty()) else { return Ok(ChargeResult::Unknown) };
         if item.contains_key("voided_at") {
-            Ok(Charging::Voided)
+            Ok(ChargeResult::Voided)
         } else if let Some(paid) = paid(reference, &item)? {
-            Ok(Charging::Paid(paid))
+            Ok(ChargeResult::Paid(paid))
         } else if item.contains_key("declines_with") {
-            Ok(Charging::Declines(text(CHARGE, &item, "declines_with")?.to_owned()))
+            Ok(ChargeResult::Declines(text(CHARGE, &item, "declines_with")?.to_owned()))
         } else {
             let failures = integer(CHARGE, &item, "failures_left")?.unwrap_or(0);
             let request = self.update(reference).update_expression("SET failures_left = :left");
             let request = request.expression_attribute_values(":left", number(failures - 1));
             request.send().await.map_err(|error| StoreError::unavailable(CHARGE, error))?;
-            Ok(Charging::OutOfOrder)
+            Ok(ChargeResult::OutOfOrder)
         }
     }
 
@@ -159,7 +159,7 @@ impl Ledger {
         }
     }
 
-    /// What the traveller has paid, after all charges and refunds; none if nothing.
+    /// What the customer has paid, after all charges and refunds; none if nothing.
     pub async fn paid(&self, reference: &PaymentReference) -> Result<Option<Paid>, StoreError> {
         const ASK: &str = "asking the sandbox provider";
         let request = self.client.get_item().table_name(&self.table).key("reference", string(reference.as_str()));
@@ -170,7 +170,7 @@ impl Ledger {
         }
     }
 
-    /// A page of all entries, of at most so many if that is said.
+    /// A page of all entries, of at most `limit` if given.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<Entered>, StoreError> {
         tables::page(&self.client, &self.table, &["reference"], from, limit, entered).await
     }

@@ -17,16 +17,18 @@ mod transaction;
 
 pub use bookings::{Bookings, Header, Headers, Intake, Receipt};
 pub use error::{StoreError, causes};
-pub use journal::{Entry, Journal, Record};
-pub use ledger::{Card, Charging, Entered, Ledger, Paid};
+pub use journal::{Begun, Entry, Journal, Record};
+pub use ledger::{Card, ChargeResult, Entered, Ledger, Paid};
 pub use payments::Payments;
 pub use stock::{OnSale, StockTable};
 pub use tables::{Cursor, Page, Unreadable, count};
 pub use transaction::{client, patient_client};
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use saga::{
-    BookingId, Claim, Leg, Money, Outcome, Reason, Status, StockLine, Traveller,
+    BookingId, Claim, Customer, Money, Outcome, PartName, PartNames, Price, Reason, Status, StockLine,
     payment::{Recorded, State},
     reservation::Stock,
 };
@@ -58,9 +60,9 @@ pub enum NotTaken {
     Stock(Stock),
 }
 
-/// What the journal holds on one leg.
+/// What the journal holds on one part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LegRecords {
+pub struct PartRecords {
     /// What `reserve` answered.
     pub reserve: Option<Recording>,
     /// What `cancel` did.
@@ -80,20 +82,20 @@ pub trait StockStore {
     /// Records an outcome without touching stock, if none is recorded for that step.
     fn record(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<Recording>, StoreError>> + Send;
 
-    /// Gives the units of all lines back and records the outcome of `cancel`, if the leg is reserved with the same
+    /// Gives the units of all lines back and records the outcome of `cancel`, if the part is reserved with the same
     /// digest and not cancelled.
     fn give_back(
         &self,
         record: &Record<'_>,
         lines: &[StockLine],
-    ) -> impl Future<Output = Result<Commit<LegRecords>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Commit<PartRecords>, StoreError>> + Send;
 
     /// Records the tombstone as the outcome of `reserve`, and the outcome of `cancel`, if neither is recorded.
-    fn bury(
+    fn leave_tombstone(
         &self,
         record: &Record<'_>,
         tombstone: &Outcome,
-    ) -> impl Future<Output = Result<Commit<LegRecords>, StoreError>> + Send;
+    ) -> impl Future<Output = Result<Commit<PartRecords>, StoreError>> + Send;
 }
 
 /// How a payment stands.
@@ -113,7 +115,7 @@ pub trait PaymentStore {
     /// recorded; or, given the end of an earlier lease, takes that one over if it is still the last.
     fn lease(
         &self,
-        record: &Record<'_>,
+        begun: &Begun<'_>,
         lease_ends: i64,
         earlier: Option<i64>,
     ) -> impl Future<Output = Result<Commit<PaymentFound>, StoreError>> + Send;
@@ -133,14 +135,14 @@ pub trait PaymentStore {
         decision: &State,
     ) -> impl Future<Output = Result<Commit<PaymentFound>, StoreError>> + Send;
 
-    /// Notes the price of a leg that is reserved, and says which are known by now. It changes no decision. May be
+    /// Records the price of a part that is reserved, and says which are known by now. It changes no decision. May be
     /// repeated.
     fn collect(
         &self,
         booking: &BookingId,
-        leg: Leg,
-        price: Money,
-    ) -> impl Future<Output = Result<Vec<(Leg, Money)>, StoreError>> + Send;
+        part: PartName,
+        price: Price,
+    ) -> impl Future<Output = Result<BTreeMap<PartName, Price>, StoreError>> + Send;
 
     /// Moves to `aborted` and records the outcome of `abort`, if nothing is decided.
     fn fence(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<PaymentFound>, StoreError>> + Send;
@@ -158,6 +160,15 @@ pub struct HeaderFound {
     pub recorded: Option<Recording>,
 }
 
+/// Which parts of a booking are given back, and which it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenBack {
+    /// Those that are.
+    pub cancelled: PartNames,
+    /// All.
+    pub plan: PartNames,
+}
+
 /// How a booking ends, for its header.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct End<'a> {
@@ -171,13 +182,13 @@ pub struct End<'a> {
 
 /// Booking headers and their part of the journal, seen by the participant that ends bookings.
 pub trait BookingStore {
-    /// Notes that a leg is given back, and says which are by now; none if there is no such booking. It changes no status.
-    /// May be repeated.
+    /// Records that a part is given back, and says which are by now; none if there is no such booking. It changes no
+    /// status. May be repeated.
     fn collect(
         &self,
         booking: &BookingId,
-        leg: Leg,
-    ) -> impl Future<Output = Result<Option<Vec<Leg>>, StoreError>> + Send;
+        part: PartName,
+    ) -> impl Future<Output = Result<Option<GivenBack>, StoreError>> + Send;
 
     /// Sets how the booking ends and records the outcome, if it has not ended and the step is not recorded (a step
     /// that may happen again, `booking.park`, is recorded again).
@@ -200,13 +211,15 @@ pub trait ClaimStore {
     ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 }
 
-/// Booking headers and who travels, seen by who accepts bookings and shows them.
+/// Booking headers and their customers, seen by who accepts bookings and shows them.
 pub trait IntakeStore: ClaimStore {
-    /// Records the booking and its traveller, if there is no header of that id.
+    /// Records the booking and its customer, if there is no header of that id. The customer is needed until this time, and
+    /// kept for a while after it.
     fn accept(
         &self,
         header: &Header,
-        traveller: &Traveller,
+        customer: &Customer,
+        needed_until: Timestamp,
     ) -> impl Future<Output = Result<Commit<Box<Receipt>>, StoreError>> + Send;
 
     /// What a repeated request is answered from, as it is now.
@@ -215,8 +228,8 @@ pub trait IntakeStore: ClaimStore {
     /// The header, as it is now.
     fn header(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
 
-    /// Who travels; none if that is not kept any more.
-    fn traveller(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Traveller>, StoreError>> + Send;
+    /// Who the customer is; none if that is not kept any more.
+    fn customer(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Customer>, StoreError>> + Send;
 }
 
 /// Booking headers, seen by who looks after them.

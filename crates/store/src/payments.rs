@@ -1,17 +1,19 @@
 //! Payment's decisions: one item per booking, `{booking_id, state, amount, currency, charge_id, reason}`, and while
-//! events come in, the prices of the legs: `{flight_price, hotel_price, car_price}`.
+//! events come in, the prices of the parts: `{price_flight, price_hotel, …}`.
+
+use std::collections::BTreeMap;
 
 use aws_sdk_dynamodb::{
     Client,
     types::{ConditionCheck, ReturnValue, ReturnValuesOnConditionCheckFailure::AllOld, TransactWriteItem, Update},
 };
 use saga::{
-    BookingId, Currency, Leg, Money, Outcome, Step,
+    BookingId, Currency, Money, Outcome, PartName, Price, Step,
     payment::{Recorded, State},
 };
 
 use crate::{
-    Commit, Cursor, Journal, Page, PaymentFound, PaymentStore, Record, Recording, StoreError, Unreadable,
+    Begun, Commit, Cursor, Journal, Page, PaymentFound, PaymentStore, Record, Recording, StoreError, Unreadable,
     journal::{built, entry},
     tables,
     transaction::{Item, Refused, from_json, integer, json, number, string, text, write},
@@ -39,7 +41,7 @@ impl Payments {
         state(answer.item.as_ref())
     }
 
-    /// A page of all records, of at most so many if that is said: of which booking, and how far its payment is.
+    /// A page of all records, of at most `limit` if given: of which booking, and how far its payment is.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<(String, State)>, StoreError> {
         tables::page(&self.client, &self.table, &["booking_id"], from, limit, record).await
     }
@@ -103,29 +105,29 @@ impl PaymentStore for Payments {
     // The fence after complete: refused, answers "charged".     the void undoes or forestalls what the provider did.
     async fn lease(
         &self,
-        record: &Record<'_>,
+        begun: &Begun<'_>,
         lease_ends: i64,
         earlier: Option<i64>,
     ) -> Result<Commit<PaymentFound>, StoreError> {
+        let booking_id = begun.booking_id.as_str();
         const LEASE: &str = "taking the lease to charge";
         let items = match earlier {
             None => {
-                vec![self.move_to(record.id, &State::Charging, NOTHING_TRIED)?, self.journal.begin(record, lease_ends)?]
+                vec![self.move_to(booking_id, &State::Charging, NOTHING_TRIED)?, self.journal.begin(begun, lease_ends)?]
             }
-            Some(ended) => vec![
-                self.still_charging(record.id)?,
-                self.journal.take_over(record.id, record.step, ended, lease_ends)?,
-            ],
+            Some(ended) => {
+                vec![self.still_charging(booking_id)?, self.journal.take_over(begun, ended, lease_ends)?]
+            }
         };
         found(write(&self.client, LEASE, items).await?)
     }
 
     async fn release(&self, booking: &BookingId, lease_ends: i64, now: i64) -> Result<(), StoreError> {
-        self.journal.release(booking.as_str(), Step::Charge.name(), lease_ends, now).await
+        self.journal.release(booking, Step::Charge, lease_ends, now).await
     }
 
     async fn complete(&self, record: &Record<'_>, decision: &State) -> Result<Commit<PaymentFound>, StoreError> {
-        let items = vec![self.move_to(record.id, decision, IS_CHARGING)?, self.journal.complete(record)?];
+        let items = vec![self.move_to(record.begun.booking_id.as_str(), decision, IS_CHARGING)?, self.journal.complete(record)?];
         found(write(&self.client, "completing the charge", items).await?)
     }
 
@@ -135,25 +137,34 @@ impl PaymentStore for Payments {
             _ => None,
         };
         let aborted = State::Aborted { reason };
-        let items = vec![self.move_to(record.id, &aborted, NOTHING_DECIDED)?, self.journal.put_if_absent(record)?];
+        let items = vec![self.move_to(record.begun.booking_id.as_str(), &aborted, NOTHING_DECIDED)?, self.journal.put_if_absent(record)?];
         found(write(&self.client, "aborting the payment", items).await?)
     }
 
-    async fn collect(&self, booking: &BookingId, leg: Leg, price: Money) -> Result<Vec<(Leg, Money)>, StoreError> {
-        const COLLECT: &str = "noting the price of a leg";
+    async fn collect(
+        &self,
+        booking: &BookingId,
+        part: PartName,
+        price: Price,
+    ) -> Result<BTreeMap<PartName, Price>, StoreError> {
+        const COLLECT: &str = "recording the price of a part";
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
             .key("booking_id", string(booking.as_str()))
             .update_expression("SET #price = :price")
-            .expression_attribute_names("#price", price_of(leg))
+            .expression_attribute_names("#price", format!("{PRICE_OF}{part}"))
             .expression_attribute_values(":price", string(json(&price)))
             .return_values(ReturnValue::AllNew);
         let answer = request.send().await.map_err(|error| StoreError::unavailable(COLLECT, error))?;
         let item = answer.attributes.unwrap_or_default();
-        let known = Leg::ALL.into_iter().filter(|leg| item.contains_key(price_of(*leg)));
-        known.map(|leg| Ok((leg, from_json(COLLECT, &item, price_of(leg))?))).collect()
+        let known = item.keys().filter_map(|name| Some((name, name.strip_prefix(PRICE_OF)?)));
+        let price = |(attribute, part): (&String, &str)| {
+            let part = PartName::try_from(part).map_err(|error| StoreError::corrupt(COLLECT, error))?;
+            Ok((part, from_json(COLLECT, &item, attribute)?))
+        };
+        known.map(price).collect()
     }
 
     async fn record(&self, record: &Record<'_>) -> Result<Commit<Recording>, StoreError> {
@@ -178,13 +189,8 @@ fn found(written: Result<(), Refused>) -> Result<Commit<PaymentFound>, StoreErro
     Ok(Commit::Found(PaymentFound { state: state(refused.item(0))?, recorded, validation }))
 }
 
-const fn price_of(leg: Leg) -> &'static str {
-    match leg {
-        Leg::Flight => "flight_price",
-        Leg::Hotel => "hotel_price",
-        Leg::Car => "car_price",
-    }
-}
+/// What the name of an attribute begins with that holds the price of a part, as JSON.
+const PRICE_OF: &str = "price_";
 
 fn record(item: &Item) -> Result<(String, State), StoreError> {
     Ok((text("reading a payment", item, "booking_id")?.to_owned(), state(Some(item))?))

@@ -1,4 +1,5 @@
-//! A seller's stock: one item per product and date, `{product, date, available, seeded}`.
+//! A seller's stock: one item per product and date, `{product, date, available, seeded}`. What is sold without a
+//! date has `-` for one.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use jiff::civil::Date;
 use saga::{Outcome, Step, StockLine, reservation::Stock};
 
 use crate::{
-    Commit, Cursor, Journal, LegRecords, NotTaken, Page, Record, Recording, StockStore, StoreError,
+    Begun, Commit, Cursor, Journal, NotTaken, Page, PartRecords, Record, Recording, StockStore, StoreError,
     journal::{built, recording},
     tables,
     transaction::{Item, number, string, text, write},
@@ -34,7 +35,7 @@ impl StockTable {
         let update = Update::builder()
             .table_name(&self.table)
             .key("product", string(&line.product))
-            .key("date", string(line.date.to_string()))
+            .key("date", string(date_of(line)))
             .update_expression(change)
             .condition_expression(condition)
             .expression_attribute_values(":units", number(line.units))
@@ -43,11 +44,18 @@ impl StockTable {
     }
 }
 
+/// The sort key of what is sold without a date.
+const UNDATED: &str = "-";
+
+fn date_of(line: &StockLine) -> String {
+    line.date.map_or_else(|| UNDATED.to_owned(), |date| date.to_string())
+}
+
 /// The item of a line that is on sale, as it is seeded.
 pub(crate) fn seeded(line: &StockLine) -> Item {
     Item::from([
         ("product".into(), string(&line.product)),
-        ("date".into(), string(line.date.to_string())),
+        ("date".into(), string(date_of(line))),
         ("available".into(), number(line.units)),
         ("seeded".into(), number(line.units)),
     ])
@@ -83,7 +91,7 @@ impl StockTable {
             .get_item()
             .table_name(&self.table)
             .key("product", string(&line.product))
-            .key("date", string(line.date.to_string()))
+            .key("date", string(date_of(line)))
             .consistent_read(true)
             .send()
             .await
@@ -91,19 +99,19 @@ impl StockTable {
         answer.item.as_ref().map(units).transpose()
     }
 
-    /// A page of all lines, of at most so many if that is said.
+    /// A page of all lines, of at most `limit` if given.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<OnSale>, StoreError> {
         tables::page(&self.client, &self.table, &["product", "date"], from, limit, on_sale).await
     }
 }
 
-/// A line of stock, as who looks through all of them sees it.
+/// A line of stock, for readers that scan all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnSale {
     /// What is sold.
     pub product: String,
-    /// For which date.
-    pub date: Date,
+    /// For which date; none if it is sold without one.
+    pub date: Option<Date>,
     /// How many units are available.
     pub available: i64,
     /// How many were put on sale.
@@ -114,8 +122,10 @@ const READ: &str = "reading stock";
 
 fn on_sale(item: &Item) -> Result<OnSale, StoreError> {
     let (available, seeded) = units(item)?;
-    let date =
-        text(READ, item, "date")?.parse().map_err(|error| StoreError::corrupt(READ, format!("date: {error}")))?;
+    let date = match text(READ, item, "date")? {
+        UNDATED => None,
+        date => Some(date.parse().map_err(|error| StoreError::corrupt(READ, format!("date: {error}")))?),
+    };
     Ok(OnSale { product: text(READ, item, "product")?.to_owned(), date, available, seeded })
 }
 
@@ -156,11 +166,11 @@ impl StockStore for StockTable {
         self.journal.record("recording an outcome", record).await
     }
 
-    async fn give_back(&self, record: &Record<'_>, lines: &[StockLine]) -> Result<Commit<LegRecords>, StoreError> {
+    async fn give_back(&self, record: &Record<'_>, lines: &[StockLine]) -> Result<Commit<PartRecords>, StoreError> {
         const GIVE_BACK: &str = "giving stock back";
         let is_on_sale = "attribute_exists(product)";
         let mut items = vec![
-            self.journal.require(record.id, reserve_of(record)?, "reserved", record.validation)?,
+            self.journal.require(&reserve_of(record)?, "reserved")?,
             self.journal.put_if_absent(record)?,
         ];
         for line in lines {
@@ -171,33 +181,30 @@ impl StockStore for StockTable {
             refused.all_known(2)?; // or else it may never have been sold
             return Err(StoreError::corrupt(GIVE_BACK, "a stock line that was sold is gone"));
         }
-        Ok(Commit::Found(LegRecords {
+        Ok(Commit::Found(PartRecords {
             reserve: refused.item(0).map(|item| completed(GIVE_BACK, item)).transpose()?,
             cancel: refused.item(1).map(|item| completed(GIVE_BACK, item)).transpose()?,
         }))
     }
 
-    async fn bury(&self, record: &Record<'_>, tombstone: &Outcome) -> Result<Commit<LegRecords>, StoreError> {
-        const BURY: &str = "leaving a tombstone";
-        let in_place_of_reserve = Record { step: reserve_of(record)?, outcome: tombstone, ..record.clone() };
+    async fn leave_tombstone(&self, record: &Record<'_>, tombstone: &Outcome) -> Result<Commit<PartRecords>, StoreError> {
+        const LEAVE: &str = "leaving a tombstone";
+        let in_place_of_reserve = Record { begun: reserve_of(record)?, outcome: tombstone, ..*record };
         let items = vec![self.journal.put_if_absent(&in_place_of_reserve)?, self.journal.put_if_absent(record)?];
-        let Err(refused) = write(&self.client, BURY, items).await? else { return Ok(Commit::Done) };
-        Ok(Commit::Found(LegRecords {
-            reserve: refused.item(0).map(|item| completed(BURY, item)).transpose()?,
-            cancel: refused.item(1).map(|item| completed(BURY, item)).transpose()?,
+        let Err(refused) = write(&self.client, LEAVE, items).await? else { return Ok(Commit::Done) };
+        Ok(Commit::Found(PartRecords {
+            reserve: refused.item(0).map(|item| completed(LEAVE, item)).transpose()?,
+            cancel: refused.item(1).map(|item| completed(LEAVE, item)).transpose()?,
         }))
     }
 }
 
-/// The step that a cancel takes back.
-fn reserve_of(record: &Record<'_>) -> Result<&'static str, StoreError> {
-    Step::ALL
-        .into_iter()
-        .find(|step| step.undo().is_some_and(|undo| undo.name() == record.step))
-        .map(Step::name)
-        .ok_or_else(|| {
-            StoreError::corrupt("looking up what to take back", format!("{} takes nothing back", record.step))
-        })
+/// The reserve that a cancel takes back.
+fn reserve_of<'a>(record: &Record<'a>) -> Result<Begun<'a>, StoreError> {
+    match record.begun.step {
+        Step::Cancel(part) => Ok(Begun { step: Step::Reserve(part), ..record.begun }),
+        step => Err(StoreError::corrupt("looking up what to take back", format!("{step} takes nothing back"))),
+    }
 }
 
 /// A seller's steps are written once, completed.

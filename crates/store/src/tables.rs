@@ -42,7 +42,7 @@ pub async fn count(client: &Client, table: &str) -> Result<Option<u64>, StoreErr
     }
 }
 
-/// Reads a page, of at most so many items if that is said, else of a megabyte.
+/// Reads a page, of at most `limit` items if given, else of a megabyte.
 pub(crate) async fn page<T>(
     client: &Client,
     table: &str,

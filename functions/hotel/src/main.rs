@@ -1,34 +1,6 @@
 //! Reserves and cancels rooms, night by night.
 
-use jiff::Timestamp;
-use runtime::{Failure, Fault, Input, Participant, Queue, Says, number_setting, setting};
-use saga::Leg;
-use services::{Catalogue, Events, Seller, StepError, Topic};
-use store::{Journal, StockTable};
-
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), runtime::Error> {
-    runtime::start_logging();
-    let aws = runtime::aws()?;
-    let client = store::client(&aws);
-    let journal = Journal::new(client.clone(), setting("JOURNAL_TABLE")?, number_setting("JOURNAL_RETENTION_DAYS")?);
-    let seller = Seller {
-        leg: Leg::Hotel,
-        store: StockTable::new(client, setting("STOCK_TABLE")?, journal),
-        catalogue: Catalogue::bundled()?,
-        clock: Timestamp::now,
-    };
-    let topic = Topic::new(aws_sdk_sns::Client::new(&aws), setting("EVENTS_TOPIC_ARN")?);
-    Participant {
-        handle: async |input| match input {
-            Input::Command(payload) => seller.handle(&payload).await.map(Some),
-            Input::Event(event) | Input::Failure(Failure { event, .. }) => seller.hear(&event).await,
-        },
-        publish: async |event| topic.publish(event).await,
-        says: Says::ByDestination,
-        fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
-        queue: Queue::of_function(&aws)?,
-    }
-    .serve()
-    .await
+    services::serve::seller(travel::HOTEL).await
 }
