@@ -1,13 +1,13 @@
-//! Puts stock on sale: for every product of the catalogue a line on every date.
+//! Puts stock on sale: for every product of the price lists a line on every date.
 
 use aws_config::SdkConfig;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::{ToSpan, civil::Date};
-use saga::{Leg, StockLine, booking::Trip};
-use services::{Catalogue, CatalogueError};
+use saga::{Catalogue, CatalogueError, PartType, StockLine};
 use store::{Journal, StockTable, StoreError};
+use travel::TRAVEL;
 
-use crate::{Stack, StackError};
+use crate::{Stack, StackError, TripRequest};
 
 /// How many days there is stock for if nothing else is said.
 pub const DAYS: u16 = 90;
@@ -30,34 +30,31 @@ pub enum LoadError {
 
 /// The stock of a stack.
 #[derive(Clone, Debug)]
-pub struct Stock {
-    tables: [(Leg, StockTable); 3],
-    catalogue: Catalogue,
-}
+pub struct Stock(Vec<(PartType, Catalogue, StockTable)>);
 
 impl Stock {
     /// The stock of this stack, reached with this configuration.
     pub fn of(stack: &Stack, sdk: &SdkConfig) -> Result<Self, LoadError> {
         let client = store::client(sdk);
         let journal = Journal::new(client.clone(), stack.journal_table()?, 1); // not written to here
-        let table = |leg| {
-            let name = stack.stock_table(leg)?;
-            Ok::<_, StackError>((leg, StockTable::new(client.clone(), name, journal.clone())))
+        let table = |part_type: &PartType| {
+            let name = stack.stock_table(part_type.name)?;
+            let table = StockTable::new(client.clone(), name, journal.clone());
+            Ok((*part_type, Catalogue::read(part_type.price_list)?, table))
         };
-        let tables = [table(Leg::Flight)?, table(Leg::Hotel)?, table(Leg::Car)?];
-        Ok(Self { tables, catalogue: Catalogue::bundled()? })
+        TRAVEL.parts.iter().map(table).collect::<Result<_, LoadError>>().map(Self)
     }
 
     /// How many lines stock for these dates has.
     pub fn count(&self, dates: &[Date]) -> usize {
-        Leg::ALL.into_iter().map(|leg| self.catalogue.offers(leg).count() * dates.len()).sum()
+        self.0.iter().map(|(part_type, catalogue, _)| lines(part_type, catalogue, dates).len()).sum()
     }
 
-    /// Puts the whole catalogue on sale for these dates, **replacing** what there was: what had been sold of a line is
-    /// for sale again. `loaded` is told how many lines are done, batch by batch.
+    /// Puts everything on sale for these dates, **replacing** what there was: what had been sold of a line is for sale
+    /// again. `loaded` is told how many lines are done, batch by batch.
     pub async fn load(&self, dates: &[Date], loaded: impl Fn(usize)) -> Result<(), LoadError> {
-        let batches = self.tables.iter().flat_map(|(leg, table)| {
-            let lines = lines(&self.catalogue, *leg, dates);
+        let batches = self.0.iter().flat_map(|(part_type, catalogue, table)| {
+            let lines = lines(part_type, catalogue, dates);
             lines.chunks(BATCH.0).map(|lines| (table, lines.to_vec())).collect::<Vec<_>>()
         });
         let seeds = stream::iter(batches).map(|(table, lines)| async move {
@@ -75,15 +72,16 @@ impl Stock {
 
     /// Whether there is enough for so many trips like this one; none if a date of it is not on sale at all. Products
     /// that nobody can buy, because there are none or they are unknown, do not count.
-    pub async fn suffices(&self, trip: &Trip, times: u32) -> Result<Option<bool>, LoadError> {
+    pub async fn suffices(&self, trip: &TripRequest, times: u32) -> Result<Option<bool>, LoadError> {
         let mut suffices = true;
-        for (leg, table) in &self.tables {
-            let product = trip.leg(*leg).product();
-            if !self.catalogue.offers(*leg).any(|(name, offer)| name == product && offer.units > 0) {
-                continue;
-            }
-            for line in trip.leg(*leg).lines() {
-                let Some((available, _)) = table.available(&line).await? else { return Ok(None) };
+        let needed = trip.lines();
+        for (part_type, catalogue, table) in &self.0 {
+            let lines = needed.iter().filter(|(name, _)| *name == part_type.name).flat_map(|(_, lines)| lines);
+            for line in lines {
+                if !catalogue.offers().any(|(product, offer)| product == line.product && offer.units > 0) {
+                    continue;
+                }
+                let Some((available, _)) = table.available(line).await? else { return Ok(None) };
                 suffices &= available >= i64::from(line.units) * i64::from(times);
             }
         }
@@ -96,16 +94,15 @@ pub fn dates(first: Date, days: u16) -> Vec<Date> {
     (0..i64::from(days)).map(|day| first.saturating_add(day.days())).collect()
 }
 
-/// The stock lines of a leg for these dates, in order.
-pub fn lines(catalogue: &Catalogue, leg: Leg, dates: &[Date]) -> Vec<StockLine> {
-    let mut offers: Vec<_> = catalogue.offers(leg).collect();
-    offers.sort_unstable_by_key(|(product, _)| *product);
-    let line = |(product, offer): &(&str, &services::Offer), date: &Date| StockLine {
-        product: (*product).to_owned(),
+/// The stock lines of a part for these dates, in order; of one that is sold without a date a line for each product.
+pub fn lines(part_type: &PartType, catalogue: &Catalogue, dates: &[Date]) -> Vec<StockLine> {
+    let dates: Vec<_> = if part_type.is_dated { dates.iter().copied().map(Some).collect() } else { vec![None] };
+    let line = |(product, offer): (&str, &saga::Offer), date: &Option<Date>| StockLine {
+        product: product.to_owned(),
         date: *date,
         units: offer.units,
     };
-    offers.iter().flat_map(|offer| dates.iter().map(move |date| line(offer, date))).collect()
+    catalogue.offers().flat_map(|offer| dates.iter().map(move |date| line(offer, date))).collect()
 }
 
 #[cfg(test)]
@@ -116,20 +113,24 @@ mod tests {
 
     #[test]
     fn every_product_has_a_line_on_every_date() {
-        let catalogue = Catalogue::bundled().unwrap();
         let dates = dates(date(2027, 2, 27), 3);
         assert_eq!(dates, [date(2027, 2, 27), date(2027, 2, 28), date(2027, 3, 1)]);
-        for leg in Leg::ALL {
-            let lines = lines(&catalogue, leg, &dates);
-            assert_eq!(lines.len(), catalogue.offers(leg).count() * 3);
-            let keys: std::collections::HashSet<_> = lines.iter().map(|line| (&line.product, line.date)).collect();
-            assert_eq!(keys.len(), lines.len(), "{leg:?}");
+        for part_type in TRAVEL.parts {
+            let catalogue = Catalogue::read(part_type.price_list).unwrap();
+            let loaded = lines(part_type, &catalogue, &dates);
+            assert_eq!(loaded.len(), catalogue.offers().count() * 3);
+            let keys: std::collections::HashSet<_> = loaded.iter().map(|line| (&line.product, line.date)).collect();
+            assert_eq!(keys.len(), loaded.len(), "{part_type:?}");
+            let undated = lines(&PartType { is_dated: false, ..*part_type }, &catalogue, &dates);
+            assert_eq!(undated.len(), catalogue.offers().count());
+            assert!(undated.iter().all(|line| line.date.is_none()));
         }
     }
 
     #[test]
-    fn a_line_has_what_the_catalogue_says_and_may_be_empty() {
-        let lines = lines(&Catalogue::bundled().unwrap(), Leg::Hotel, &[date(2027, 3, 1)]);
+    fn a_line_has_what_the_price_list_says_and_may_be_empty() {
+        let catalogue = Catalogue::read(travel::HOTEL.price_list).unwrap();
+        let lines = lines(&travel::HOTEL, &catalogue, &[date(2027, 3, 1)]);
         let units = |hotel: &str| lines.iter().find(|line| line.product == hotel).map(|line| line.units);
         assert_eq!(units("nyc-plaza"), Some(40));
         assert_eq!(units("nyc-annex"), Some(0), "the demo needs a hotel on sale that has no room");

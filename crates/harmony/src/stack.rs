@@ -11,7 +11,7 @@ use std::{
 
 use aws_types::SdkConfig;
 use jiff::SignedDuration;
-use saga::Leg;
+use saga::PartName;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -72,6 +72,15 @@ pub enum StackError {
     /// It is not clear which AWS is meant.
     #[error(transparent)]
     Cloud(#[from] CloudError),
+}
+
+/// How the outputs end that name the tables of stock.
+const STOCK: &str = "StockTableName";
+
+/// The part in the logical names of its resources: `Flight`.
+pub fn logical(part: PartName) -> String {
+    let (first, rest) = part.as_str().split_at(1); // an ASCII letter
+    first.to_uppercase() + rest
 }
 
 #[derive(Deserialize)]
@@ -156,13 +165,17 @@ impl Stack {
         self.output(output)?.parse().map_err(|_| StackError::NoOutput(format!("{output} that is a number")))
     }
 
+    /// The parts that are sold, in alphabetical order.
+    pub fn parts(&self) -> Vec<PartName> {
+        let sold = |name: &str| PartName::try_from(name.strip_suffix(STOCK)?.to_lowercase()).ok();
+        let mut parts: Vec<_> = self.outputs.keys().filter_map(|name| sold(name)).collect();
+        parts.sort_unstable();
+        parts
+    }
+
     /// The table of a seller's stock.
-    pub fn stock_table(&self, leg: Leg) -> Result<&str, StackError> {
-        self.output(match leg {
-            Leg::Flight => "FlightStockTableName",
-            Leg::Hotel => "HotelStockTableName",
-            Leg::Car => "CarStockTableName",
-        })
+    pub fn stock_table(&self, part: PartName) -> Result<&str, StackError> {
+        self.output(&format!("{}{STOCK}", logical(part)))
     }
 
     /// The table of payment's decisions.
@@ -181,7 +194,7 @@ impl Stack {
     }
 
     /// Who travels.
-    pub fn travellers_table(&self) -> Result<&str, StackError> {
+    pub fn customers_table(&self) -> Result<&str, StackError> {
         self.output("TravellersTableName")
     }
 

@@ -1,74 +1,39 @@
 //! A trip to ask for: the body of `POST /bookings`.
 
+use std::collections::BTreeMap;
+
 use jiff::{ToSpan, civil::Date};
-use saga::{Traveller, Variant};
-use serde::{Deserialize, Serialize};
+use saga::{Customer, PartName, PartType, Parts, StockLine, Variant};
+use serde::Serialize;
+use serde_json::{Value, json};
 
 /// The date of today in UTC.
 pub fn today() -> Date {
     jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
-/// What to book. All fields can be changed, to nonsense too: the API is who refuses it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// What to book. Everything can be changed, to nonsense too: it is for the API to refuse it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TripRequest {
     /// Who coordinates.
     pub variant: Variant,
     /// Who travels.
-    pub traveller: Traveller,
-    /// Which flight.
-    pub flight: Flight,
-    /// Which hotel.
-    pub hotel: Hotel,
-    /// Which car.
-    pub car: Car,
+    pub traveller: Customer,
+    /// What to book: each part with its contents.
+    pub parts: BTreeMap<PartName, Value>,
     /// How it is paid.
     pub payment: Payment,
-}
-
-/// Seats on a flight.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Flight {
-    /// Such as `LH400`.
-    pub flight_no: String,
-    /// When it leaves.
-    pub date: Date,
-    /// How many.
-    pub seats: u32,
-}
-
-/// Rooms in a hotel.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hotel {
-    /// Such as `nyc-plaza`.
-    pub hotel_id: String,
-    /// The first night.
-    pub check_in: Date,
-    /// The day after the last night.
-    pub check_out: Date,
-    /// How many.
-    pub rooms: u32,
-}
-
-/// A car.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Car {
-    /// Where, such as `jfk`.
-    pub station_id: String,
-    /// Such as `compact`.
-    pub category: String,
-    /// The first day.
-    pub pick_up: Date,
-    /// The day on which it comes back.
-    pub drop_off: Date,
 }
 
 /// How a trip is paid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Payment {
-    /// The payment provider's name for a card. Those of the sandbox are no secrets.
+    /// The payment provider's name for a card. Those of the sandbox are not secret.
     pub token: String,
 }
+
+/// The parts of a trip if nothing else is said. A trip may have others, and any of these may be left out.
+pub const USUAL: [PartType; 3] = [travel::FLIGHT, travel::HOTEL, travel::CAR];
 
 impl TripRequest {
     /// How many days ahead trips start if nothing else is said.
@@ -76,29 +41,66 @@ impl TripRequest {
 
     /// A trip that can be booked if there is stock: to New York on that date, for three nights.
     pub fn on(date: Date) -> Self {
-        Self {
-            variant: Variant::Orchestrated,
-            traveller: Traveller { name: "Ada Lovelace".into(), email: "ada@example.com".into() },
-            flight: Flight { flight_no: "LH400".into(), date, seats: 2 },
-            hotel: Hotel { hotel_id: "nyc-plaza".into(), check_in: date, check_out: date, rooms: 1 },
-            car: Car { station_id: "jfk".into(), category: "compact".into(), pick_up: date, drop_off: date },
-            payment: Payment { token: "tok_visa".into() },
-        }
-        .lasting(date, 3)
+        Self::of(&USUAL, date, 3)
     }
 
-    /// The same trip on this date, for so many nights.
+    /// A trip of these parts that can be booked if there is stock, from that date on, for so many nights.
+    pub fn of(parts: &[PartType], date: Date, nights: u16) -> Self {
+        Self {
+            variant: Variant::Orchestrated,
+            traveller: Customer { name: "Ada Lovelace".into(), email: "ada@example.com".into() },
+            parts: parts.iter().map(|part| (part.name, (part.example)(date, nights))).collect(),
+            payment: Payment { token: "tok_visa".into() },
+        }
+    }
+
+    /// The same parts on this date, for so many nights, otherwise as in [`TripRequest::of`].
     pub fn lasting(mut self, date: Date, nights: u16) -> Self {
-        let last = date.saturating_add(i64::from(nights).days());
-        self.flight.date = date;
-        (self.hotel.check_in, self.hotel.check_out) = (date, last);
-        (self.car.pick_up, self.car.drop_off) = (date, last);
+        for (name, contents) in &mut self.parts {
+            if let Some(part_type) = travel::part_type(*name) {
+                *contents = (part_type.example)(date, nights);
+            }
+        }
         self
     }
 
+    /// Changes a field of a part.
+    pub fn set(&mut self, part: PartName, field: &str, value: impl Into<Value>) {
+        self.parts.entry(part).or_insert_with(|| json!({}))[field] = value.into();
+    }
+
+    /// A field of a part; null if it is not there.
+    pub fn field(&self, part: PartName, field: &str) -> &Value {
+        self.parts.get(&part).map_or(&Value::Null, |contents| &contents[field])
+    }
+
+    /// The stock that its parts need, each with its lines; of parts that cannot be read none.
+    pub fn lines(&self) -> Vec<(PartName, Vec<StockLine>)> {
+        let lines = |(name, contents): (&PartName, &Value)| {
+            let request = travel::part_type(*name)?.request(contents).ok()?;
+            Some((*name, request.lines()))
+        };
+        self.parts.iter().filter_map(lines).collect()
+    }
+
+    /// The first date on which anything of it is used; today if nothing of it can be read.
+    pub fn first_day(&self) -> Date {
+        let dates = self.lines().into_iter().flat_map(|(_, lines)| lines).filter_map(|line| line.date);
+        dates.min().unwrap_or_else(today)
+    }
+
+    /// Its parts, as they stand in a plan. A trip has at least one.
+    pub fn plan_parts(&self) -> Result<Parts, String> {
+        Parts::try_from(self.parts.clone())
+    }
+
     /// The request as the API reads it.
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::json!(self)
+    pub fn to_json(&self) -> Value {
+        let mut json = json!({"variant": self.variant, "traveller": self.traveller, "payment": self.payment});
+        for (name, contents) in &self.parts {
+            json[name.as_str()] = contents.clone();
+        }
+        json
     }
 }
 
@@ -112,20 +114,24 @@ impl Default for TripRequest {
 #[cfg(test)]
 mod tests {
     use jiff::civil::date;
-    use saga::{BookingRequest, Leg};
+    use travel::TRAVEL;
 
     use super::*;
 
     #[test]
     fn the_api_reads_it() {
-        let request = BookingRequest::read(&TripRequest::default().to_json(), today()).unwrap();
+        let request = TRAVEL.read(&TripRequest::default().to_json(), today()).unwrap();
         assert_eq!(request.token.reveal(), "tok_visa");
         let day = date(2027, 3, 1);
-        let trip = BookingRequest::read(&TripRequest::on(day).to_json(), day).unwrap().trip;
-        let lines = Leg::ALL.map(|leg| trip.leg(leg).lines());
-        assert_eq!(lines.each_ref().map(Vec::len), [1, 3, 3]);
-        assert_eq!(lines[0][0].product, "LH400");
-        assert_eq!(lines[1][2].date, date(2027, 3, 3));
-        assert_eq!(lines[2][0].product, "jfk#compact");
+        let trip = TripRequest::on(day);
+        let read = TRAVEL.read(&trip.to_json(), day).unwrap();
+        assert_eq!(read.parts, trip.plan_parts().unwrap());
+        let lines = |part: PartType| trip.lines().into_iter().find(|(name, _)| *name == part.name).unwrap().1;
+        assert_eq!(USUAL.map(|part| lines(part).len()), [1, 3, 3]);
+        assert_eq!(lines(travel::FLIGHT)[0].product, "LH400");
+        assert_eq!(lines(travel::HOTEL)[2].date, Some(date(2027, 3, 3)));
+        assert_eq!(lines(travel::CAR)[0].product, "jfk#compact");
+        assert_eq!(trip.first_day(), day);
+        assert_eq!(trip.lasting(day, 5).lines().iter().map(|(_, lines)| lines.len()).max(), Some(5));
     }
 }
