@@ -9,20 +9,24 @@
 mod contract;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     panic::catch_unwind,
     path::{Path, PathBuf},
 };
 
 use contract::{
-    TARGETS, block_on, by_sns, by_sqs, check, documented,
+    PARTS, TARGETS, block_on, by_sns, by_sqs, check, documented,
     world::{World, clock, sent},
 };
 use end_to_end::{is_whole_proof, note_figure};
 use fastrand::Rng;
-use saga::{BookingId, Command, Envelope, EventType, Participant, Step, event::samples};
+use saga::{
+    BookingId, Command, Envelope, Event, EventType, PartName, Participant, Step, command::Action, event::samples,
+    reaction::concerns,
+};
 use serde_json::{Value, json};
+use travel::{TRAVEL, part_names};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz");
 
@@ -141,22 +145,38 @@ fn the_corpus_has_every_event_and_every_command() {
     let json = |target: &str| -> Vec<Value> {
         corpus(target).iter().filter_map(|(_, input)| serde_json::from_slice(input).ok()).collect()
     };
-    let events: BTreeSet<_> =
-        json("event").iter().filter_map(|json| Some(Envelope::read(json).ok()?.event.event_type())).collect();
-    assert_eq!(events, EventType::ALL.into_iter().collect());
+    // Those of a part that nobody here sells, too.
+    let parts: Vec<_> = part_names().into_iter().chain([PartName::new("sauna")]).collect();
+    let envelopes: Vec<_> = json("event").iter().filter_map(|json| Envelope::read(json).ok()).collect();
+    let events: BTreeSet<_> = envelopes.iter().map(|envelope| envelope.event.event_type()).collect();
+    assert_eq!(events, EventType::of(&parts).into_iter().collect());
+    let plans: BTreeSet<_> = envelopes.iter().filter_map(|envelope| Some(envelope.event.plan()?.names().len())).collect();
+    assert!(plans.is_superset(&[1, 2, 3, 4].into()), "plans of {plans:?} parts");
     for target in ["command", "invocation"] {
-        let steps: BTreeSet<_> =
-            json(target).iter().filter_map(|json| Some(Command::read(json).ok()?.step())).collect();
-        assert_eq!(steps, Step::ALL.into_iter().collect(), "{target}");
+        let commands: Vec<_> = json(target).iter().filter_map(|json| Command::read(json).ok()).collect();
+        let steps: BTreeSet<_> = commands.iter().map(Command::step).collect();
+        let missing: Vec<_> = Step::of(&part_names()).into_iter().filter(|step| !steps.contains(step)).collect();
+        assert_eq!(missing, [], "{target}");
+        let charged = commands.iter().filter_map(|command| match &command.action {
+            Action::Charge { prices, .. } => Some(prices.names().len()),
+            _ => None,
+        });
+        assert!(charged.collect::<BTreeSet<_>>().is_superset(&[1, 2, 3].into()), "{target}");
     }
 }
 
-/// A message that tells of each event, in the order of [`samples`].
-fn events() -> Vec<(EventType, Value)> {
+fn envelope(event: Event) -> Envelope {
     let booking_id = BookingId::try_from("0123456789abcdef0123456789abcdef".to_owned()).unwrap();
-    let said =
-        |event| Envelope { booking_id: booking_id.clone(), event, causation_id: None, time: clock(), trace: None };
-    samples().into_iter().map(|event| (event.event_type(), json!(said(event)))).collect()
+    Envelope { booking_id, event, causation_id: None, time: clock(), trace: None }
+}
+
+/// A message with each event, in the order of [`samples`].
+fn events() -> Vec<(EventType, Value)> {
+    samples(&PARTS).into_iter().map(|event| (event.event_type(), json!(envelope(event)))).collect()
+}
+
+fn participants() -> Vec<Participant> {
+    Participant::of(&part_names())
 }
 
 /// What Lambda records of a function that was given this message.
@@ -182,10 +202,10 @@ fn nothings() -> Vec<Value> {
 #[test]
 fn what_is_not_for_a_function_is_acknowledged_and_nothing_else_becomes_of_it() {
     let mut sent_to = 0;
-    for participant in Participant::ALL {
+    for participant in participants() {
         let mut messages = nothings();
         for (event_type, event) in events() {
-            if !event_type.concerns(participant) {
+            if !concerns(participant, event_type) {
                 let altered = |name: &str, value: Value| {
                     let mut event = event.clone();
                     event[name] = value;
@@ -196,40 +216,96 @@ fn what_is_not_for_a_function_is_acknowledged_and_nothing_else_becomes_of_it() {
             }
         }
         for message in messages.iter().map(Value::to_string) {
-            let refuses = World::new(false); // so that whatever asks it for anything fails
-            let answer = block_on(refuses.invoke(Some(participant), by_sns(&message)));
-            assert_eq!(answer.unwrap(), None, "{} by SNS: {message}", participant.name());
-            let batch = block_on(refuses.invoke(Some(participant), by_sqs(&[("this", &message)])));
-            let acknowledged = json!({"batchItemFailures": []});
-            assert_eq!(batch.unwrap(), Some(acknowledged), "{} by SQS: {message}", participant.name());
-            assert_eq!(sent(), Vec::<Value>::new(), "{} parks {message}", participant.name());
+            nothing_becomes_of(participant, &message);
             sent_to += 1;
         }
     }
-    assert_eq!(sent_to, 5 * 4 + 4 * (5 * 14 - 3 * 2 - 6 - 4));
+    let (participants, events, parts) = (participants().len(), events().len(), part_names().len());
+    let concerned = 2 * parts + 2 * parts + (1 + parts); // sellers, payment, booking
+    assert_eq!(sent_to, participants * nothings().len() + 4 * (participants * events - concerned));
+}
+
+/// It is acknowledged, whoever brings it, and nothing else is done, published or parked.
+fn nothing_becomes_of(participant: Participant, message: &str) {
+    let refuses = World::new(false); // so that whatever asks it for anything fails
+    let answer = block_on(refuses.invoke(Some(participant), by_sns(message)));
+    assert_eq!(answer.unwrap(), None, "{participant} by SNS: {message}");
+    let batch = block_on(refuses.invoke(Some(participant), by_sqs(&[("this", message)])));
+    let acknowledged = json!({"batchItemFailures": []});
+    assert_eq!(batch.unwrap(), Some(acknowledged), "{participant} by SQS: {message}");
+    assert_eq!(sent(), Vec::<Value>::new(), "{participant} parks {message}");
+}
+
+/// Every seller gets every request, also of plans that it has no part in; payment, what any seller answers.
+#[test]
+fn what_is_about_parts_of_others_is_acknowledged_and_nothing_else_becomes_of_it() {
+    let sauna = PartName::new("sauna");
+    for part in part_names() {
+        let others = PARTS.iter().filter(|(name, _)| *name != part).map(|(name, contents)| (name, contents.clone()));
+        // What it cannot read is for somebody else to read.
+        let others = others.chain([(sauna, json!("five of them"))]).collect::<BTreeMap<_, _>>();
+        for event in samples(&others.try_into().unwrap()) {
+            if concerns(Participant::Seller(part), event.event_type()) {
+                nothing_becomes_of(Participant::Seller(part), &json!(envelope(event)).to_string());
+            }
+        }
+    }
+    for event in samples(&PARTS) {
+        let of_sauna = match event {
+            Event::Reserved { price, plan, .. } => Event::Reserved { part: sauna, price, plan },
+            Event::Rejected { rejection, plan, .. } => Event::Rejected { part: sauna, rejection, plan },
+            _ => continue,
+        };
+        nothing_becomes_of(Participant::Payment, &json!(envelope(of_sauna)).to_string());
+    }
+}
+
+/// A seller rejects a part that it cannot read, and nobody else looks at it.
+#[test]
+fn a_part_that_cannot_be_read_is_rejected_by_its_seller_alone() {
+    for unreadable in part_names() {
+        let mut parts: BTreeMap<_, _> = PARTS.iter().map(|(name, contents)| (name, contents.clone())).collect();
+        for contents in [json!(null), json!([1]), json!({}), json!({"anything": {"deep": 1}})] {
+            parts.insert(unreadable, contents);
+            let requested = samples(&parts.clone().try_into().unwrap()).remove(0);
+            let message = json!(envelope(requested)).to_string();
+            for seller in part_names() {
+                let answer = block_on(World::new(true).invoke(Some(Participant::Seller(seller)), by_sns(&message)));
+                match Envelope::read(&answer.unwrap().unwrap()).unwrap().event {
+                    Event::Rejected { part, rejection, .. } => {
+                        assert_eq!((part, part), (seller, unreadable));
+                        assert_eq!(rejection.code, format!("invalid_{part}"));
+                        assert!(rejection.message.starts_with(&format!("the {part} cannot be read: ")), "{rejection:?}");
+                    }
+                    Event::Reserved { part, .. } => assert!(part == seller && part != unreadable, "{message}"),
+                    other => panic!("{seller} answers {other:?}"),
+                }
+            }
+        }
+    }
 }
 
 /// Payment aborts what somebody has given up, with an answer or without, if it was for them at all.
 #[test]
 fn what_was_given_up_is_aborted_if_it_was_for_whoever_gave_it_up() {
-    for participant in Participant::ALL {
+    for participant in participants() {
         for (event_type, event) in events() {
-            let too_old = record(participant.name(), "EventAgeExceeded", &event, &Value::Null).to_string();
+            let too_old = record(&participant.to_string(), "EventAgeExceeded", &event, &Value::Null).to_string();
             let world = World::new(true);
             let batch = block_on(world.invoke(Some(Participant::Payment), by_sqs(&[("this", &too_old)])));
             assert_eq!((batch.unwrap(), sent()), (Some(json!({"batchItemFailures": []})), Vec::new()), "{too_old}");
             let is_forward =
                 matches!(event_type, EventType::Requested | EventType::Reserved(_) | EventType::Rejected(_));
             let aborted: Vec<_> = world.said().iter().map(|said| said.contains("\"booking.aborted\"")).collect();
-            let expected = vec![true; usize::from(is_forward && event_type.concerns(participant))];
-            assert_eq!(aborted, expected, "{} gave up {event_type}", participant.name());
+            let expected = vec![true; usize::from(is_forward && concerns(participant, event_type))];
+            assert_eq!(aborted, expected, "{participant} gave up {event_type}");
         }
     }
 }
 
 #[test]
 fn an_answer_is_documented_if_the_description_of_the_api_has_it() {
-    let description: Value = serde_yaml_ng::from_str(services::api::OPENAPI).unwrap();
+    let description: Value = serde_yaml_ng::from_str(TRAVEL.openapi).unwrap();
     for (path, method) in [("/bookings", "POST"), ("/bookings/{booking_id}", "GET"), ("/openapi.yaml", "GET")] {
         let responses = description["paths"][path][method.to_lowercase()]["responses"].as_object().unwrap();
         let described: Vec<u64> = responses.keys().map(|status| status.parse().unwrap()).collect();
@@ -251,7 +327,7 @@ fn what_an_alternative_says_of_a_member_it_says_of_one_that_is_there() {
             _ => {}
         }
     }
-    let description: Value = serde_yaml_ng::from_str(services::api::OPENAPI).unwrap();
+    let description: Value = serde_yaml_ng::from_str(TRAVEL.openapi).unwrap();
     let mut found = Vec::new();
     alternatives(&description, &mut found);
     let found: Vec<_> = found.into_iter().filter(|alternative| alternative["properties"].is_object()).collect();

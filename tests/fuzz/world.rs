@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{LazyLock, Mutex, MutexGuard},
 };
 
@@ -14,19 +14,19 @@ use aws_smithy_runtime_api::client::{
     orchestrator::{HttpRequest, HttpResponse},
 };
 use jiff::Timestamp;
-use runtime::{Diagnostic, Failure, Fault, Input, Queue, Says};
+use runtime::{Diagnostic, Failure, Fault, Input, PublishedBy, Queue};
 use saga::{
-    BookingId, Claim, Envelope, Leg, Money, Outcome, Participant, PaymentReference, PaymentToken, Status, Traveller,
-    claim::Pace,
+    BookingId, Catalogue, Claim, Customer, Envelope, Money, Outcome, PartName, PartNames, Participant, PaymentReference,
+    PaymentToken, Price, Status, claim::Pace,
 };
 use serde_json::{Value, json};
 use services::{
-    BookingDesk, Cashier, Catalogue, DeadLetters, DeadLettersError, Events, EventsError, Executions, ExecutionsError,
-    GivenUpBy, PaymentProvider, ProviderError, Reconciler, Seller, StepError, UnknownToken, api::Api,
+    BookingService, DeadLetters, DeadLettersError, Events, EventsError, Executions, ExecutionsError, GivenUpBy,
+    PaymentProvider, PaymentService, ProviderError, Reconciler, Seller, StepError, UnknownToken, api::Api,
 };
 use store::{
-    BookingStore, ClaimStore, Commit, End, Header, HeaderFound, HeaderStore, IntakeStore, Journal, LegRecords,
-    NotTaken, PaymentFound, PaymentStore, Receipt, Record, Recording, StockStore, StoreError,
+    Begun, BookingStore, ClaimStore, Commit, End, GivenBack, Header, HeaderFound, HeaderStore, IntakeStore, Journal,
+    NotTaken, PartRecords, PaymentFound, PaymentStore, Receipt, Record, Recording, StockStore, StoreError,
 };
 
 /// It is always the same time here.
@@ -38,14 +38,8 @@ pub fn clock() -> Timestamp {
 const PACE: Pace = Pace { period: std::time::Duration::from_secs(600), max_drives: 6 };
 
 /// Who can be invoked with a payload: a participant, or else the reconciler.
-pub const INVOKED: [Option<Participant>; 6] = [
-    Some(Participant::Seller(Leg::Flight)),
-    Some(Participant::Seller(Leg::Hotel)),
-    Some(Participant::Seller(Leg::Car)),
-    Some(Participant::Payment),
-    Some(Participant::Booking),
-    None,
-];
+pub static INVOKED: LazyLock<Vec<Option<Participant>>> =
+    LazyLock::new(|| Participant::of(&travel::part_names()).into_iter().map(Some).chain([None]).collect());
 
 /// What is around a function.
 #[derive(Debug)]
@@ -57,7 +51,8 @@ pub struct World {
 #[derive(Debug, Default)]
 struct State {
     headers: HashMap<BookingId, Header>,
-    travellers: HashMap<BookingId, Traveller>,
+    customers: HashMap<BookingId, Customer>,
+    plans: HashMap<BookingId, PartNames>,
     looks: u32,
     executions: HashMap<String, String>,
     events: Vec<String>,
@@ -86,9 +81,9 @@ impl World {
         self.state().looks
     }
 
-    /// Who travels with a booking.
-    pub fn traveller_of(&self, booking: &BookingId) -> Option<Traveller> {
-        self.state().travellers.get(booking).cloned()
+    /// Who has asked for a booking.
+    pub fn customer_of(&self, booking: &BookingId) -> Option<Customer> {
+        self.state().customers.get(booking).cloned()
     }
 
     /// With what executions were started, and the events that were published: as JSON.
@@ -100,6 +95,7 @@ impl World {
     /// Answers an invocation of the function `api`.
     pub async fn http(&self, payload: Value) -> Result<Value, Diagnostic> {
         let api = Api {
+            saga: travel::TRAVEL,
             intake: self,
             journal: Journal::new(DYNAMODB.clone(), "journal", 730),
             executions: self,
@@ -118,35 +114,40 @@ impl World {
         let publish = async |event| self.publish(event).await;
         let fault =
             |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() };
-        let says = if let Some(Participant::Seller(_)) = who { Says::ByDestination } else { Says::Itself };
-        runtime::Participant { handle, publish, says, fault, queue: QUEUE.clone() }.invoked(payload).await
+        let is_seller = matches!(who, Some(Participant::Seller(_)));
+        let published_by = if is_seller { PublishedBy::Destination } else { PublishedBy::Function };
+        runtime::Handler { handle, publish, published_by, fault, queue: QUEUE.clone() }.invoked(payload).await
     }
 
-    /// As each function's `main.rs` wires it.
+    /// As `services::serve` wires each function.
     async fn handle(&self, who: Option<Participant>, input: Input) -> Result<Option<Value>, StepError> {
         let said = match (who, input) {
-            (Some(Participant::Seller(leg)), input) => {
-                let seller = Seller { leg, store: self, catalogue: CATALOGUE.clone(), clock };
+            (Some(Participant::Seller(part)), input) => {
+                let part_type = *travel::part_type(part).expect("it is sold");
+                let seller = Seller { part_type, store: self, catalogue: CATALOGUES[&part].clone(), clock };
                 match input {
                     Input::Command(payload) => seller.handle(&payload).await.map(Some),
-                    Input::Event(event) | Input::Failure(Failure { event, .. }) => seller.hear(&event).await,
+                    Input::Event(event) | Input::Failure(Failure { event, .. }) => seller.react(&event).await,
                 }
             }
             (Some(Participant::Payment), input) => {
-                let cashier = Cashier { store: self, provider: self, clock };
+                let payment = PaymentService { store: self, provider: self, clock };
                 match input {
-                    Input::Command(payload) => cashier.handle(&payload).await.map(Some),
-                    Input::Event(event) => cashier.hear(&event).await,
+                    Input::Command(payload) => payment.handle(&payload).await.map(Some),
+                    Input::Event(event) => {
+                        self.note_plan(&event);
+                        payment.react(&event).await
+                    }
                     Input::Failure(failure) => {
-                        cashier.hear_failure(&failure.event, &failure.function, &failure.error_type).await
+                        payment.react_to_failure(&failure.event, &failure.function, &failure.error_type).await
                     }
                 }
             }
             (Some(Participant::Booking), input) => {
-                let desk = BookingDesk { store: self, clock };
+                let bookings = BookingService { store: self, clock };
                 match input {
-                    Input::Command(payload) => desk.handle(&payload).await.map(Some),
-                    Input::Event(event) | Input::Failure(Failure { event, .. }) => desk.hear(&event).await,
+                    Input::Command(payload) => bookings.handle(&payload).await.map(Some),
+                    Input::Event(event) | Input::Failure(Failure { event, .. }) => bookings.react(&event).await,
                 }
             }
             (None, input) => {
@@ -156,7 +157,7 @@ impl World {
                     events: self,
                     dead_letters: self,
                     read: |message| runtime::event(message).ok().flatten(),
-                    desk: BookingDesk { store: self, clock },
+                    bookings: BookingService { store: self, clock },
                     max_age: PACE.period,
                     pace: PACE,
                     clock,
@@ -172,6 +173,15 @@ impl World {
             }
         };
         said.map(|said| said.map(|said| json!(said)))
+    }
+
+    /// Which parts the booking has that this event is about, if it says so.
+    fn note_plan(&self, event: &Value) {
+        if let Ok(Envelope { booking_id, event, .. }) = Envelope::read(event)
+            && let Some(plan) = event.plan()
+        {
+            self.state().plans.insert(booking_id, plan.names());
+        }
     }
 
     fn refuse(&self) -> Result<(), StoreError> {
@@ -208,13 +218,18 @@ fn receipt_of(header: Header) -> Receipt {
 }
 
 impl IntakeStore for &World {
-    async fn accept(&self, header: &Header, traveller: &Traveller) -> Result<Commit<Box<Receipt>>, StoreError> {
+    async fn accept(
+        &self,
+        header: &Header,
+        customer: &Customer,
+        _: Timestamp,
+    ) -> Result<Commit<Box<Receipt>>, StoreError> {
         if let Some(found) = HeaderStore::get(self, &header.booking_id).await? {
             return Ok(Commit::Found(Box::new(receipt_of(found))));
         }
         let mut state = self.state();
         state.headers.insert(header.booking_id.clone(), header.clone());
-        state.travellers.insert(header.booking_id.clone(), traveller.clone());
+        state.customers.insert(header.booking_id.clone(), customer.clone());
         Ok(Commit::Done)
     }
 
@@ -227,9 +242,9 @@ impl IntakeStore for &World {
         HeaderStore::get(self, booking).await
     }
 
-    async fn traveller(&self, booking: &BookingId) -> Result<Option<Traveller>, StoreError> {
+    async fn customer(&self, booking: &BookingId) -> Result<Option<Customer>, StoreError> {
         self.refuse()?;
-        Ok(self.traveller_of(booking))
+        Ok(self.customer_of(booking))
     }
 }
 
@@ -257,17 +272,17 @@ impl StockStore for &World {
         self.done()
     }
 
-    async fn give_back(&self, _: &Record<'_>, _: &[saga::StockLine]) -> Result<Commit<LegRecords>, StoreError> {
+    async fn give_back(&self, _: &Record<'_>, _: &[saga::StockLine]) -> Result<Commit<PartRecords>, StoreError> {
         self.done()
     }
 
-    async fn bury(&self, _: &Record<'_>, _: &Outcome) -> Result<Commit<LegRecords>, StoreError> {
+    async fn leave_tombstone(&self, _: &Record<'_>, _: &Outcome) -> Result<Commit<PartRecords>, StoreError> {
         self.done()
     }
 }
 
 impl PaymentStore for &World {
-    async fn lease(&self, _: &Record<'_>, _: i64, _: Option<i64>) -> Result<Commit<PaymentFound>, StoreError> {
+    async fn lease(&self, _: &Begun<'_>, _: i64, _: Option<i64>) -> Result<Commit<PaymentFound>, StoreError> {
         self.done()
     }
 
@@ -279,10 +294,15 @@ impl PaymentStore for &World {
         self.done()
     }
 
-    /// This is always the last leg that payment waits for.
-    async fn collect(&self, _: &BookingId, _: Leg, price: Money) -> Result<Vec<(Leg, Money)>, StoreError> {
+    /// This is always the last part that payment waits for.
+    async fn collect(
+        &self,
+        booking: &BookingId,
+        _: PartName,
+        price: Price,
+    ) -> Result<BTreeMap<PartName, Price>, StoreError> {
         self.refuse()?;
-        Ok(Leg::ALL.map(|leg| (leg, price)).to_vec())
+        Ok(self.state().plans[booking].iter().map(|part| (*part, price)).collect())
     }
 
     async fn fence(&self, _: &Record<'_>) -> Result<Commit<PaymentFound>, StoreError> {
@@ -295,10 +315,10 @@ impl PaymentStore for &World {
 }
 
 impl BookingStore for &World {
-    /// This is always the last leg that booking waits for.
-    async fn collect(&self, _: &BookingId, _: Leg) -> Result<Option<Vec<Leg>>, StoreError> {
+    /// This is always the last part that booking waits for.
+    async fn collect(&self, _: &BookingId, part: PartName) -> Result<Option<GivenBack>, StoreError> {
         self.refuse()?;
-        Ok(Some(Leg::ALL.to_vec()))
+        Ok(Some(GivenBack { cancelled: [part].into(), plan: [part].into() }))
     }
 
     async fn end(&self, _: &Record<'_>, _: &End<'_>) -> Result<Commit<HeaderFound>, StoreError> {
@@ -355,7 +375,10 @@ impl DeadLetters for &World {
     }
 }
 
-static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(|| Catalogue::bundled().unwrap());
+static CATALOGUES: LazyLock<HashMap<PartName, Catalogue>> = LazyLock::new(|| {
+    let read = |part: &saga::PartType| (part.name, Catalogue::read(part.price_list).expect("it is a price list"));
+    travel::TRAVEL.parts.iter().map(read).collect()
+});
 static QUEUE: LazyLock<Queue> = LazyLock::new(|| Queue::new(&AWS, "https://sqs/queue", "https://sqs/dead-letters"));
 static DYNAMODB: LazyLock<aws_sdk_dynamodb::Client> = LazyLock::new(|| store::client(&AWS));
 static AWS: LazyLock<SdkConfig> = LazyLock::new(|| {
