@@ -23,8 +23,8 @@ use aws_sdk_sqs::types::{Message, QueueAttributeName};
 use harmony::{Client as Http, LocalAws, Options, Stack, client::Authorization};
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
 use saga::{
-    BookingId, Catalogue, Claim, Document, IdempotencyKey, Owner, Part, PartName, PartType, Parts, PaymentReference,
-    PaymentToken, Status, StockLine,
+    BookingId, Catalogue, Claim, Currency, Document, IdempotencyKey, Owner, Part, PartName, PartType, Parts,
+    PaymentReference, PaymentToken, Price, Status, StockLine, payment::Prices,
 };
 use serde_json::{Value, json};
 use services::{BookingService, PaymentProvider, PaymentService, SandboxProvider, Seller};
@@ -442,6 +442,21 @@ pub fn booking_id(of: &str) -> BookingId {
 pub fn trip(date: Date) -> Parts {
     let parts = TRAVEL.parts.iter().map(|part_type| (part_type.name, (part_type.example)(date, 3)));
     Parts::try_from(parts.collect::<BTreeMap<_, _>>()).unwrap()
+}
+
+/// Every choice of at least one of the parts that a trip may have.
+pub fn choices() -> Vec<Vec<PartType>> {
+    let all = TRAVEL.parts;
+    let is_chosen = |choice: usize, part: usize| choice & (1 << part) != 0;
+    let chosen = |choice| all.iter().enumerate().filter(move |(part, _)| is_chosen(choice, *part));
+    (1..1_usize << all.len()).map(|choice| chosen(choice).map(|(_, part_type)| *part_type).collect()).collect()
+}
+
+/// Prices in euro cents, as those of a plan that has these parts.
+pub fn prices(amounts: &[(PartName, i64)]) -> Prices {
+    let price = |(part, amount): &(PartName, i64)| (*part, Price { amount: *amount, currency: Currency::EUR });
+    let plan = amounts.iter().map(|(part, _)| *part).collect();
+    Prices::of(amounts.iter().map(price).collect(), &plan).unwrap()
 }
 
 /// Held by tests that book dozens of trips at once: two of them together would keep the emulator busy for longer than
