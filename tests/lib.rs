@@ -5,6 +5,7 @@
 pub mod deployed;
 
 use std::{
+    collections::BTreeMap,
     fs::OpenOptions,
     io::Write,
     path::{Path, PathBuf},
@@ -24,12 +25,13 @@ use aws_sdk_sqs::types::{Message, QueueAttributeName};
 use harmony::{Client as Http, LocalAws, Options, Stack, client::Authorization};
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
 use saga::{
-    BookingId, BookingRequest, Claim, Document, IdempotencyKey, Leg, LegRequest, Owner, PaymentReference, PaymentToken,
-    Status, StockLine, booking::Trip,
+    BookingId, Catalogue, Claim, Document, IdempotencyKey, Owner, Part, PartName, PartType, Parts, PaymentReference,
+    PaymentToken, Status, StockLine,
 };
 use serde_json::{Value, json};
-use services::{BookingDesk, Cashier, Catalogue, PaymentProvider, SandboxProvider, Seller};
+use services::{BookingService, PaymentProvider, PaymentService, SandboxProvider, Seller};
 use store::{Bookings, Header, Headers, Intake, IntakeStore, Journal, Ledger, Payments, StockTable};
+use travel::TRAVEL;
 
 /// Whether `make prove` asks for the whole proof. What `make test` runs is a bounded part of it.
 pub fn is_whole_proof() -> bool {
@@ -145,14 +147,15 @@ impl House {
         Journal::new(self.client.clone(), self.stack.journal_table().unwrap(), 730)
     }
 
-    /// The stock of a leg.
-    pub fn stock(&self, leg: Leg) -> StockTable {
-        StockTable::new(self.client.clone(), self.stack.stock_table(leg).unwrap(), self.journal())
+    /// The stock of a part.
+    pub fn stock(&self, part: PartName) -> StockTable {
+        StockTable::new(self.client.clone(), self.stack.stock_table(part).unwrap(), self.journal())
     }
 
-    /// The participant that sells a leg.
-    pub fn seller(&self, leg: Leg) -> Seller<StockTable> {
-        Seller { leg, store: self.stock(leg), catalogue: Catalogue::bundled().unwrap(), clock: Timestamp::now }
+    /// The seller of a part.
+    pub fn seller(&self, part_type: PartType) -> Seller<StockTable> {
+        let catalogue = Catalogue::read(part_type.price_list).unwrap();
+        Seller { part_type, store: self.stock(part_type.name), catalogue, clock: Timestamp::now }
     }
 
     /// The sandbox provider's books.
@@ -165,10 +168,10 @@ impl House {
         Payments::new(self.client.clone(), self.stack.payments_table().unwrap(), self.journal())
     }
 
-    /// The participant that decides.
-    pub fn cashier(&self) -> Cashier<Payments, SandboxProvider> {
+    /// Payment, which decides.
+    pub fn payment(&self) -> PaymentService<Payments, SandboxProvider> {
         let provider = SandboxProvider { ledger: self.ledger(), clock: Timestamp::now };
-        Cashier { store: self.payments(), provider, clock: Timestamp::now }
+        PaymentService { store: self.payments(), provider, clock: Timestamp::now }
     }
 
     /// The headers.
@@ -178,44 +181,44 @@ impl House {
 
     /// What accepts bookings.
     pub fn intake(&self) -> Intake {
-        Intake::new(self.headers(), self.stack.travellers_table().unwrap(), 30)
+        Intake::new(self.headers(), self.stack.customers_table().unwrap(), 30)
     }
 
-    /// The participant that ends bookings.
-    pub fn desk(&self) -> BookingDesk<Bookings> {
+    /// Booking, which ends bookings.
+    pub fn booking(&self) -> BookingService<Bookings> {
         let store = Bookings::new(self.client.clone(), self.stack.bookings_table().unwrap(), self.journal());
-        BookingDesk { store, clock: Timestamp::now }
+        BookingService { store, clock: Timestamp::now }
     }
 
-    /// Puts so many units on sale for each line of the trip.
-    pub async fn seed(&self, trip: &Trip, units: u32) {
-        for leg in Leg::ALL {
-            self.seed_leg(trip.leg(leg), units).await;
+    /// Puts so many units on sale for each line of each part.
+    pub async fn seed(&self, parts: &Parts, units: u32) {
+        for name in parts.names() {
+            self.seed_part(&parts.get(name).unwrap(), units).await;
         }
     }
 
-    /// Puts so many units on sale for each line of the leg.
-    pub async fn seed_leg(&self, leg: &LegRequest, units: u32) {
-        let lines: Vec<_> = leg.lines().into_iter().map(|line| StockLine { units, ..line }).collect();
-        self.stock(leg.leg()).seed(&lines).await.unwrap();
+    /// Puts so many units on sale for each line of the part.
+    pub async fn seed_part(&self, part: &Part, units: u32) {
+        let lines: Vec<_> = lines(part).into_iter().map(|line| StockLine { units, ..line }).collect();
+        self.stock(part.name).seed(&lines).await.unwrap();
     }
 
-    /// How many units are available of each line of the leg.
-    pub async fn available(&self, leg: &LegRequest) -> Vec<i64> {
+    /// How many units are available of each line of the part.
+    pub async fn available(&self, part: &Part) -> Vec<i64> {
         let mut available = Vec::new();
-        for line in leg.lines() {
-            available.push(self.stock(leg.leg()).available(&line).await.unwrap().expect("on sale").0);
+        for line in lines(part) {
+            available.push(self.stock(part.name).available(&line).await.unwrap().expect("on sale").0);
         }
         available
     }
-}
 
-impl House {
-    /// How many units are available of each line that a request asks for, leg by leg.
+    /// How many units are available of each line that a request asks for: part by part, in the order in which the parts
+    /// of a trip are listed.
     pub async fn left(&self, request: &harmony::TripRequest) -> Vec<Vec<i64>> {
+        let parts = trip_of(request);
         let mut left = Vec::new();
-        for leg in Leg::ALL {
-            left.push(self.available(trip_of(request).leg(leg)).await);
+        for part in TRAVEL.parts.iter().filter_map(|part_type| parts.get(part_type.name)) {
+            left.push(self.available(&part).await);
         }
         left
     }
@@ -261,7 +264,7 @@ impl House {
         aws_sdk_sqs::Client::new(&self.stack.sdk().await.unwrap())
     }
 
-    /// Says something to all who listen: a record of what a seller answered where Lambda would, all else on the events.
+    /// Publishes a message: a record of what a seller answered where Lambda would, all else with the events.
     pub async fn publish(&self, message: impl ToString) {
         let (sns, message) = (aws_sdk_sns::Client::new(&self.stack.sdk().await.unwrap()), message.to_string());
         let is_record = serde_json::from_str::<Value>(&message).is_ok_and(|it| it.get("responsePayload").is_some());
@@ -319,19 +322,18 @@ impl House {
     }
 
     /// What is there if the API function dies after it recorded a booking, and with it the claim on its start, and before
-    /// it started it. The trip may be past by now, and the provider may not know the token any more.
+    /// it started it. The trip may be past by now, or have a part that nobody sells, and the provider may not know the
+    /// token any more.
     pub async fn record_only(&self, request: &harmony::TripRequest, key: &str, age: SignedDuration) -> Header {
-        let body = request.to_json();
-        let read = BookingRequest::read(&body, Date::MIN).unwrap();
         let booking_id = BookingId::derive("anonymous", &IdempotencyKey::try_from(key).unwrap());
         let created_at = Timestamp::now() - age;
         let header = Header {
             booking_id: booking_id.clone(),
-            request_digest: Document::from(body).digest(),
-            variant: read.variant,
+            request_digest: Document::from(request.to_json()).digest(),
+            variant: request.variant,
             status: Status::Pending,
             owner: Owner::of("anonymous"),
-            trip: read.trip.clone(),
+            parts: trip_of(request),
             total: None,
             reason: None,
             claim: Claim::first(created_at),
@@ -340,8 +342,8 @@ impl House {
         };
         let reference = PaymentReference::derive(&booking_id, &header.request_digest);
         let token = PaymentToken::try_from(request.payment.token.as_str()).unwrap();
-        let _ = self.cashier().provider.attach(&reference, &token).await.unwrap();
-        self.intake().accept(&header, &read.traveller).await.unwrap();
+        let _ = self.payment().provider.attach(&reference, &token).await.unwrap();
+        self.intake().accept(&header, &request.traveller, Timestamp::now()).await.unwrap();
         header
     }
 }
@@ -349,11 +351,11 @@ impl House {
 /// The outputs that name the topics: of what functions publish, and of what Lambda records of sellers.
 const TOPICS: [&str; 2] = ["EventsTopicArn", "OutcomesTopicArn"];
 
-/// A queue that gets everything that is said on the topics, for tests to look at.
+/// A queue that gets everything that is published on the topics, for tests to look at.
 pub struct Tap {
     sqs: aws_sdk_sqs::Client,
     url: String,
-    heard: Vec<Value>,
+    received: Vec<Value>,
     longest: usize,
 }
 
@@ -376,10 +378,10 @@ impl Tap {
             let subscribe = sns.subscribe().topic_arn(house.stack.output(topic).unwrap()).protocol("sqs");
             subscribe.endpoint(&arn).attributes("RawMessageDelivery", "true").send().await.unwrap();
         }
-        Self { sqs, url, heard: Vec::new(), longest: 0 }
+        Self { sqs, url, received: Vec::new(), longest: 0 }
     }
 
-    /// Everything that was said about a booking, in the shape in which it travelled, until this many messages came.
+    /// Everything that was published about a booking, in the shape in which it travelled, until this many messages came.
     pub async fn about(&mut self, booking: &BookingId, messages: usize) -> Vec<Value> {
         let deadline = Timestamp::now() + DEADLINE;
         loop {
@@ -387,10 +389,10 @@ impl Tap {
             for message in request.visibility_timeout(3_600).send().await.unwrap().messages() {
                 let body = message.body().unwrap();
                 self.longest = self.longest.max(body.len());
-                self.heard.push(serde_json::from_str(body).unwrap());
+                self.received.push(serde_json::from_str(body).unwrap());
             }
             let is_about = |message: &&Value| message.to_string().contains(booking.as_str());
-            let about: Vec<_> = self.heard.iter().filter(is_about).cloned().collect();
+            let about: Vec<_> = self.received.iter().filter(is_about).cloned().collect();
             if about.len() >= messages {
                 return about;
             }
@@ -410,12 +412,20 @@ pub fn event_in(message: &Value) -> &Value {
     message.get("responsePayload").unwrap_or(message)
 }
 
-/// The legs of a request.
-pub fn trip_of(request: &harmony::TripRequest) -> Trip {
-    let mut legs = request.to_json();
-    let legs = legs.as_object_mut().unwrap();
-    legs.retain(|name, _| Leg::ALL.iter().any(|leg| leg.name() == name));
-    serde_json::from_value(json!(legs)).unwrap()
+/// The parts that a request names.
+pub fn trip_of(request: &harmony::TripRequest) -> Parts {
+    request.plan_parts().unwrap()
+}
+
+/// A part that a request names.
+pub fn part_of(request: &harmony::TripRequest, name: PartName) -> Part {
+    trip_of(request).get(name).unwrap_or_else(|| panic!("the trip has no {name}"))
+}
+
+/// The stock that a part needs.
+pub fn lines(part: &Part) -> Vec<StockLine> {
+    let part_type = travel::part_type(part.name).unwrap_or_else(|| panic!("nobody sells a {}", part.name));
+    part_type.request(&part.contents).unwrap_or_else(|violations| panic!("{part:?}: {violations:?}")).lines()
 }
 
 /// A date that no other test of this program uses, with nine free days after it.
@@ -430,15 +440,10 @@ pub fn booking_id(of: &str) -> BookingId {
     BookingId::derive("tests", &IdempotencyKey::try_from(key.as_str()).unwrap())
 }
 
-/// A trip of two seats, a room and a car, for three nights from this date.
-pub fn trip(date: Date) -> Trip {
-    let until = date.saturating_add(3.days());
-    serde_json::from_value(json!({
-        "flight": {"flight_no": "LH400", "date": date, "seats": 2},
-        "hotel": {"hotel_id": "nyc-plaza", "check_in": date, "check_out": until, "rooms": 1},
-        "car": {"station_id": "jfk", "category": "compact", "pick_up": date, "drop_off": until},
-    }))
-    .unwrap()
+/// A trip of all the parts that a trip may have, for three nights from this date: two seats, a room, a car, …
+pub fn trip(date: Date) -> Parts {
+    let parts = TRAVEL.parts.iter().map(|part_type| (part_type.name, (part_type.example)(date, 3)));
+    Parts::try_from(parts.collect::<BTreeMap<_, _>>()).unwrap()
 }
 
 /// Held by tests that book dozens of trips at once: two of them together would keep the emulator busy for longer than
