@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
+use end_to_end::deployed::template;
 use saga::{
     Class, Event, Participant, Step,
     event::samples,
@@ -14,10 +15,6 @@ use saga::{
 };
 use serde_yaml_ng::Value;
 use services::{ASKING, ErrorKind, LEASE, PATIENCE};
-
-fn template() -> Value {
-    serde_yaml_ng::from_str(include_str!("../template.yaml")).expect("the template is YAML")
-}
 
 /// The step that a participant carries out when it hears of an event, if all that it waits for is there.
 fn step(participant: Participant, event: &Event) -> Option<Step> {
@@ -126,11 +123,15 @@ fn saga_outcomes() -> Vec<saga::Outcome> {
 
 /// Whether a filter policy with the scope `MessageBody` lets an event through. Of the operators of
 /// <https://docs.aws.amazon.com/sns/latest/dg/sns-subscription-filter-policies.html> the template uses none but a list of
-/// values.
+/// values and of ends of values.
 fn lets_through(filter: &Value, event: &str, shape: Shape) -> bool {
     let Some(filter) = filter.as_mapping() else { return true };
     filter.iter().all(|(key, rule)| match (key.as_str().unwrap_or_default(), shape) {
-        ("type", Shape::Plain) => rule.as_sequence().unwrap().iter().any(|name| name.as_str() == Some(event)),
+        ("type", Shape::Plain) => rule.as_sequence().unwrap().iter().any(|rule| match rule.as_mapping() {
+            None => rule.as_str() == Some(event),
+            Some(only) if only.len() == 1 => event.ends_with(rule["suffix"].as_str().unwrap()),
+            Some(_) => panic!("what {rule:?} lets through is not known here"),
+        }),
         ("responsePayload", Shape::Record) => lets_through(rule, event, Shape::Plain),
         _ => false,
     })
@@ -402,7 +403,7 @@ fn what_is_forgotten_is_named() {
             |t| {
                 let types =
                     &mut t["Resources"]["PaymentFunction"]["Properties"]["Events"]["ReservedOrRejected"]["Properties"];
-                types["FilterPolicy"]["responsePayload"]["type"].as_sequence_mut().unwrap().remove(2);
+                types["FilterPolicy"]["responsePayload"]["type"].as_sequence_mut().unwrap().remove(0);
             },
             "PaymentFunction does not get car.reserved",
         ),
@@ -521,6 +522,9 @@ fn filters_are_read_as_sns_reads_them() {
     assert!(!lets_through(&plain, "a", Shape::Record) && !lets_through(&record, "a", Shape::Plain));
     assert!(!lets_through(&plain, "c", Shape::Plain) && !lets_through(&record, "b", Shape::Record));
     assert!(lets_through(&Value::Null, "a", Shape::Record), "no filter lets everything through");
+    let by_end = filter("type: [a, {suffix: .b}]");
+    assert!(["a", "x.b", "y.b"].iter().all(|name| lets_through(&by_end, name, Shape::Plain)));
+    assert!(["x.a", "b", "x.b.c", "xb"].iter().all(|name| !lets_through(&by_end, name, Shape::Plain)));
 }
 
 // ------------------------------------------------------------------------- a provider that is out of order for a moment

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // in a test, to panic is to fail
 
+pub mod deployed;
+
 use std::{
     collections::BTreeMap,
     fs::OpenOptions,

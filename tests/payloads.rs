@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use end_to_end::{DEADLINE, House, start};
+use end_to_end::{DEADLINE, House, deployed, start};
 use harmony::{
     Client,
     events::{ENDS, Sample, booking, difference, prepare, samples},
@@ -25,7 +25,7 @@ fn way(function: &str, who: &str, what: impl Into<String>) -> Way {
 
 /// In how many ways the template lets each function be invoked.
 fn ways_of_the_template() -> BTreeSet<Way> {
-    let template: Yaml = serde_yaml_ng::from_str(include_str!("../template.yaml")).unwrap();
+    let template = deployed::template();
     let folder = |logical_id: &str| logical_id.trim_end_matches("Function").to_lowercase();
     let mut ways = BTreeSet::new();
     for (name, resource) in template["Resources"].as_mapping().unwrap() {

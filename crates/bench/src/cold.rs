@@ -62,7 +62,7 @@ fn starts<'a>(functions: &[(&'a str, PathBuf)]) -> Outcome<(ByName<'a, Vec<f64>>
                 .envs([("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")])
                 .envs([("STOCK_TABLE", "t"), ("JOURNAL_TABLE", "t"), ("BOOKINGS_TABLE", "t"), ("PAYMENTS_TABLE", "t")])
                 .envs([("PROVIDER_LEDGER_TABLE", "t"), ("STATE_MACHINE_ARN", "a"), ("JOURNAL_RETENTION_DAYS", "730")])
-                .envs([("TRAVELLERS_TABLE", "t"), ("PERSONAL_DATA_RETENTION_DAYS", "30")])
+                .envs([("CUSTOMERS_TABLE", "t"), ("PERSONAL_DATA_RETENTION_DAYS", "30")])
                 .envs([("EVENTS_TOPIC_ARN", "a"), ("QUEUE_URL", "q"), ("DEAD_LETTER_QUEUE_URL", "q")])
                 .spawn()?;
             let (mut connection, _) = endpoint.accept()?;

@@ -125,19 +125,6 @@ def retry_delay(original, retriers, error, counts):
 
 
 @around
-def parallel(original, state, state_input, execution, context):
-    """A JSONata Parallel state evaluates Arguments, Assign and Output; MiniStack skips all three."""
-    sfn = service("stepfunctions")
-    if sfn._state_query_language(state, context) != "JSONata":
-        return original(state, state_input, execution, context)
-    arguments = sfn._apply_jsonata_arguments(state, state_input, context)
-    result, following = original(state, arguments, execution, context)
-    output = sfn._apply_jsonata_output(state, state_input, context, result=result, default=result)
-    sfn._apply_state_assign(state, state_input, context, result=result)
-    return output, following
-
-
-@around
 def function_settings(original, *args):
     """CloudFormation sets DeadLetterConfig and ReservedConcurrentExecutions; MiniStack drops both."""
     name, attributes = original(*args)
@@ -667,7 +654,6 @@ PATCHES = (
     ("ministack.services.stepfunctions", "_find_matching_retrier", retry_delay),
     ("ministack.services.stepfunctions", "_invoke_resource", integration),
     ("ministack.services.stepfunctions", "_run_execution", run_execution),
-    ("ministack.services.stepfunctions", "_run_parallel_branches", parallel),
     ("ministack.services.stepfunctions", "_start_execution", start_execution),
     ("ministack.services.stepfunctions", "time", start_at_once),
 )

@@ -24,6 +24,8 @@ import threading
 import time
 
 EXECUTION = contextvars.ContextVar("the name of the execution", default="")
+# The states that MiniStack executes by a function each: that of a Map is one of them, and those in it come each by themselves.
+STATES = ("task", "choice", "pass", "wait", "parallel", "map")
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
 
@@ -226,7 +228,7 @@ class Meter:
             (states, "_add_event", self.event),
             (states, "_find_matching_retrier", self.retrier),
             (states, "_run_execution", self.execution),
-            *((states, f"_execute_{kind}", self.state) for kind in ("task", "choice", "pass", "wait", "parallel")),
+            *((states, f"_execute_{kind}", self.state) for kind in STATES),
         )
 
 

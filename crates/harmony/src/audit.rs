@@ -2,12 +2,12 @@
 //!
 //! | | |
 //! |---|---|
-//! | a confirmed booking | has every leg reserved and is charged once, the sum of the legs' prices |
-//! | a failed booking | has no leg reserved, and nothing is charged |
+//! | a confirmed booking | has every part of its plan reserved and is charged once, the sum of their prices |
+//! | a failed booking | has no part reserved, and nothing is charged |
 //! | a booking that needs an operator | says in its journal what was given up |
 //! | a booking that is pending | is not so for longer than anything takes that is still tried |
 //! | a line of stock | is never below zero, and with what is reserved of it adds up to what was put on sale |
-//! | a step, a payment, a charge | belongs to a booking |
+//! | a step, a payment, a charge | belongs to a booking, and a reservation to a part of its plan |
 //!
 //! What one booking or one line must be is a pure function of what was read of it: [`check_booking`], [`check_line`]. What
 //! has to be read, and in which order so that a booking under way is not taken for a wrong one, is in [`whole`].
@@ -19,7 +19,10 @@ use std::fmt;
 use aws_config::SdkConfig;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use saga::{BookingId, Leg, Money, Outcome, PaymentReference, Status, Step, StockLine, payment::State};
+use saga::{
+    BookingId, Money, Outcome, PartName, PaymentReference, Price, Status, Step, StockLine, money::MoneyError,
+    payment::State,
+};
 use store::{Entry, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable, StoreError, Unreadable};
 
 use crate::{Booking, Stack, StackError};
@@ -47,7 +50,7 @@ impl fmt::Display for Violation {
 /// The kinds of violation, each with a name that stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// Confirmed, and a leg is not reserved.
+    /// Confirmed, and a part is not reserved.
     NotReserved,
     /// Confirmed, and payment decided otherwise, or for another amount.
     NotCharged,
@@ -55,9 +58,9 @@ pub enum Kind {
     WrongCharge,
     /// The total in the header is not what it has to be.
     WrongTotal,
-    /// Failed, and a leg is reserved.
+    /// Failed, and a part is reserved.
     StillReserved,
-    /// Failed, and nobody can be sure that a late reserve of a leg is refused.
+    /// Failed, and nobody can be sure that a late reserve of a part is refused.
     NotCancelled,
     /// Failed, and payment decided otherwise, or not at all.
     NotAborted,
@@ -69,7 +72,7 @@ pub enum Kind {
     NotParked,
     /// It has not ended, and should have.
     NotEnded,
-    /// It belongs to no booking.
+    /// It belongs to no booking, or to no part of its plan.
     Orphan,
     /// Stock is below zero.
     BelowZero,
@@ -156,7 +159,7 @@ pub struct Books {
 impl Books {
     /// The booking as its owner sees it, but for who travels; none without a header.
     pub fn booking(&self) -> Option<Booking> {
-        let view = services::api::view(self.header.as_ref()?, None, &self.journal);
+        let view = services::api::view(&travel::TRAVEL, self.header.as_ref()?, None, &self.journal);
         serde_json::from_value(view).ok() // it is what the API would show
     }
 }
@@ -165,7 +168,7 @@ impl Books {
 #[derive(Clone, Debug)]
 pub struct Shelf {
     /// Who sells it.
-    pub leg: Leg,
+    pub part: PartName,
     /// Which line. Its units do not matter.
     pub line: StockLine,
     /// How many units are available, and how many were put on sale; none if it is not on sale.
@@ -174,34 +177,41 @@ pub struct Shelf {
 
 impl Books {
     fn entry(&self, step: Step) -> Option<&Entry> {
-        self.journal.iter().find(|entry| entry.step == step.name())
+        self.journal.iter().find(|entry| entry.step == step)
     }
 
     fn outcome(&self, step: Step) -> Option<&Outcome> {
         self.entry(step)?.outcome.as_ref()
     }
 
-    fn is_cancelled(&self, leg: Leg) -> bool {
-        matches!(self.outcome(Step::Cancel(leg)), Some(Outcome::Cancelled { .. }))
+    fn is_cancelled(&self, part: PartName) -> bool {
+        matches!(self.outcome(Step::Cancel(part)), Some(Outcome::Cancelled { .. }))
     }
 
-    /// The price of a leg whose reservation stands: it was made, and not cancelled.
-    fn reserved(&self, leg: Leg) -> Option<Money> {
-        match self.outcome(Step::Reserve(leg)) {
-            Some(Outcome::Reserved { price }) if !self.is_cancelled(leg) => Some(*price),
+    /// The price of a part whose reservation stands: it was made, and not cancelled.
+    fn reserved(&self, part: PartName) -> Option<Price> {
+        match self.outcome(Step::Reserve(part)) {
+            Some(Outcome::Reserved { price }) if !self.is_cancelled(part) => Some(*price),
             _ => None,
         }
     }
 
     /// How many units of a line this booking has reserved.
-    fn units(&self, leg: Leg, line: &StockLine) -> i64 {
+    fn units(&self, part: PartName, line: &StockLine) -> i64 {
         let lines = match &self.header {
-            Some(header) if self.reserved(leg).is_some() => header.trip.leg(leg).lines(),
+            Some(header) if self.reserved(part).is_some() => lines_of(header, part),
             _ => Vec::new(),
         };
         let same = lines.iter().filter(|other| (&other.product, other.date) == (&line.product, line.date));
         same.map(|line| i64::from(line.units)).sum()
     }
+}
+
+/// The stock that a part of a booking needs; none of a part that this program does not know, or cannot read.
+fn lines_of(header: &Header, part: PartName) -> Vec<StockLine> {
+    let contents = header.parts.get(part).map(|part| part.contents);
+    let request = travel::part_type(part).zip(contents).map(|(part_type, contents)| part_type.request(&contents));
+    request.and_then(Result::ok).map_or_else(Vec::new, |request| request.lines())
 }
 
 /// What is wrong with a booking: nothing, if all is well.
@@ -210,16 +220,19 @@ pub fn check_booking(books: &Books, ends: &Ends) -> Vec<Violation> {
     match &books.header {
         _ if !wrong.is_empty() => {} // what seems to be missing may stand in them
         None => wrong.push((Kind::Orphan, orphan(books))),
-        Some(header) => match header.status {
-            Status::Confirmed => check_confirmed(books, header, &mut wrong),
-            Status::Failed => check_failed(books, header, &mut wrong),
-            Status::NeedsOperator => check_parked(books, ends, &mut wrong),
-            Status::Pending | Status::Compensating if header.created_at < ends.of_before => {
-                let says = format!("not ended: {} since {:.3}", header.status, header.created_at);
-                wrong.push((Kind::NotEnded, says));
+        Some(header) => {
+            check_parts(books, header, &mut wrong);
+            match header.status {
+                Status::Confirmed => check_confirmed(books, header, &mut wrong),
+                Status::Failed => check_failed(books, header, &mut wrong),
+                Status::NeedsOperator => check_parked(books, ends, &mut wrong),
+                Status::Pending | Status::Compensating if header.created_at < ends.of_before => {
+                    let says = format!("not ended: {} since {:.3}", header.status, header.created_at);
+                    wrong.push((Kind::NotEnded, says));
+                }
+                Status::Pending | Status::Compensating => {}
             }
-            Status::Pending | Status::Compensating => {}
-        },
+        }
     }
     let about = format!("booking {}", books.booking_id);
     wrong.into_iter().map(|(kind, says)| Violation { kind, about: about.clone(), says }).collect()
@@ -228,7 +241,7 @@ pub fn check_booking(books: &Books, ends: &Ends) -> Vec<Violation> {
 type Wrong = Vec<(Kind, String)>;
 
 fn orphan(books: &Books) -> String {
-    let steps: Vec<_> = books.journal.iter().map(|entry| entry.step.as_str()).collect();
+    let steps: Vec<_> = books.journal.iter().map(|entry| entry.step.to_string()).collect();
     let mut left = Vec::new();
     if !steps.is_empty() {
         left.push(format!("its journal has {}", steps.join(", ")));
@@ -240,16 +253,30 @@ fn orphan(books: &Books) -> String {
     format!("there is no such booking{but}")
 }
 
-fn check_confirmed(books: &Books, header: &Header, wrong: &mut Wrong) {
-    check_recorded(books, Step::Confirm, Status::Confirmed, wrong);
-    let prices = Leg::ALL.map(|leg| books.reserved(leg));
-    for (leg, price) in Leg::ALL.into_iter().zip(prices) {
-        if price.is_none() {
-            wrong.push((Kind::NotReserved, format!("confirmed, but {} is not reserved", leg.name())));
+fn check_parts(books: &Books, header: &Header, wrong: &mut Wrong) {
+    let names = header.parts.names();
+    for entry in &books.journal {
+        if let Step::Reserve(part) | Step::Cancel(part) = entry.step
+            && !names.contains(&part)
+        {
+            wrong.push((Kind::Orphan, format!("{} is recorded, but {part} is not a part of it", entry.step)));
         }
     }
-    let [Some(flight), Some(hotel), Some(car)] = prices else { return };
-    match flight.plus(hotel).and_then(|sum| sum.plus(car)) {
+}
+
+fn check_confirmed(books: &Books, header: &Header, wrong: &mut Wrong) {
+    check_recorded(books, Step::Confirm, Status::Confirmed, wrong);
+    let mut prices = Vec::new();
+    for (part, _) in header.parts.iter() {
+        match books.reserved(part) {
+            Some(price) => prices.push(price),
+            None => wrong.push((Kind::NotReserved, format!("confirmed, but {part} is not reserved"))),
+        }
+    }
+    if prices.len() < header.parts.names().len() {
+        return;
+    }
+    match sum(prices) {
         Err(error) => wrong.push((Kind::NotCharged, format!("confirmed, but its prices have no sum: {error}"))),
         Ok(sum) => {
             if !matches!(books.decision, State::Charged { amount, .. } if amount == sum) {
@@ -268,13 +295,18 @@ fn check_confirmed(books: &Books, header: &Header, wrong: &mut Wrong) {
     }
 }
 
+fn sum(prices: Vec<Price>) -> Result<Money, MoneyError> {
+    let sum = prices.into_iter().map(Ok).reduce(|sum, price| sum?.plus(price?));
+    sum.and_then(|sum| sum.map(Price::payable).transpose()).unwrap_or(Err(MoneyError::TooMuch))
+}
+
 fn check_failed(books: &Books, header: &Header, wrong: &mut Wrong) {
     check_recorded(books, Step::Fail, Status::Failed, wrong);
-    for leg in Leg::ALL {
-        if books.reserved(leg).is_some() {
-            wrong.push((Kind::StillReserved, format!("failed, but {} is still reserved", leg.name())));
-        } else if !books.is_cancelled(leg) {
-            wrong.push((Kind::NotCancelled, format!("failed, but {} is not recorded", Step::Cancel(leg))));
+    for (part, _) in header.parts.iter() {
+        if books.reserved(part).is_some() {
+            wrong.push((Kind::StillReserved, format!("failed, but {part} is still reserved")));
+        } else if !books.is_cancelled(part) {
+            wrong.push((Kind::NotCancelled, format!("failed, but {} is not recorded", Step::Cancel(part))));
         }
     }
     if !matches!(books.decision, State::Declined | State::Aborted { .. }) {
@@ -342,8 +374,8 @@ pub enum Verdict {
 /// What is to be said of a line of stock. Where the journal of old bookings is gone, lines may have been sold of which it
 /// knows nothing: it `is_whole` where that cannot be.
 pub fn check_line(shelf: &Shelf, reserved: Reserved, is_whole: bool) -> Verdict {
-    let Shelf { leg, line, units } = shelf;
-    let about = format!("{} {} on {}", leg.name(), line.product, line.date);
+    let Shelf { part, line, units } = shelf;
+    let about = format!("{part} {line}");
     let Reserved { stands, lately, given_back_lately } = reserved;
     let wrong = |kind, says| Verdict::Wrong(Violation { kind, about: about.clone(), says });
     let (available, seeded) = units.unwrap_or((0, 0));
@@ -374,7 +406,7 @@ pub struct Audit {
     journal: Journal,
     payments: Payments,
     ledger: Ledger,
-    stock: [(Leg, StockTable); 3],
+    stock: Vec<(PartName, StockTable)>,
 }
 
 impl Audit {
@@ -383,18 +415,17 @@ impl Audit {
         let client = store::patient_client(sdk);
         let (bookings, journal_table) = (stack.bookings_table()?, stack.journal_table()?);
         let (payments, ledger) = (stack.payments_table()?, stack.provider_ledger_table()?);
-        let sold = [Leg::Flight, Leg::Hotel, Leg::Car].map(|leg| stack.stock_table(leg));
-        let [flights, hotels, cars] = sold;
-        let (flights, hotels, cars) = (flights?, hotels?, cars?);
         let journal = Journal::new(client.clone(), journal_table, 1); // not written to here
-        let stock = |leg, name: &str| (leg, StockTable::new(client.clone(), name, journal.clone()));
-        let tables = [flights, hotels, cars, ledger, journal_table, bookings, payments];
+        let sold = stack.parts().into_iter().map(|part| Ok((part, stack.stock_table(part)?)));
+        let sold = sold.collect::<Result<Vec<_>, StackError>>()?;
+        let tables = sold.iter().map(|(_, table)| *table).chain([ledger, journal_table, bookings, payments]);
+        let stock = |(part, name)| (part, StockTable::new(client.clone(), name, journal.clone()));
         Ok(Self {
-            tables: tables.map(str::to_owned).to_vec(),
+            tables: tables.map(str::to_owned).collect(),
             headers: Headers::new(client.clone(), bookings),
             payments: Payments::new(client.clone(), payments, journal.clone()),
             ledger: Ledger::new(client.clone(), ledger),
-            stock: [stock(Leg::Flight, flights), stock(Leg::Hotel, hotels), stock(Leg::Car, cars)],
+            stock: sold.iter().copied().map(stock).collect(),
             client,
             journal,
         })
@@ -405,20 +436,20 @@ impl Audit {
     pub async fn run(
         &self,
         bookings: impl IntoIterator<Item = &BookingId>,
-        lines: impl IntoIterator<Item = (Leg, StockLine)>,
+        lines: impl IntoIterator<Item = (PartName, StockLine)>,
     ) -> Result<Vec<String>, StoreError> {
         let books = stream::iter(bookings).map(async |id| if_readable(format!("booking {id}"), self.books(id).await));
         let (books, mut wrong) = separate(books.buffered(AT_ONCE).try_collect().await?);
-        let shelves = stream::iter(lines).map(async |(leg, line)| {
-            let about = format!("{} {} on {}", leg.name(), line.product, line.date);
-            if_readable(about, self.shelf(leg, line).await)
+        let shelves = stream::iter(lines).map(async |(part, line)| {
+            let about = format!("{part} {line}");
+            if_readable(about, self.shelf(part, line).await)
         });
         let (shelves, unreadable) = separate(shelves.buffered(AT_ONCE).try_collect().await?);
         wrong.extend(unreadable);
         let ends = Ends { of_before: Timestamp::MAX, may_be_parked: false };
         wrong.extend(books.iter().flat_map(|books| check_booking(books, &ends)));
         for shelf in &shelves {
-            let stands = books.iter().map(|books| books.units(shelf.leg, &shelf.line)).sum();
+            let stands = books.iter().map(|books| books.units(shelf.part, &shelf.line)).sum();
             if let Verdict::Wrong(violation) = check_line(shelf, Reserved { stands, ..Reserved::default() }, true) {
                 wrong.push(violation);
             }
@@ -441,7 +472,7 @@ impl Audit {
             }
             None => None,
         };
-        let (journal, unreadable) = self.journal.entries(booking_id.as_str()).await?;
+        let (journal, unreadable) = self.journal.entries(booking_id).await?;
         Ok(Books {
             booking_id: booking_id.clone(),
             header,
@@ -452,12 +483,12 @@ impl Audit {
         })
     }
 
-    async fn shelf(&self, leg: Leg, line: StockLine) -> Result<Shelf, StoreError> {
+    async fn shelf(&self, part: PartName, line: StockLine) -> Result<Shelf, StoreError> {
         let mut units = None;
-        for (_, table) in self.stock.iter().filter(|(of, _)| *of == leg) {
+        for (_, table) in self.stock.iter().filter(|(of, _)| *of == part) {
             units = table.available(&line).await?;
         }
-        Ok(Shelf { leg, line, units })
+        Ok(Shelf { part, line, units })
     }
 }
 
@@ -490,14 +521,16 @@ mod tests {
 
     use super::*;
 
-    const PRICES: [(Leg, Money); 3] =
-        [(Leg::Flight, Money::eur(100)), (Leg::Hotel, Money::eur(20)), (Leg::Car, Money::eur(3))];
+    const FLIGHT: PartName = travel::FLIGHT.name;
+    const HOTEL: PartName = travel::HOTEL.name;
+    const CAR: PartName = travel::CAR.name;
+    const PRICES: [(PartName, i64); 3] = [(FLIGHT, 100), (HOTEL, 20), (CAR, 3)];
     const SUM: Money = Money::eur(123);
     const ID: &str = "0123456789abcdef0123456789abcdef";
 
     fn entry(step: Step, outcome: Outcome) -> Entry {
         Entry {
-            step: step.name().into(),
+            step,
             outcome: Some(outcome),
             validation: String::new(),
             started_at: "2027-01-01T10:00:00.000Z".into(),
@@ -519,7 +552,7 @@ mod tests {
             variant: Variant::Choreographed,
             status,
             owner: Owner::of("anonymous"),
-            trip: serde_json::from_value(trip).unwrap(),
+            parts: serde_json::from_value(trip).unwrap(),
             total,
             reason: None,
             claim: Claim::first(Timestamp::UNIX_EPOCH),
@@ -529,8 +562,13 @@ mod tests {
         Books { booking_id, header: Some(header), journal, decision, paid: total, unreadable: Vec::new() }
     }
 
+    fn price(amount: i64) -> Price {
+        Price { amount, currency: SUM.currency }
+    }
+
     fn confirmed() -> Books {
-        let reserved = PRICES.map(|(leg, price)| entry(Step::Reserve(leg), Outcome::Reserved { price }));
+        let reserved =
+            PRICES.map(|(part, amount)| entry(Step::Reserve(part), Outcome::Reserved { price: price(amount) }));
         let decision = State::Charged { amount: SUM, charge_id: "ch".into() };
         let mut confirmed = books(Status::Confirmed, Some(SUM), decision, reserved.to_vec());
         confirmed.journal.push(entry(Step::Confirm, Outcome::Confirmed { total: SUM }));
@@ -539,14 +577,14 @@ mod tests {
 
     /// The flight was given back, the hotel was sold out, the car's cancel came first.
     fn failed() -> Books {
-        let cancelled = |leg, released| entry(Step::Cancel(leg), Outcome::Cancelled { released });
+        let cancelled = |part, released| entry(Step::Cancel(part), Outcome::Cancelled { released });
         let journal = vec![
-            entry(Step::Reserve(Leg::Flight), Outcome::Reserved { price: Money::eur(100) }),
-            entry(Step::Reserve(Leg::Hotel), Outcome::Rejected(Rejection::new("sold_out", "no room"))),
-            entry(Step::Reserve(Leg::Car), tombstone()),
-            cancelled(Leg::Flight, true),
-            cancelled(Leg::Hotel, false),
-            cancelled(Leg::Car, false),
+            entry(Step::Reserve(FLIGHT), Outcome::Reserved { price: price(100) }),
+            entry(Step::Reserve(HOTEL), Outcome::Rejected(Rejection::new("sold_out", "no room"))),
+            entry(Step::Reserve(CAR), tombstone()),
+            cancelled(FLIGHT, true),
+            cancelled(HOTEL, false),
+            cancelled(CAR, false),
             entry(Step::Fail, Outcome::Failed { reason: None }),
         ];
         books(Status::Failed, None, State::Aborted { reason: None }, journal)
@@ -566,7 +604,7 @@ mod tests {
     }
 
     fn without(mut books: Books, step: Step) -> Books {
-        books.journal.retain(|entry| entry.step != step.name());
+        books.journal.retain(|entry| entry.step != step);
         books
     }
 
@@ -579,11 +617,11 @@ mod tests {
 
     #[test]
     fn each_violation_of_a_confirmed_booking_is_told() {
-        let unreserved = without(confirmed(), Step::Reserve(Leg::Hotel));
+        let unreserved = without(confirmed(), Step::Reserve(HOTEL));
         assert_eq!(wrong(&unreserved), ["confirmed, but hotel is not reserved"]);
 
         let mut cancelled = confirmed();
-        cancelled.journal.push(entry(Step::Cancel(Leg::Car), Outcome::Cancelled { released: true }));
+        cancelled.journal.push(entry(Step::Cancel(CAR), Outcome::Cancelled { released: true }));
         assert_eq!(wrong(&cancelled), ["confirmed, but car is not reserved"]);
 
         let undecided = Books { decision: State::Charging, ..confirmed() };
@@ -603,8 +641,12 @@ mod tests {
         assert_eq!(wrong(&unsaid), ["confirmed at 1.23 EUR, but its total is nothing"]);
 
         let mut priceless = confirmed();
-        priceless.journal[0].outcome = Some(Outcome::Reserved { price: Money::eur(u64::MAX) });
+        priceless.journal[0].outcome = Some(Outcome::Reserved { price: price(i64::MAX) });
         assert!(wrong(&priceless)[0].starts_with("confirmed, but its prices have no sum"));
+
+        let mut more = confirmed();
+        more.journal.push(entry(Step::Reserve(PartName::new("sauna")), Outcome::Reserved { price: price(1) }));
+        assert_eq!(wrong(&more), ["sauna.reserve is recorded, but sauna is not a part of it"]);
 
         let unrecorded = without(confirmed(), Step::Confirm);
         assert_eq!(wrong(&unrecorded), ["confirmed, but booking.confirm is not recorded"]);
@@ -612,10 +654,10 @@ mod tests {
 
     #[test]
     fn each_violation_of_a_failed_booking_is_told() {
-        let reserved = without(failed(), Step::Cancel(Leg::Flight));
+        let reserved = without(failed(), Step::Cancel(FLIGHT));
         assert_eq!(wrong(&reserved), ["failed, but flight is still reserved"]);
 
-        let uncancelled = without(failed(), Step::Cancel(Leg::Hotel));
+        let uncancelled = without(failed(), Step::Cancel(HOTEL));
         assert_eq!(wrong(&uncancelled), ["failed, but hotel.cancel is not recorded"]);
 
         let undecided = Books { decision: State::Collecting, ..failed() };
@@ -634,7 +676,7 @@ mod tests {
 
     #[test]
     fn of_a_booking_with_a_step_that_cannot_be_read_only_that_is_told() {
-        let mut newer = without(confirmed(), Step::Reserve(Leg::Hotel));
+        let mut newer = without(confirmed(), Step::Reserve(HOTEL));
         newer.unreadable.push(Unreadable { key: format!("{ID} hotel.reserve"), cause: "status WAITING".into() });
         assert_eq!(wrong(&newer), [format!("the item {ID} hotel.reserve cannot be read: status WAITING")]);
     }
@@ -673,8 +715,8 @@ mod tests {
         assert_eq!(wrong(&left), [said]);
     }
 
-    fn shelf(leg: Leg, product: &str, date: &str, units: Option<(i64, i64)>) -> Shelf {
-        Shelf { leg, line: StockLine { product: product.into(), date: date.parse().unwrap(), units: 0 }, units }
+    fn shelf(part: PartName, product: &str, date: &str, units: Option<(i64, i64)>) -> Shelf {
+        Shelf { part, line: StockLine { product: product.into(), date: date.parse().ok(), units: 0 }, units }
     }
 
     fn said(verdict: Verdict) -> String {
@@ -686,18 +728,18 @@ mod tests {
 
     #[test]
     fn a_booking_reserves_what_it_asks_for_on_each_line() {
-        let units = |leg, product, date| confirmed().units(leg, &shelf(leg, product, date, None).line);
-        assert_eq!(units(Leg::Flight, "LH400", "2027-03-01"), 2);
-        assert_eq!(units(Leg::Hotel, "nyc-plaza", "2027-03-02"), 1);
-        assert_eq!(units(Leg::Hotel, "nyc-plaza", "2027-03-03"), 0, "the day of departure");
-        assert_eq!(units(Leg::Car, "jfk#compact", "2027-03-02"), 1);
-        assert_eq!(failed().units(Leg::Flight, &shelf(Leg::Flight, "LH400", "2027-03-01", None).line), 0);
+        let units = |part, product, date| confirmed().units(part, &shelf(part, product, date, None).line);
+        assert_eq!(units(FLIGHT, "LH400", "2027-03-01"), 2);
+        assert_eq!(units(HOTEL, "nyc-plaza", "2027-03-02"), 1);
+        assert_eq!(units(HOTEL, "nyc-plaza", "2027-03-03"), 0, "the day of departure");
+        assert_eq!(units(CAR, "jfk#compact", "2027-03-02"), 1);
+        assert_eq!(failed().units(FLIGHT, &shelf(FLIGHT, "LH400", "2027-03-01", None).line), 0);
     }
 
     #[test]
     fn stock_that_does_not_add_up_is_told() {
         let stands = |stands| Reserved { stands, ..Reserved::default() };
-        let check = |units, reserved| check_line(&shelf(Leg::Flight, "LH400", "2027-03-01", units), reserved, true);
+        let check = |units, reserved| check_line(&shelf(FLIGHT, "LH400", "2027-03-01", units), reserved, true);
         assert_eq!(check(Some((6, 10)), stands(4)), Verdict::Right);
         assert_eq!(check(None, stands(0)), Verdict::Right);
         assert_eq!(
@@ -713,7 +755,7 @@ mod tests {
         // Ten were put on sale. Four are reserved: one of them lately; and two more were given back lately.
         let reserved = Reserved { stands: 4, lately: 1, given_back_lately: 2 };
         let check =
-            |available| check_line(&shelf(Leg::Flight, "LH400", "2027-03-01", Some((available, 10))), reserved, true);
+            |available| check_line(&shelf(FLIGHT, "LH400", "2027-03-01", Some((available, 10))), reserved, true);
         assert_eq!(check(6), Verdict::Right);
         for available in [4, 5, 7] {
             assert!(matches!(check(available), Verdict::InMotion(_)), "{available}");
@@ -727,7 +769,7 @@ mod tests {
     fn where_journals_are_gone_more_may_be_taken_than_they_say() {
         let reserved = Reserved { stands: 4, ..Reserved::default() };
         let check =
-            |available| check_line(&shelf(Leg::Flight, "LH400", "2027-03-01", Some((available, 10))), reserved, false);
+            |available| check_line(&shelf(FLIGHT, "LH400", "2027-03-01", Some((available, 10))), reserved, false);
         assert_eq!(check(2), Verdict::Right);
         assert_eq!(said(check(7)), "flight LH400 on 2027-03-01: 7 available and 4 reserved, but 10 put on sale");
         assert_eq!(said(check(-1)), "flight LH400 on 2027-03-01: -1 available");

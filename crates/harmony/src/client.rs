@@ -3,6 +3,7 @@
 //! It sends with the AWS SDK's own HTTP connector, which is compiled anyway: another HTTP client would be a second one.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     time::{Duration, Instant, SystemTime},
 };
@@ -28,11 +29,9 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::{body::SdkBody, byte_stream::ByteStream};
 use jiff::Timestamp;
-use saga::{BookingId, Currency, Money, Status, Step, Traveller, Variant};
+use saga::{BookingId, Currency, Customer, Money, PartName, Status, Step, Variant};
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
-
-use crate::trip::{Car, Flight, Hotel};
 
 /// How long an answer may take. API Gateway itself gives up after 29 s.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -198,15 +197,12 @@ pub struct Booking {
     /// When its status changed last.
     pub updated_at: Timestamp,
     /// Who travels; none if that is not kept any more.
-    pub traveller: Option<Traveller>,
-    /// Which flight.
-    pub flight: Flight,
-    /// Which hotel.
-    pub hotel: Hotel,
-    /// Which car.
-    pub car: Car,
+    pub traveller: Option<Customer>,
     /// The steps so far, in the order in which they began.
     pub timeline: Vec<Entry>,
+    /// All other fields: the parts that were asked for, and what a newer API may say besides.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, Value>,
 }
 
 /// Why a booking failed, or needs an operator.
@@ -238,7 +234,23 @@ pub struct Entry {
 impl Booking {
     /// The entry of a step in the timeline.
     pub fn entry(&self, step: Step) -> Option<&Entry> {
-        self.timeline.iter().find(|entry| entry.step == step.name())
+        let step = step.to_string();
+        self.timeline.iter().find(|entry| entry.step == step)
+    }
+
+    /// The parts that were asked for, in the order in which a saga lists them.
+    pub fn parts(&self) -> Vec<(PartName, &Value)> {
+        let steps = |name| [Step::Reserve(name), Step::Cancel(name)];
+        let is_part =
+            |name| travel::part_type(name).is_some() || steps(name).into_iter().any(|step| self.entry(step).is_some());
+        let part = |(name, contents): (&String, &'_ Value)| {
+            PartName::try_from(name.as_str()).ok().filter(|name| contents.is_object() && is_part(*name))
+        };
+        let parts = self.others.iter().filter_map(|(name, contents)| Some((part((name, contents))?, contents)));
+        let mut parts: Vec<_> = parts.collect();
+        let listed = travel::part_names();
+        parts.sort_by_key(|(name, _)| listed.iter().position(|part| part == name).unwrap_or(listed.len()));
+        parts
     }
 }
 
@@ -502,7 +514,6 @@ pub fn fresh_key(of: impl fmt::Display) -> String {
 #[cfg(test)]
 mod tests {
     use aws_sdk_dynamodb::config::{Credentials, SharedCredentialsProvider};
-    use saga::Leg;
     use serde_json::json;
 
     use super::*;
@@ -554,8 +565,10 @@ mod tests {
         let booking: Booking = answer(200, &newer.to_string()).json().unwrap();
         assert_eq!(booking.total, Some(Money::eur(100)));
         assert_eq!(booking.reason.as_ref().and_then(|reason| reason.step.as_deref()), Some("visa.check"));
-        assert_eq!(booking.entry(Step::Reserve(Leg::Flight)).and_then(Entry::money), Some(Money::eur(100)));
+        assert_eq!(booking.entry(Step::Reserve(travel::FLIGHT.name)).and_then(Entry::money), Some(Money::eur(100)));
         assert_eq!(booking.timeline[1].step, "visa.check");
+        let parts: Vec<_> = booking.parts().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(parts, travel::part_names());
     }
 
     #[test]

@@ -458,7 +458,7 @@ fn said(body: &str) -> Option<Said> {
         ),
     };
     let says = match Envelope::read(&event) {
-        Ok(envelope) => envelope.event.event_type().name().to_owned(),
+        Ok(envelope) => envelope.event.event_type().to_string(),
         Err(_) => beginning(event["type"].as_str()?, SHOWN.0), // it looks like an event
     };
     Some((BookingId::deserialize(&event["booking_id"]).ok(), format!("{says}{after}"), ""))

@@ -15,20 +15,22 @@ use jiff::{
     civil::{Date, date},
 };
 use saga::{
-    BookingId, BookingRequest, Claim, Command, Envelope, Event, Leg, Money, Owner, Status, Variant, command::Action,
+    BookingId, BookingRequest, Catalogue, CatalogueError, Claim, Command, Envelope, Event, Money, Owner, PartType,
+    Status, Variant, command::Action, reservation::quote,
 };
 use serde_json::{Value, json};
-use services::StepError;
-use services::{BookingDesk, Cashier, Catalogue, CatalogueError, PaymentProvider, ProviderError, SandboxProvider};
+use services::{BookingService, PaymentProvider, PaymentService, ProviderError, SandboxProvider, StepError};
 use store::{Bookings, Header, Headers, Intake, IntakeStore, Journal, Ledger, Payments, StoreError};
 
 use crate::{
     Stack, StackError, TripRequest,
     loader::{LoadError, Stock, dates},
+    trip::USUAL,
 };
 
 /// When the trip of all events starts.
 const DATE: Date = date(2099, 3, 1);
+const NIGHTS: u16 = 3;
 /// In place of the digest of a request, as there is none.
 const REQUEST: &str = "events";
 /// What the functions must answer, by file.
@@ -166,20 +168,20 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
     let client = store::client(&sdk);
     let journal = Journal::new(client.clone(), stack.journal_table()?, 730);
     let headers = Headers::new(client.clone(), stack.bookings_table()?);
-    let intake = Intake::new(headers, stack.travellers_table()?, 30);
+    let intake = Intake::new(headers, stack.customers_table()?, 30);
     let ledger = Ledger::new(client.clone(), stack.provider_ledger_table()?);
-    let cashier = Cashier {
+    let payment = PaymentService {
         store: Payments::new(client.clone(), stack.payments_table()?, journal.clone()),
         provider: SandboxProvider { ledger, clock: Timestamp::now },
         clock: Timestamp::now,
     };
-    let desk = BookingDesk { store: Bookings::new(client, stack.bookings_table()?, journal), clock: Timestamp::now };
+    let store = Bookings::new(client, stack.bookings_table()?, journal);
+    let bookings = BookingService { store, clock: Timestamp::now };
 
-    let request = BookingRequest::read(&TripRequest::on(DATE).to_json(), DATE);
-    let BookingRequest { traveller, trip, token, .. } =
+    let request = travel::TRAVEL.read(&TripRequest::on(DATE).to_json(), DATE);
+    let BookingRequest { customer, parts, token, .. } =
         request.map_err(|violations| EventsError::Refused(saga::Violation::list(&violations)))?;
-    let nights = trip.leg(Leg::Hotel).lines().len();
-    Stock::of(stack, &sdk)?.load(&dates(DATE, nights as u16), |_| ()).await?; // 3
+    Stock::of(stack, &sdk)?.load(&dates(DATE, NIGHTS), |_| ()).await?;
     let now = Timestamp::now();
     for (number, variant, _) in ENDS {
         let header = Header {
@@ -188,32 +190,35 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
             variant,
             status: Status::Pending,
             owner: Owner::of("anonymous"), // as the API calls everybody when nobody is asked for a name
-            trip: trip.clone(),
+            parts: parts.clone(),
             total: None,
             reason: None,
             claim: Claim::first(now),
             created_at: now,
             updated_at: now,
         };
-        cashier.provider.attach(&header.plan().payment.reference, &token).await?.map_err(|_| EventsError::Card)?;
-        intake.accept(&header, &traveller).await?;
-        let catalogue = Catalogue::bundled()?;
-        let price = |leg| catalogue.unit_price(trip.leg(leg)).and_then(|price| trip.leg(leg).price(price).ok());
+        payment.provider.attach(&header.plan().payment.reference, &token).await?.map_err(|_| EventsError::Card)?;
+        intake.accept(&header, &customer, now).await?;
+        let price = |part_type: &PartType| {
+            let contents = parts.get(part_type.name).map(|part| part.contents).unwrap_or_default();
+            let quote = quote(part_type, &Catalogue::read(part_type.price_list)?, &contents);
+            quote.map(|quote| quote.price).map_err(|rejection| EventsError::Refused(rejection.message))
+        };
         if number == COLLECTED {
-            for leg in [Leg::Hotel, Leg::Car] {
-                let price = price(leg).unwrap_or(Money::eur(0)); // on sale, see above
-                let reserved = Event::Reserved { leg, price, plan: header.plan() };
+            for part_type in USUAL.iter().filter(|part_type| part_type.name != travel::FLIGHT.name) {
+                let (part, price) = (part_type.name, price(part_type)?);
+                let reserved = Event::Reserved { part, price, plan: header.plan() };
                 let (booking_id, causation_id, trace) = (header.booking_id.clone(), None, None);
                 let reserved = Envelope { booking_id, event: reserved, causation_id, time: now, trace };
-                cashier.hear(&json!(reserved)).await?;
+                payment.react(&json!(reserved)).await?;
             }
         }
         if number == UNPARKED {
-            let prices = Leg::ALL.into_iter().filter_map(price);
-            let total = Money::eur(prices.map(|price| price.amount).sum());
+            let prices = USUAL.iter().map(|part_type| Ok(price(part_type)?.amount.unsigned_abs()));
+            let total = Money::eur(prices.sum::<Result<_, EventsError>>()?);
             let step = Command { booking_id: header.booking_id, action: Action::Confirm { total } };
             let command = json!({"step": step.step(), "booking_id": step.booking_id, "total": total});
-            desk.handle(&command).await?;
+            bookings.handle(&command).await?;
         }
     }
     Ok(())

@@ -18,7 +18,7 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use hdrhistogram::Histogram;
 use jiff::{SignedDuration, Timestamp, civil::Date};
-use saga::{BookingId, Leg, Status, StockLine, Variant};
+use saga::{BookingId, Status, StockLine, Variant};
 use store::{Headers, Journal, StockTable, StoreError};
 
 use crate::{Client, ClientError, Stack, StackError, TripRequest, loader};
@@ -138,7 +138,7 @@ fn request(n: usize, variant: Variant, fate: Fate, first: Date) -> TripRequest {
     let mut trip = TripRequest { variant, ..TripRequest::on(date) };
     match fate {
         Fate::Confirmed => {}
-        Fate::SoldOut => FULL.clone_into(&mut trip.hotel.hotel_id),
+        Fate::SoldOut => trip.set(travel::HOTEL.name, "hotel_id", FULL),
         Fate::Declined => "tok_declined".clone_into(&mut trip.payment.token),
         Fate::Flaky => "tok_flaky".clone_into(&mut trip.payment.token),
     }
@@ -254,17 +254,12 @@ impl Travellers {
         let journal = Journal::new(dynamodb.clone(), stack.journal_table()?, 1); // not written to here
         let trip = TripRequest::on(self.first);
         let dates = loader::dates(self.first, DATES + 3); // the last trip lasts three nights
-        let car = saga::booking::car_product(&trip.car.station_id, &trip.car.category);
-        let products = [
-            (Leg::Flight, trip.flight.flight_no, PLENTY),
-            (Leg::Hotel, trip.hotel.hotel_id, PLENTY),
-            (Leg::Hotel, FULL.to_owned(), 0),
-            (Leg::Car, car, PLENTY),
-        ];
-        for (leg, product, units) in products {
-            let table = StockTable::new(dynamodb.clone(), stack.stock_table(leg)?, journal.clone());
-            let lines: Vec<_> =
-                dates.iter().map(|date| StockLine { product: product.clone(), date: *date, units }).collect();
+        let asked =
+            trip.lines().into_iter().filter_map(|(part, lines)| Some((part, lines.first()?.product.clone(), PLENTY)));
+        for (part, product, units) in asked.chain([(travel::HOTEL.name, FULL.to_owned(), 0)]) {
+            let table = StockTable::new(dynamodb.clone(), stack.stock_table(part)?, journal.clone());
+            let line = |date: &Date| StockLine { product: product.clone(), date: Some(*date), units };
+            let lines: Vec<_> = dates.iter().map(line).collect();
             for batch in lines.chunks(25) {
                 table.seed(batch).await?;
             }

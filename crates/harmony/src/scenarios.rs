@@ -3,7 +3,7 @@
 
 use std::{fmt, time::Duration};
 
-use saga::{Leg, Money, Status, Step, Variant};
+use saga::{Money, PartName, Status, Step, Variant};
 use serde_json::Value;
 
 use crate::{Answer, Booking, Client, ClientError, TripRequest, client::Entry};
@@ -34,7 +34,7 @@ pub struct Expected {
     /// The step that failed, and its code.
     pub reason: Option<(Step, &'static str)>,
     /// Steps that must be in the timeline, or must not. What is not listed here has to fit all the same: see
-    /// [`contradictions`]. Where events race, a leg that must be given back may never have been reserved: see
+    /// [`contradictions`]. Where events race, a part that must be given back may never have been reserved: see
     /// [`was_overtaken`].
     pub steps: &'static [(Step, Did)],
 }
@@ -63,12 +63,12 @@ pub struct Observed {
 
 use Did::{End, FindNothing, GiveBack, NotHappen};
 
-const FLIGHT: Step = Step::Reserve(Leg::Flight);
-const HOTEL: Step = Step::Reserve(Leg::Hotel);
-const CAR: Step = Step::Reserve(Leg::Car);
-const CANCEL_FLIGHT: Step = Step::Cancel(Leg::Flight);
-const CANCEL_HOTEL: Step = Step::Cancel(Leg::Hotel);
-const CANCEL_CAR: Step = Step::Cancel(Leg::Car);
+const FLIGHT: Step = Step::Reserve(travel::FLIGHT.name);
+const HOTEL: Step = Step::Reserve(travel::HOTEL.name);
+const CAR: Step = Step::Reserve(travel::CAR.name);
+const CANCEL_FLIGHT: Step = Step::Cancel(travel::FLIGHT.name);
+const CANCEL_HOTEL: Step = Step::Cancel(travel::HOTEL.name);
+const CANCEL_CAR: Step = Step::Cancel(travel::CAR.name);
 
 const CONFIRMED: Expected = Expected {
     status: Status::Confirmed,
@@ -95,7 +95,7 @@ const DECLINED: &[(Step, Did)] = &[
 ];
 
 /// All scenarios.
-pub const ALL: [Scenario; 8] = [
+pub const ALL: [Scenario; 9] = [
     Scenario {
         name: "trip confirmed",
         about: "Flight, hotel and car are free and the card is good.",
@@ -104,9 +104,26 @@ pub const ALL: [Scenario; 8] = [
         expected: CONFIRMED,
     },
     Scenario {
+        name: "trip without a car",
+        about: "Flight and hotel only: a trip has the parts that are asked for.",
+        change: |trip| drop(trip.parts.remove(&travel::CAR.name)),
+        sent: 1,
+        expected: Expected {
+            status: Status::Confirmed,
+            reason: None,
+            steps: &[
+                (FLIGHT, End("reserved")),
+                (HOTEL, End("reserved")),
+                (CAR, NotHappen),
+                (Step::Charge, End("charged")),
+                (Step::Confirm, End("confirmed")),
+            ],
+        },
+    },
+    Scenario {
         name: "hotel sold out",
         about: "The hotel has no room: flight and car are given back, nothing is charged.",
-        change: |trip| trip.hotel.hotel_id = "nyc-annex".into(),
+        change: |trip| trip.set(travel::HOTEL.name, "hotel_id", "nyc-annex"),
         sent: 1,
         expected: Expected {
             status: Status::Failed,
@@ -145,7 +162,7 @@ pub const ALL: [Scenario; 8] = [
     Scenario {
         name: "unknown flight",
         about: "There is no such flight: hotel and car are given back, nothing is charged.",
-        change: |trip| trip.flight.flight_no = "XX1".into(),
+        change: |trip| trip.set(travel::FLIGHT.name, "flight_no", "XX1"),
         sent: 1,
         expected: Expected {
             status: Status::Failed,
@@ -249,9 +266,12 @@ pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>
     }
     for (step, did) in expected.steps {
         let entry = booking.entry(*step);
-        let leg = Leg::ALL.into_iter().find(|leg| [Step::Reserve(*leg), Step::Cancel(*leg)].contains(step));
+        let part = match step {
+            Step::Reserve(part) | Step::Cancel(part) => Some(*part),
+            _ => None,
+        };
         let may_be_late = expected.status == Status::Failed && [End("reserved"), GiveBack].contains(did);
-        if may_be_late && leg.is_some_and(|leg| was_overtaken(booking, leg)) {
+        if may_be_late && part.is_some_and(|part| was_overtaken(booking, part)) {
             continue;
         }
         if !did.fits(entry) {
@@ -262,17 +282,17 @@ pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-/// Whether the cancel of a leg came before its reserve, which was then refused: in the choreographed variant the events
-/// of a booking race, so that can happen to a leg that could have been reserved. Nothing is charged before all legs are
+/// Whether the cancel of a part came before its reserve, which was then refused: in the choreographed variant the events
+/// of a booking race, so that can happen to a part that could have been reserved. Nothing is charged before all parts are
 /// reserved, so it cannot after a charge was tried.
-pub fn was_overtaken(booking: &Booking, leg: Leg) -> bool {
-    let refused = booking.entry(Step::Reserve(leg)).is_some_and(|entry| {
+pub fn was_overtaken(booking: &Booking, part: PartName) -> bool {
+    let refused = booking.entry(Step::Reserve(part)).is_some_and(|entry| {
         entry.outcome == "rejected" && entry.detail.get("code").and_then(Value::as_str) == Some("cancelled")
     });
     booking.variant == Variant::Choreographed
         && booking.entry(Step::Charge).is_none()
         && refused
-        && FindNothing.fits(booking.entry(Step::Cancel(leg)))
+        && FindNothing.fits(booking.entry(Step::Cancel(part)))
 }
 
 /// What in a booking that has ended contradicts itself: whatever was asked for, there is none.
@@ -284,21 +304,24 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
             wrong.push(format!("expected {} once in the timeline, got it more often", entry.step));
         }
     }
-    let legs = Leg::ALL.map(|leg| (Step::Reserve(leg), Step::Cancel(leg)));
+    let parts: Vec<_> = booking.parts().iter().map(|(part, _)| (Step::Reserve(*part), Step::Cancel(*part))).collect();
+    if parts.is_empty() {
+        wrong.push("expected a booking of at least one part, got none".into());
+    }
     match booking.status {
         Status::Confirmed => {
-            for (reserve, cancel) in legs {
+            for &(reserve, cancel) in &parts {
                 if outcome(reserve) != Some("reserved") || outcome(cancel).is_some() {
                     wrong.push(format!(
-                        "expected every leg of a confirmed booking reserved and none cancelled, got {reserve} {} and \
+                        "expected every part of a confirmed booking reserved and none cancelled, got {reserve} {} and \
                          {cancel} {}",
                         said(booking.entry(reserve)),
                         said(booking.entry(cancel))
                     ));
                 }
             }
-            let prices = legs.map(|(reserve, _)| booking.entry(reserve).and_then(Entry::money));
-            let sum = prices.into_iter().try_fold(Money::eur(0), |sum, price| sum.plus(price?).ok());
+            let mut prices = parts.iter().map(|(reserve, _)| booking.entry(*reserve).and_then(Entry::money));
+            let sum = prices.try_fold(Money::eur(0), |sum, price| sum.plus(price?).ok());
             let charged = booking.entry(Step::Charge).filter(|entry| entry.outcome == "charged").and_then(Entry::money);
             if sum.is_none() || sum != charged || sum != booking.total {
                 let show = |money: Option<Money>| money.map_or("nothing".into(), |money| money.to_string());
@@ -311,7 +334,7 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
             }
         }
         Status::Failed => {
-            for (reserve, cancel) in legs {
+            for &(reserve, cancel) in &parts {
                 let did = if outcome(reserve) == Some("reserved") { GiveBack } else { FindNothing };
                 if !did.fits(booking.entry(cancel)) {
                     wrong.push(format!(
@@ -370,19 +393,19 @@ fn said(entry: Option<&Entry>) -> String {
 struct Ending<'a> {
     status: Status,
     /// The name of a step, if it was one, and a code.
-    reason: Option<(Option<&'a str>, &'a str)>,
+    reason: Option<(Option<String>, &'a str)>,
 }
 
 impl From<&Expected> for Ending<'_> {
     fn from(expected: &Expected) -> Self {
-        let reason = expected.reason.map(|(step, code)| (Some(step.name()), code));
+        let reason = expected.reason.map(|(step, code)| (Some(step.to_string()), code));
         Self { status: expected.status, reason }
     }
 }
 
 impl<'a> From<&'a Booking> for Ending<'a> {
     fn from(booking: &'a Booking) -> Self {
-        let reason = booking.reason.as_ref().map(|reason| (reason.step.as_deref(), reason.code.as_str()));
+        let reason = booking.reason.as_ref().map(|reason| (reason.step.clone(), reason.code.as_str()));
         Self { status: booking.status, reason }
     }
 }
@@ -390,7 +413,7 @@ impl<'a> From<&'a Booking> for Ending<'a> {
 impl fmt::Display for Ending<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.status)?;
-        match self.reason {
+        match &self.reason {
             Some((Some(step), code)) => write!(f, ", because {step} says {code}"),
             Some((None, code)) => write!(f, ", because of {code}"),
             None => Ok(()),
@@ -463,9 +486,9 @@ mod tests {
         let mut booking = failed();
         booking.variant = variant;
         for entry in &mut booking.timeline {
-            if entry.step == CAR.name() {
+            if entry.step == CAR.to_string() {
                 (entry.outcome, entry.detail) = ("rejected".into(), json!({"code": "cancelled", "message": ""}));
-            } else if entry.step == CANCEL_CAR.name() {
+            } else if entry.step == CANCEL_CAR.to_string() {
                 entry.detail = json!({"released": false});
             }
         }
@@ -487,23 +510,24 @@ mod tests {
     }
 
     #[test]
-    fn a_leg_that_is_overtaken_is_no_excuse_for_anything_else() {
+    fn a_part_that_is_overtaken_is_no_excuse_for_anything_else() {
         let mut sold_out = overtaken(Variant::Choreographed);
-        sold_out.timeline.iter_mut().find(|entry| entry.step == CAR.name()).unwrap().detail["code"] = json!("sold_out");
+        sold_out.timeline.iter_mut().find(|entry| entry.step == CAR.to_string()).unwrap().detail["code"] =
+            json!("sold_out");
         let wrong = check(scenario("hotel sold out"), &observed(sold_out)).unwrap_err();
         assert_eq!(wrong[0], "expected car.reserve reserved, got rejected");
 
         let mut given_back = overtaken(Variant::Choreographed);
-        given_back.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR.name()).unwrap().detail["released"] =
+        given_back.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR.to_string()).unwrap().detail["released"] =
             json!(true);
         let wrong = check(scenario("hotel sold out"), &observed(given_back)).unwrap_err();
         assert_eq!(wrong[0], "expected car.reserve reserved, got rejected");
         assert!(wrong[1].starts_with("expected car.cancel cancelled with released=false after car.reserve rejected"));
 
-        // All legs are reserved before anything is charged.
+        // All parts are reserved before anything is charged.
         let mut charged = overtaken(Variant::Choreographed);
         let mut charge = charged.entry(FLIGHT).unwrap().clone();
-        (charge.step, charge.outcome) = (Step::Charge.name().into(), "declined".into());
+        (charge.step, charge.outcome) = (Step::Charge.to_string(), "declined".into());
         charged.timeline.push(charge);
         let wrong = check(scenario("card declined"), &observed(charged)).unwrap_err();
         assert!(wrong.contains(&"expected car.reserve reserved, got rejected".to_owned()), "{wrong:?}");
@@ -516,9 +540,9 @@ mod tests {
     }
 
     #[test]
-    fn a_leg_that_is_not_given_back_is_told() {
+    fn a_part_that_is_not_given_back_is_told() {
         let mut left = failed();
-        let cancel = left.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR.name()).unwrap();
+        let cancel = left.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR.to_string()).unwrap();
         cancel.detail = json!({"released": false});
         let wrong = check(scenario("hotel sold out"), &observed(left)).unwrap_err();
         assert_eq!(
@@ -534,7 +558,7 @@ mod tests {
     #[test]
     fn an_amount_that_is_not_the_sum_of_the_prices_is_told() {
         let mut cheap = booking();
-        let charge = cheap.timeline.iter_mut().find(|entry| entry.step == Step::Charge.name()).unwrap();
+        let charge = cheap.timeline.iter_mut().find(|entry| entry.step == Step::Charge.to_string()).unwrap();
         charge.detail["amount"]["amount"] = json!(1);
         let wrong = contradictions(&cheap);
         assert_eq!(
@@ -564,7 +588,7 @@ mod tests {
         let today = crate::trip::today();
         for (scenario, variant) in ALL.iter().flat_map(|scenario| VARIANTS.map(|variant| (scenario, variant))) {
             let request = scenario.request(TripRequest::default(), variant);
-            let read = saga::BookingRequest::read(&request.to_json(), today).unwrap();
+            let read = travel::TRAVEL.read(&request.to_json(), today).unwrap();
             assert_eq!(read.variant, variant, "{}", scenario.name);
         }
     }

@@ -11,7 +11,7 @@ use comfy_table::{
 };
 use console::Style;
 use jiff::Timestamp;
-use saga::Status;
+use saga::{PartName, Status};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -138,11 +138,12 @@ pub fn header(booking: &Booking, look: Look) -> String {
 
 /// What was booked.
 pub(crate) fn trip(booking: &Booking) -> String {
-    let (flight, hotel, car) = (&booking.flight, &booking.hotel, &booking.car);
-    let (seats, rooms) = (count(flight.seats, "seat"), count(hotel.rooms, "room"));
-    let flight = format!("{} on {}, {seats}", flight.flight_no, flight.date);
-    let hotel = format!("{} to {}, {rooms}", hotel.hotel_id, hotel.check_out);
-    plain(&format!("{flight}; {hotel}; {} car at {}", car.category, car.station_id))
+    let summary = |(name, contents): (PartName, &Value)| {
+        let request = travel::part_type(name).and_then(|part_type| part_type.request(contents).ok());
+        request.map_or_else(|| name.to_string(), |request| request.summary())
+    };
+    let parts: Vec<_> = booking.parts().into_iter().map(summary).collect();
+    plain(&parts.join("; "))
 }
 
 /// The status, and what was paid.
@@ -399,9 +400,10 @@ hotel.reserve rejected
         assert_eq!(plain("Zoë 李 👩\u{200d}🚀"), "Zoë 李 👩\u{200d}🚀");
         let mut booking = failed();
         let evil = "\u{1b}]0;owned\u{7}\n";
-        booking.flight.flight_no = evil.into();
-        booking.hotel.hotel_id = evil.into();
-        (booking.car.category, booking.car.station_id) = (evil.into(), evil.into());
+        for contents in booking.others.values_mut() {
+            *contents = json!({"hotel_id": evil, "flight_no": evil, evil: evil});
+        }
+        booking.others.insert(evil.into(), json!({}));
         let reason = json!({"step": evil, "code": evil, "detail": evil});
         booking.reason = serde_json::from_value(reason.clone()).unwrap();
         let details = [json!({"code": evil, "message": evil}), json!({"reason": reason}), json!({"other": evil})];

@@ -13,13 +13,14 @@ pub fn today() -> Date {
 }
 
 /// What to book. Everything can be changed, to nonsense too: it is for the API to refuse it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TripRequest {
     /// Who coordinates.
     pub variant: Variant,
     /// Who travels.
     pub traveller: Customer,
     /// What to book: each part with its contents.
+    #[serde(flatten)]
     pub parts: BTreeMap<PartName, Value>,
     /// How it is paid.
     pub payment: Payment,
@@ -96,11 +97,7 @@ impl TripRequest {
 
     /// The request as the API reads it.
     pub fn to_json(&self) -> Value {
-        let mut json = json!({"variant": self.variant, "traveller": self.traveller, "payment": self.payment});
-        for (name, contents) in &self.parts {
-            json[name.as_str()] = contents.clone();
-        }
-        json
+        json!(self)
     }
 }
 

@@ -155,6 +155,10 @@ mod tests {
         fn last_day(&self) -> Option<Date> {
             Some(date(2027, 3, 3))
         }
+
+        fn summary(&self) -> String {
+            self.site.clone()
+        }
     }
 
     fn tents(fields: &mut Fields<'_, '_>, _: Date) -> Option<Box<dyn PartRequest>> {

@@ -32,6 +32,11 @@ impl fmt::Display for StockLine {
     }
 }
 
+/// So many units, such as `2 seats`.
+pub fn count(units: u32, unit: &str) -> String {
+    if units == 1 { format!("{units} {unit}") } else { format!("{units} {unit}s") }
+}
+
 /// One kind of part, with all that is peculiar to it. A saga lists its part types; a seller is made for one of them.
 #[derive(Clone, Copy)]
 pub struct PartType {
@@ -75,4 +80,7 @@ pub trait PartRequest: fmt::Debug + Send + Sync {
 
     /// The last date on which it is used; none if it is not bound to a date.
     fn last_day(&self) -> Option<Date>;
+
+    /// What is asked for, in a few words for people.
+    fn summary(&self) -> String;
 }

@@ -196,7 +196,11 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         for item in unreadable {
             tracing::error!(booking_id = booking_id.as_str(), %item, "a step is not shown");
         }
-        Ok(answer(StatusCode::OK, "application/json", view(&self.saga, &header, customer.as_ref(), &entries).to_string()))
+        Ok(answer(
+            StatusCode::OK,
+            "application/json",
+            view(&self.saga, &header, customer.as_ref(), &entries).to_string(),
+        ))
     }
 }
 
@@ -221,7 +225,8 @@ impl Asked<'_> {
     fn accepted(&self, collection: &str, variant: Variant, replayed: bool) -> Answer {
         let body = json!({"booking_id": self.booking_id, "variant": variant, "status": Status::Pending});
         let mut answer = answer(StatusCode::ACCEPTED, "application/json", body.to_string());
-        let location = if self.is_below { self.booking_id.to_string() } else { format!("{collection}/{}", self.booking_id) };
+        let location =
+            if self.is_below { self.booking_id.to_string() } else { format!("{collection}/{}", self.booking_id) };
         if let Ok(location) = location.parse() {
             answer.headers_mut().insert(header::LOCATION, location);
         }

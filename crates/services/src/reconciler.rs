@@ -484,7 +484,9 @@ mod tests {
         assert_eq!(sorted(&done.parked), numbers.map(id).collect::<Vec<_>>());
         assert_eq!((done.stuck, done.restarted.len(), done.left), (896, 896, 0));
         assert_eq!(world.state().calls_at_once, 16);
-        assert!(world.state().parked.iter().all(|(_, reason)| reason.step == Some(Step::Cancel(PartName::new("hotel")))));
+        assert!(
+            world.state().parked.iter().all(|(_, reason)| reason.step == Some(Step::Cancel(PartName::new("hotel"))))
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,7 +1,7 @@
 //! A seller: sells the stock of one part.
 
 use saga::{
-    BookingId, Catalogue, Command, Outcome, Part, PartType, Participant, Reply, StockLine, Step, Violation,
+    BookingId, Catalogue, Command, Outcome, Part, PartType, Participant, Reply, Step, StockLine, Violation,
     command::Action,
     reaction,
     reservation::{self, Cancel, Reserve, Stock},

@@ -162,7 +162,8 @@ fn dead_letters() -> Result<Vec<(Participant, String)>, Error> {
         Some((Participant::named(participant.trim())?, url.trim().to_owned()))
     };
     let queue = |text: &str| {
-        queue(text).ok_or_else(|| format!("DEAD_LETTERS: {text:?} is not a participant and the URL of its queue").into())
+        queue(text)
+            .ok_or_else(|| format!("DEAD_LETTERS: {text:?} is not a participant and the URL of its queue").into())
     };
     queues.split(',').map(queue).collect()
 }

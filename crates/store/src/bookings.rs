@@ -13,8 +13,8 @@ use saga::{
 };
 
 use crate::{
-    BookingStore, ClaimStore, Commit, Cursor, End, GivenBack, HeaderFound, HeaderStore, IntakeStore, Journal, Page, Record,
-    StoreError, Unreadable,
+    BookingStore, ClaimStore, Commit, Cursor, End, GivenBack, HeaderFound, HeaderStore, IntakeStore, Journal, Page,
+    Record, StoreError, Unreadable,
     journal::{built, recording, time},
     tables,
     transaction::{Item, from_json, integer, json, number, string, text, write},

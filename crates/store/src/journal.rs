@@ -245,11 +245,7 @@ impl Journal {
 
     /// As part of a transaction: requires that this step is recorded with this outcome and the digest that it has begun
     /// with.
-    pub(crate) fn require(
-        &self,
-        begun: &Begun<'_>,
-        outcome: &str,
-    ) -> Result<TransactWriteItem, StoreError> {
+    pub(crate) fn require(&self, begun: &Begun<'_>, outcome: &str) -> Result<TransactWriteItem, StoreError> {
         let check = ConditionCheck::builder()
             .table_name(&self.table)
             .set_key(Some(key(begun.booking_id.as_str(), begun.step)))

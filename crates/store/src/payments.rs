@@ -127,7 +127,10 @@ impl PaymentStore for Payments {
     }
 
     async fn complete(&self, record: &Record<'_>, decision: &State) -> Result<Commit<PaymentFound>, StoreError> {
-        let items = vec![self.move_to(record.begun.booking_id.as_str(), decision, IS_CHARGING)?, self.journal.complete(record)?];
+        let items = vec![
+            self.move_to(record.begun.booking_id.as_str(), decision, IS_CHARGING)?,
+            self.journal.complete(record)?,
+        ];
         found(write(&self.client, "completing the charge", items).await?)
     }
 
@@ -137,7 +140,10 @@ impl PaymentStore for Payments {
             _ => None,
         };
         let aborted = State::Aborted { reason };
-        let items = vec![self.move_to(record.begun.booking_id.as_str(), &aborted, NOTHING_DECIDED)?, self.journal.put_if_absent(record)?];
+        let items = vec![
+            self.move_to(record.begun.booking_id.as_str(), &aborted, NOTHING_DECIDED)?,
+            self.journal.put_if_absent(record)?,
+        ];
         found(write(&self.client, "aborting the payment", items).await?)
     }
 

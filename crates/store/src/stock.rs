@@ -169,10 +169,8 @@ impl StockStore for StockTable {
     async fn give_back(&self, record: &Record<'_>, lines: &[StockLine]) -> Result<Commit<PartRecords>, StoreError> {
         const GIVE_BACK: &str = "giving stock back";
         let is_on_sale = "attribute_exists(product)";
-        let mut items = vec![
-            self.journal.require(&reserve_of(record)?, "reserved")?,
-            self.journal.put_if_absent(record)?,
-        ];
+        let mut items =
+            vec![self.journal.require(&reserve_of(record)?, "reserved")?, self.journal.put_if_absent(record)?];
         for line in lines {
             items.push(self.line(line, "SET available = available + :units", is_on_sale)?);
         }
@@ -187,7 +185,11 @@ impl StockStore for StockTable {
         }))
     }
 
-    async fn leave_tombstone(&self, record: &Record<'_>, tombstone: &Outcome) -> Result<Commit<PartRecords>, StoreError> {
+    async fn leave_tombstone(
+        &self,
+        record: &Record<'_>,
+        tombstone: &Outcome,
+    ) -> Result<Commit<PartRecords>, StoreError> {
         const LEAVE: &str = "leaving a tombstone";
         let in_place_of_reserve = Record { begun: reserve_of(record)?, outcome: tombstone, ..*record };
         let items = vec![self.journal.put_if_absent(&in_place_of_reserve)?, self.journal.put_if_absent(record)?];

@@ -49,4 +49,8 @@ impl PartRequest for Car {
     fn last_day(&self) -> Option<Date> {
         Some(self.drop_off)
     }
+
+    fn summary(&self) -> String {
+        format!("{} car at {}", self.category, self.station_id)
+    }
 }

@@ -1,7 +1,7 @@
 //! Seats on a flight: `{"flight_no": "LH400", "date": "2027-03-01", "seats": 2}`.
 
 use jiff::civil::Date;
-use saga::{PartName, PartRequest, PartType, StockLine, reading::Fields};
+use saga::{PartName, PartRequest, PartType, StockLine, reading::Fields, stock::count};
 use serde_json::json;
 
 use crate::fields::MAX_UNITS;
@@ -37,6 +37,10 @@ impl PartRequest for Flight {
 
     fn last_day(&self) -> Option<Date> {
         Some(self.date)
+    }
+
+    fn summary(&self) -> String {
+        format!("{} on {}, {}", self.flight_no, self.date, count(self.seats, FLIGHT.unit))
     }
 }
 

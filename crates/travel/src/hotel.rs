@@ -2,7 +2,7 @@
 //! "2027-03-04", "rooms": 1}`.
 
 use jiff::{ToSpan, civil::Date};
-use saga::{PartName, PartRequest, PartType, StockLine, reading::Fields};
+use saga::{PartName, PartRequest, PartType, StockLine, reading::Fields, stock::count};
 use serde_json::json;
 
 use crate::fields::{MAX_UNITS, days, identifier, span};
@@ -48,5 +48,9 @@ impl PartRequest for Hotel {
 
     fn last_day(&self) -> Option<Date> {
         Some(self.check_out)
+    }
+
+    fn summary(&self) -> String {
+        format!("{} to {}, {}", self.hotel_id, self.check_out, count(self.rooms, HOTEL.unit))
     }
 }

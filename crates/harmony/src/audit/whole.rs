@@ -27,10 +27,10 @@ use std::{
 
 use futures_util::future::try_join;
 use jiff::{SignedDuration, Timestamp, civil::Date};
-use saga::{BookingId, Leg, PaymentReference, Status, Step, StockLine, payment::State};
+use saga::{BookingId, PartName, PaymentReference, Status, Step, StockLine, payment::State};
 use store::{Cursor, Entered, Entry, Header, StoreError, Unreadable};
 
-use super::{Audit, Books, Ends, Kind, Reserved, Shelf, Verdict, Violation, check_booking, check_line};
+use super::{Audit, Books, Ends, Kind, Reserved, Shelf, Verdict, Violation, check_booking, check_line, lines_of};
 
 /// How long before a line was read a step may say that it finished and yet have been written after: a function lives
 /// for ten seconds at the most, and clocks differ.
@@ -112,7 +112,7 @@ struct Run<'a, T, P> {
     reading: Reading,
     /// When the first line was read, and some time before.
     late: Timestamp,
-    lines: HashMap<(Leg, String, Date), Line>,
+    lines: HashMap<(PartName, String, Option<Date>), Line>,
     report: Report,
     tell: T,
     progress: P,
@@ -195,7 +195,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     }
 
     async fn read_stock(&mut self) -> Result<(), E> {
-        for (leg, table) in &self.audit.stock {
+        for (part, table) in &self.audit.stock {
             let mut next = None;
             loop {
                 let page = table.page(next, self.reading.page).await.map_err(AuditError::from)?;
@@ -205,10 +205,10 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                     match item {
                         Ok(line) => {
                             let units = Some((line.available, line.seeded));
-                            let key = (*leg, line.product, line.date);
+                            let key = (*part, line.product, line.date);
                             self.lines.insert(key, Line { units, ..Line::default() });
                         }
-                        Err(item) => self.unreadable(leg.name(), &item)?,
+                        Err(item) => self.unreadable(part.as_str(), &item)?,
                     }
                 }
                 next = page.next;
@@ -375,16 +375,16 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     /// Adds what a booking has reserved, or had just before, to the lines.
     fn note(&mut self, books: &Books) {
         let Some(header) = &books.header else { return };
-        for leg in Leg::ALL {
-            let (reserve, cancel) = (Step::Reserve(leg), Step::Cancel(leg));
-            let stands = books.reserved(leg).is_some();
+        for (part, _) in header.parts.iter() {
+            let (reserve, cancel) = (Step::Reserve(part), Step::Cancel(part));
+            let stands = books.reserved(part).is_some();
             let was_reserved = matches!(books.outcome(reserve), Some(saga::Outcome::Reserved { .. }));
             if !was_reserved || (!stands && !self.is_late(books, cancel)) {
                 continue;
             }
             let is_late = stands && self.is_late(books, reserve);
-            for StockLine { product, date, units } in header.trip.leg(leg).lines() {
-                let reserved = &mut self.lines.entry((leg, product, date)).or_default().reserved;
+            for StockLine { product, date, units } in lines_of(header, part) {
+                let reserved = &mut self.lines.entry((part, product, date)).or_default().reserved;
                 let units = i64::from(units);
                 if stands {
                     reserved.stands += units;
@@ -425,7 +425,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                     self.check_without_journal(header, |kind, _| kind == Kind::NotEnded).await?;
                 }
             }
-            let steps: Vec<_> = ended.iter().map(|(header, step)| (header.booking_id.as_str(), step.name())).collect();
+            let steps: Vec<_> = ended.iter().map(|(header, step)| (header.booking_id.as_str(), *step)).collect();
             let recorded = self.audit.journal.recorded(&steps).await.map_err(AuditError::from)?;
             ended.retain(|(header, _)| !recorded.contains(header.booking_id.as_str()));
             for (header, _) in ended {
@@ -492,7 +492,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                     continue;
                 }
                 // If there is a journal, it was told of there.
-                let (journal, unreadable) = self.audit.journal.entries(id.as_str()).await.map_err(AuditError::from)?;
+                let (journal, unreadable) = self.audit.journal.entries(&id).await.map_err(AuditError::from)?;
                 if journal.is_empty() && unreadable.is_empty() {
                     let says = "there is no such booking, but a payment record";
                     self.one(Kind::Orphan, format!("booking {id}"), says)?;
@@ -509,10 +509,10 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         let today = crate::trip::today();
         let mut lines: Vec<_> = mem::take(&mut self.lines).into_iter().collect();
         lines.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        for ((leg, product, date), Line { units, reserved }) in lines {
+        for ((part, product, date), Line { units, reserved }) in lines {
             // Only journals of trips that are over can be gone.
-            let is_whole = self.report.expired == 0 || date >= today;
-            let shelf = Shelf { leg, line: StockLine { product, date, units: 0 }, units };
+            let is_whole = self.report.expired == 0 || date.is_none_or(|date| date >= today);
+            let shelf = Shelf { part, line: StockLine { product, date, units: 0 }, units };
             match check_line(&shelf, reserved, is_whole) {
                 Verdict::Right => {}
                 Verdict::InMotion(says) => {

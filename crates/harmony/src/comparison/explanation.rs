@@ -106,7 +106,7 @@ pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
     let aws = local_aws(EXPLAINED, "STANDARD", &[], None)?;
     let stack = aws.stack();
     let trip = TripRequest::default();
-    Travellers::of(stack, Client::new(&stack.api_url)?, trip.flight.date).await?.seed(stack).await?;
+    Travellers::of(stack, Client::new(&stack.api_url)?, trip.first_day()).await?.seed(stack).await?;
     let whole = stock_table_of_hotel(stack, MISSING).await?;
     let api = Client::new(&stack.api_url)?;
     let fail = async |variant: Variant| -> Result<BookingId, ComparisonError> {

@@ -12,11 +12,13 @@ use harmony::{
     client::fresh_key,
     scenarios::VARIANTS,
     show::{Look, line, render},
-    trip::today,
+    trip::{USUAL, today},
 };
 use jiff::{ToSpan, civil::Date};
-use saga::{BookingId, IdempotencyKey, Variant};
+use saga::{BookingId, IdempotencyKey, PartName, Variant};
 use serde::Serialize;
+use serde_json::Value;
+use travel::{CAR, FLIGHT, HOTEL};
 
 use crate::{
     Result,
@@ -43,6 +45,9 @@ pub struct Options {
     /// How many nights
     #[arg(long, default_value_t = 3)]
     nights: u16,
+    /// A part of the trip, such as flight; once for each [default: flight, hotel and car]
+    #[arg(long, value_name = "NAME", value_parser = part())]
+    part: Vec<PartName>,
     /// Flight number
     #[arg(long, default_value = "LH400", value_name = "NUMBER")]
     flight: String,
@@ -78,12 +83,26 @@ pub struct Options {
 impl Options {
     fn request(self) -> TripRequest {
         let date = self.date.unwrap_or_else(|| today().saturating_add(TripRequest::DAYS_AHEAD.days()));
-        let mut trip = TripRequest::default().lasting(date, self.nights);
+        let parts: Vec<_> = match self.part.is_empty() {
+            true => USUAL.to_vec(),
+            false => travel::TRAVEL.parts.iter().filter(|part| self.part.contains(&part.name)).copied().collect(),
+        };
+        let mut trip = TripRequest::of(&parts, date, self.nights);
         trip.variant = self.variant;
         (trip.traveller.name, trip.traveller.email) = (self.name, self.email);
-        (trip.flight.flight_no, trip.flight.seats) = (self.flight, self.seats);
-        (trip.hotel.hotel_id, trip.hotel.rooms) = (self.hotel, self.rooms);
-        (trip.car.station_id, trip.car.category) = (self.station, self.category);
+        let options = [
+            (FLIGHT.name, "flight_no", Value::from(self.flight)),
+            (FLIGHT.name, "seats", self.seats.into()),
+            (HOTEL.name, "hotel_id", self.hotel.into()),
+            (HOTEL.name, "rooms", self.rooms.into()),
+            (CAR.name, "station_id", self.station.into()),
+            (CAR.name, "category", self.category.into()),
+        ];
+        for (part, field, value) in options {
+            if trip.parts.contains_key(&part) {
+                trip.set(part, field, value);
+            }
+        }
         trip.payment.token = self.token;
         trip
     }
@@ -124,7 +143,7 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
     let nothing = Booked { idempotency_key: &key, booking_id: None, booking: None, error: None };
 
     let again =
-        format!("the same command with --key {key} --date {} sends it again, and books once", request.flight.date);
+        format!("the same command with --key {key} --date {} sends it again, and books once", request.first_day());
     let signal = Signal::watch()?;
     let interrupted = || End::Interrupted(signal.came().unwrap_or(0));
     let id = match signal.unless(client.book_accepted(&request, &key)).await {
@@ -225,6 +244,11 @@ async fn follow(client: &Client, id: &BookingId) -> std::result::Result<Booking,
 pub fn variant() -> impl TypedValueParser<Value = Variant> {
     let named = |name: String| VARIANTS.into_iter().find(|variant| variant.name() == name).ok_or("no such variant");
     PossibleValuesParser::new(VARIANTS.map(Variant::name)).try_map(named)
+}
+
+fn part() -> impl TypedValueParser<Value = PartName> {
+    let names: Vec<_> = travel::TRAVEL.parts.iter().map(|part| part.name.as_str()).collect();
+    PossibleValuesParser::new(names).try_map(PartName::try_from)
 }
 
 fn key(text: &str) -> std::result::Result<String, String> {

@@ -19,7 +19,7 @@ use harmony::{
     trip::today,
 };
 use jiff::{ToSpan, civil::Date};
-use saga::{BookingRequest, Status, Variant};
+use saga::{Status, Variant};
 
 use crate::{
     Result, booking, local,
@@ -74,7 +74,7 @@ pub async fn on(Target { client, stack, .. }: &Target, options: &Options) -> Res
     let variants = options.variant.map_or(VARIANTS.to_vec(), |variant| vec![variant]);
     let date = match stack {
         Some(stack) => date_with_stock(stack, variants.len()).await?,
-        None => TripRequest::default().flight.date,
+        None => TripRequest::default().first_day(),
     };
     let (patience, at_once) = match stack {
         Some(stack) if stack.is_on_local_aws() => (booking::PATIENCE, usize::MAX),
@@ -104,12 +104,12 @@ async fn answering(options: &target::Options) -> Result<Option<Target>> {
 /// A date on which all scenarios can be booked, as far as stock is concerned. A local AWS that has none gets some.
 async fn date_with_stock(stack: &Stack, variants: usize) -> Result<Date> {
     let stock = Stock::of(stack, &stack.sdk().await?)?;
-    let most = (scenarios::ALL.len() * variants) as u32; // 16
+    let most = (scenarios::ALL.len() * variants) as u32; // 18
     let mut empty = None;
     // Every start until the last day that stock is loaded for by default.
     let starts = TripRequest::DAYS_AHEAD..i32::from(DAYS) - 4;
     for date in starts.map(|day| today().saturating_add(day.days())) {
-        let trip = BookingRequest::read(&TripRequest::on(date).to_json(), today()).map_err(|_| "no trip to book")?.trip;
+        let trip = TripRequest::on(date);
         match stock.suffices(&trip, most).await? {
             Some(true) => return Ok(date),
             Some(false) => {}

@@ -112,16 +112,11 @@ Ctrl-C ends it, and so does `{program} down`. Nothing is kept.",
 
 /// A request with a line for each of its fields.
 fn body(trip: &TripRequest) -> String {
-    let json = |part: serde_json::Result<String>| part.unwrap_or_default(); // strings and numbers: no error
-    let fields = [
-        ("variant", json(serde_json::to_string(&trip.variant))),
-        ("traveller", json(serde_json::to_string(&trip.traveller))),
-        ("flight", json(serde_json::to_string(&trip.flight))),
-        ("hotel", json(serde_json::to_string(&trip.hotel))),
-        ("car", json(serde_json::to_string(&trip.car))),
-        ("payment", json(serde_json::to_string(&trip.payment))),
-    ];
-    let lines: Vec<_> = fields.iter().map(|(name, value)| format!("\n      \"{name}\": {value}")).collect();
+    let body = trip.to_json();
+    let parts = travel::part_names();
+    let names = ["variant", "traveller"].into_iter().chain(parts.iter().map(|part| part.as_str())).chain(["payment"]);
+    let lines = names.filter_map(|name| Some(format!("\n      \"{name}\": {}", body.get(name)?)));
+    let lines: Vec<_> = lines.collect();
     format!("{{{}}}", lines.join(","))
 }
 

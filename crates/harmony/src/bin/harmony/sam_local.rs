@@ -78,7 +78,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let folder = Running::folder(&root).join("sam-local");
     let aws = start(address, &folder)?;
     let env_vars = folder.join("env-vars.json");
-    wait_for(load_into(aws.stack(), &dates(TripRequest::default().flight.date, 3)))?;
+    wait_for(load_into(aws.stack(), &dates(TripRequest::default().first_day(), 3)))?;
     wait_for(prepare(aws.stack(), &env_vars))?;
     let sam = Sam { root, env_vars, region: aws.stack().region.clone(), signal };
     sam.check()?;
