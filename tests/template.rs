@@ -106,7 +106,7 @@ fn every_function_is_a_folder_and_every_folder_a_function() {
     assert_eq!(folders, deployed);
 }
 
-/// How long the name of a seller may be, and how it is deployed, so that whoever knows the part's name can call it.
+/// So that whoever knows a part's name can call its seller: the state machine puts the ARN together.
 #[test]
 fn every_seller_is_named_after_its_part() {
     let functions = resources("AWS::Serverless::Function");
@@ -181,7 +181,7 @@ fn no_part_is_named_but_in_its_own_block_and_in_lists() {
     }
 }
 
-/// CloudFormation knows no merge keys, and a reader has to see at once what is merged: no key is merged over in silence.
+/// What is said beside a merge key counts more than what is merged, however deep that is.
 #[test]
 fn what_is_merged_is_read_as_yaml_has_it() {
     let text = "{a: &a {x: 1, y: 1}, b: &b {<<: *a, y: 2}, c: {z: {<<: *b, x: 3}}}";
