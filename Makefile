@@ -3,7 +3,7 @@
 .PHONY: help demo test local localstack book show parked redrive audit compare down build faults prove deploy sam-local bench lint fuzz clean setup FORCE
 .NOTPARALLEL:
 
-FUNCTIONS := $(notdir $(patsubst %/,%,$(wildcard functions/*/)))
+FUNCTIONS := $(patsubst functions/%/Cargo.toml,%,$(wildcard functions/*/Cargo.toml))
 HARMONY   := target/release/harmony
 SAM       := .venv-dev/bin/python -I -m samcli
 
