@@ -150,7 +150,8 @@ fn the_corpus_has_every_event_and_every_command() {
     let envelopes: Vec<_> = json("event").iter().filter_map(|json| Envelope::read(json).ok()).collect();
     let events: BTreeSet<_> = envelopes.iter().map(|envelope| envelope.event.event_type()).collect();
     assert_eq!(events, EventType::of(&parts).into_iter().collect());
-    let plans: BTreeSet<_> = envelopes.iter().filter_map(|envelope| Some(envelope.event.plan()?.names().len())).collect();
+    let plans: BTreeSet<_> =
+        envelopes.iter().filter_map(|envelope| Some(envelope.event.plan()?.names().len())).collect();
     assert!(plans.is_superset(&[1, 2, 3, 4].into()), "plans of {plans:?} parts");
     for target in ["command", "invocation"] {
         let commands: Vec<_> = json(target).iter().filter_map(|json| Command::read(json).ok()).collect();
@@ -275,7 +276,10 @@ fn a_part_that_cannot_be_read_is_rejected_by_its_seller_alone() {
                     Event::Rejected { part, rejection, .. } => {
                         assert_eq!((part, part), (seller, unreadable));
                         assert_eq!(rejection.code, format!("invalid_{part}"));
-                        assert!(rejection.message.starts_with(&format!("the {part} cannot be read: ")), "{rejection:?}");
+                        assert!(
+                            rejection.message.starts_with(&format!("the {part} cannot be read: ")),
+                            "{rejection:?}"
+                        );
                     }
                     Event::Reserved { part, .. } => assert!(part == seller && part != unreadable, "{message}"),
                     other => panic!("{seller} answers {other:?}"),
