@@ -13,13 +13,10 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use jiff::{
-    Span, Timestamp,
-    civil::{Date, date},
-};
+use jiff::{Span, Timestamp, civil};
 use saga::{
-    BookingId, Catalogue, Envelope, Event, IdempotencyKey, Outcome, Part, PartName, PartNames, PartType, Parts,
-    PaymentReference, Plan, Price, Reason, Rejection, Status, Step, StockLine,
+    BookingId, Catalogue, Envelope, Event, IdempotencyKey, Outcome, Part, PartName, PartNames, Parts, PaymentReference,
+    Plan, Price, Reason, Rejection, Status, Step, StockLine,
     command::Action,
     header::{self, Move},
     payment::{Abort, Aborting, Charge, Charging, Prices, Recorded, State},
@@ -28,18 +25,18 @@ use saga::{
 };
 use travel::{CAR, FLIGHT, HOTEL};
 
-const DAY: Date = date(2027, 3, 1);
+const DAY: civil::Date = civil::date(2027, 3, 1);
 
 /// What each service keeps. On AWS each has tables of its own.
 #[derive(Default)]
 struct World {
     /// The sellers' stock: how many units of each line are left.
-    stock: HashMap<(String, Option<Date>), u32>,
+    stock: HashMap<(String, Option<civil::Date>), u32>,
     /// The journal: what each step answered. A seller's item is its reservation.
     journal: BTreeMap<Step, Outcome>,
     /// Payment's decision.
     decision: State,
-    /// What payment and booking have collected while events come in.
+    /// What payment and booking have collected so far.
     prices: BTreeMap<PartName, Price>,
     cancelled: PartNames,
     /// The header's status.
@@ -77,9 +74,9 @@ impl World {
 
     // ---------------------------------------------------------------- a seller
     fn reserve(&mut self, part: &Part) -> Outcome {
-        let part_type = part_type(part.name);
+        let part_type = travel::part_type(part.name).unwrap();
         let catalogue = Catalogue::read(part_type.price_list).unwrap();
-        let quote = reservation::quote(&part_type, &catalogue, &part.contents);
+        let quote = reservation::quote(part_type, &catalogue, &part.contents);
         let step = Step::Reserve(part.name);
         let mut stock = Stock::Enough;
         loop {
@@ -113,7 +110,7 @@ impl World {
         let outcome = match reservation::cancel(self.journal.get(&reserve), self.journal.get(&cancel)) {
             Cancel::Replay(outcome) => return outcome,
             Cancel::GiveBack(outcome) => {
-                let request = part_type(part.name).request(&part.contents).unwrap();
+                let request = travel::part_type(part.name).unwrap().request(&part.contents).unwrap();
                 request.lines().iter().for_each(|line| *self.left(line) += line.units);
                 outcome
             }
@@ -254,10 +251,6 @@ fn booking_reacts(world: &mut World, plan: &Plan, event: &Event) -> Option<Actio
     }
 }
 
-fn part_type(name: PartName) -> PartType {
-    *travel::part_type(name).unwrap()
-}
-
 fn describe(outcome: &Outcome) -> String {
     match outcome {
         Outcome::Rejected(no) | Outcome::Declined(no) => format!("{}: {}", outcome.name(), no.message),
@@ -285,7 +278,8 @@ fn book(variant: &str, hotel: &str, card_is_good: bool) -> World {
 
 fn main() {
     for variant in ["orchestrated", "choreographed"] {
-        ["nyc-plaza", "nyc-annex"].map(|hotel| book(variant, hotel, true)); // the second has no room
+        book(variant, "nyc-plaza", true);
+        book(variant, "nyc-annex", true); // has no room
     }
 }
 
