@@ -31,7 +31,7 @@ demo: build .venv/ready ## book every scenario on a local AWS in both variants a
 
 test: faults build .venv/ready ## run all tests
 	cargo test --release --workspace --exclude bench --exclude usual
-	.venv/bin/python -I -B -m unittest discover -s crates/harmony/local
+	.venv/bin/python -I -B -m unittest discover -s crates/local-aws/python
 
 # What has a bounded part in `make test`, as a whole; each notes its figures in this file.
 PROOF  := target/proof
@@ -91,11 +91,11 @@ define functions
 endef
 
 deploy: .venv-dev/ready ## build for AWS and deploy, with questions (CONFIG=staging: of samconfig.toml, without)
-	@.venv-dev/bin/python -I -B crates/harmony/local/check_deployment.py $(if $(CONFIG),--config-env $(CONFIG),--guided) $(ARGS)
+	@.venv-dev/bin/python -I -B crates/local-aws/python/check_deployment.py $(if $(CONFIG),--config-env $(CONFIG),--guided) $(ARGS)
 	$(SAM) build --config-env $(or $(CONFIG),default)
 	$(SAM) deploy $(if $(CONFIG),--config-env $(CONFIG),--guided) $(ARGS)
 
-# `sam build` runs this for each function, from the Makefile in crates/harmony/local/architectures that says TARGET. All
+# `sam build` runs this for each function, from the Makefile in crates/local-aws/python/architectures that says TARGET. All
 # functions are built for the first, so that they share what they depend on; for the others there is nothing left to do.
 # Zig links against the C library that Lambda has, whatever this machine has.
 # The environment's flags, such as `-C target-cpu=native`, and its linker are for this machine. CARGO_ENCODED_RUSTFLAGS goes
@@ -109,7 +109,7 @@ build-%Function: .venv-dev/ready
 	@env $(FOR_HERE:%=-u %) CARGO_ENCODED_RUSTFLAGS=-Cforce-unwind-tables=no PATH="$(CURDIR)/.venv-dev/bin:$$PATH" \
 	  cargo zigbuild --release --target-dir target --target $(TARGET).$(GLIBC) $(FUNCTIONS:%=-p %)
 	@cp target/$(TARGET)/release/$(call lower,$*) "$(ARTIFACTS_DIR)/bootstrap"
-	@.venv-dev/bin/python -I -B crates/harmony/local/check_binary.py --glibc $(GLIBC) --target $(TARGET) "$(ARTIFACTS_DIR)/bootstrap"
+	@.venv-dev/bin/python -I -B crates/local-aws/python/check_binary.py --glibc $(GLIBC) --target $(TARGET) "$(ARTIFACTS_DIR)/bootstrap"
 lower = $(shell echo $(1) | tr '[:upper:]' '[:lower:]')
 
 sam-local: build .venv/ready .venv-dev/ready ## run all functions with `sam local`, in Docker, and check what they answer
@@ -153,8 +153,8 @@ clean: ## stop the local AWS, and remove everything that was built or installed 
 
 # Python packages with exact versions: what the local AWS needs; what only lint, `sam build` and deploy need; the emulator of
 # .ci/localstack. An environment whose Python is gone, or was replaced by another version, is made anew.
-.venv/ready:            packages := crates/harmony/local/requirements.txt
-.venv-dev/ready:        packages := crates/harmony/local/requirements-dev.txt
+.venv/ready:            packages := crates/local-aws/python/requirements.txt
+.venv-dev/ready:        packages := crates/local-aws/python/requirements-dev.txt
 .venv-localstack/ready: packages := .ci/localstack.txt
 .venv/ready .venv-dev/ready .venv-localstack/ready: FORCE
 	@if ! $(works) || ! cmp -s $(packages) $@; then set -e; \

@@ -6,15 +6,15 @@ use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, date, start, start_with, trip_of};
-use harmony::{
-    Booking, Client, TripRequest,
-    client::{Authorization, fresh_key},
-    scenarios,
-};
 use jiff::{SignedDuration, civil::Date};
 use saga::{BookingId, Leg, LegRequest, PaymentReference, Status, Step, Variant, reading::read_object};
 use serde_json::{Value, json};
 use store::HeaderStore;
+use traveller::{
+    Booking, Client, TripRequest,
+    client::{Authorization, fresh_key},
+    scenarios,
+};
 use url::Url;
 
 const JSON: (&str, &str) = ("content-type", "application/json");

@@ -19,17 +19,15 @@ use std::{
 
 use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use end_to_end::{DEADLINE, House, date, note_figure, start, trip_of};
-use harmony::{
-    Client, Stack, TripRequest,
-    audit::{
-        Audit, Ends, Kind,
-        whole::{AuditError, Finding, Reading},
-    },
-    client::fresh_key,
-};
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
+use local_aws::Stack;
+use operator::audit::{
+    Audit, Ends, Kind,
+    whole::{AuditError, Finding, Reading},
+};
 use saga::{BookingId, IdempotencyKey, Leg, PaymentReference, Status, Step, Variant, booking::Trip};
 use tokio::{sync::OnceCell, task::JoinSet};
+use traveller::{Client, TripRequest, client::fresh_key};
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -360,7 +358,7 @@ impl Plants {
 
 /// The first date of the nth trip that shares no line with any other.
 fn first_of(nth: usize) -> Date {
-    harmony::trip::today().saturating_add((400 + 4 * nth as i64).days())
+    traveller::trip::today().saturating_add((400 + 4 * nth as i64).days())
 }
 
 fn set(item: &mut Item, name: &str, value: AttributeValue) {

@@ -4,17 +4,16 @@
 
 use std::{fs, path::PathBuf, process, time::Duration};
 
-use harmony::{
-    Client, LocalAws,
-    comparison::{
-        Mode, local_aws,
-        outage::{Kind, Plan, suffer},
-        work::{Counted, Notes, Unit, count, mean},
-    },
+use comparison::{
+    Mode,
     load::{Fate, Load, Travellers},
-    trip::today,
+    local_aws,
+    outage::{Kind, Plan, suffer},
+    work::{Counted, Notes, Unit, count, mean},
 };
 use jiff::ToSpan;
+use local_aws::LocalAws;
+use traveller::{Client, trip::today};
 
 struct Metered {
     _aws: LocalAws,

@@ -29,8 +29,8 @@ use aws_smithy_runtime_api::{
 };
 use aws_smithy_types::body::SdkBody;
 use end_to_end::{House, date, trip, trip_of};
-use harmony::{Stack, TripRequest, client::fresh_key};
 use jiff::{SignedDuration, Timestamp};
+use local_aws::Stack;
 use saga::{
     BookingId, Leg, LegRequest, Money, Outcome, PaymentReference, PaymentToken, Reason, Step,
     booking::Trip,
@@ -42,6 +42,7 @@ use services::{
     ProviderError, SandboxProvider, Seller, StateMachine, StepError, UnknownToken,
 };
 use store::{Bookings, Commit, Header, HeaderStore, IntakeStore, Journal, Ledger, PaymentStore, Payments, StockTable};
+use traveller::{TripRequest, client::fresh_key};
 
 // -------------------------------------------------------------------------------------------- between SDK and DynamoDB
 

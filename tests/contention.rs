@@ -12,15 +12,15 @@ use std::{
 use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, MANY_AT_ONCE, date, is_whole_proof, note_figure, start_logged, trip_of};
 use futures_util::{StreamExt, future::join_all, stream};
-use harmony::{
+use jiff::Timestamp;
+use operator::audit::Audit;
+use saga::{BookingId, Leg, Status, Step, Variant};
+use store::HeaderStore;
+use traveller::{
     Booking, Client, TripRequest,
-    audit::Audit,
     client::{ClientError, fresh_key},
     scenarios::contradictions,
 };
-use jiff::Timestamp;
-use saga::{BookingId, Leg, Status, Step, Variant};
-use store::HeaderStore;
 
 /// How many bookings are under way at any time. Each takes several processes of the local AWS.
 const AT_ONCE: usize = 32;

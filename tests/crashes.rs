@@ -27,16 +27,17 @@ use std::{
 
 use aws_sdk_sqs::types::QueueAttributeName;
 use end_to_end::{DEADLINE, House, date, is_whole_proof, note_figure, start_of, trip_of};
-use harmony::{
-    Booking, Client, LocalAws, TripRequest,
-    client::fresh_key,
-    scenarios::{ALL, Expected, Scenario, VARIANTS, contradictions, was_overtaken},
-};
 use jiff::{SignedDuration, Timestamp, civil::Date};
+use local_aws::LocalAws;
 use saga::{BookingId, Document, EventType, IdempotencyKey, Leg, PaymentReference, Status, Step, Variant};
 use serde_json::{Value, json};
 use store::HeaderStore;
 use tokio::{sync::Semaphore, task::JoinSet};
+use traveller::{
+    Booking, Client, TripRequest,
+    client::fresh_key,
+    scenarios::{ALL, Expected, Scenario, VARIANTS, contradictions, was_overtaken},
+};
 
 const FUNCTIONS: [&str; 7] = ["api", "flight", "hotel", "car", "payment", "booking", "reconciler"];
 /// Queues that functions are fed from.
@@ -632,7 +633,7 @@ async fn post(api: &Client, case: &Case) -> usize {
 }
 
 fn root() -> PathBuf {
-    harmony::local::root().unwrap()
+    local_aws::checkout::root().unwrap()
 }
 
 fn scenario(name: &str) -> &'static Scenario {

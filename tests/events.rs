@@ -7,12 +7,13 @@ use std::{collections::BTreeSet, time::Duration};
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, Tap, date, event_in, start_with, trip_of};
-use harmony::{Booking, Client, LocalAws, TripRequest, client::fresh_key, scenarios::contradictions};
 use jiff::{SignedDuration, Timestamp};
+use local_aws::LocalAws;
 use saga::{BookingId, Envelope, Event, Leg, Participant, Status, Step, Variant};
 use serde_json::{Value, json};
 use services::{DeadLetterQueues, DeadLetters};
 use store::{Header, HeaderStore};
+use traveller::{Booking, Client, TripRequest, client::fresh_key, scenarios::contradictions};
 
 /// A stack of one test's own, for what others would notice.
 struct Own {
@@ -256,7 +257,7 @@ async fn a_booking_whose_parked_message_is_gone_is_driven_again_by_an_operator()
     let dead_letters = own.house.queue("HotelDeadLetters").await;
     own.house.sqs().await.purge_queue().queue_url(dead_letters).send().await.unwrap();
     assert_eq!(own.house.depth("HotelDeadLetters").await, 0);
-    harmony::dead_letters::drive(&own.house.stack, std::slice::from_ref(&id)).await.unwrap();
+    operator::dead_letters::drive(&own.house.stack, std::slice::from_ref(&id)).await.unwrap();
     let booking = ended(&own.api, &id).await;
     assert_eq!((booking.status, reason(&booking)), (Status::Failed, (Some(Step::Charge), "card_declined")));
     assert_eq!(contradictions(&booking), Vec::<String>::new());

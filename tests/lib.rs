@@ -22,8 +22,8 @@ use aws_sdk_dynamodb::{
     error::BoxError,
 };
 use aws_sdk_sqs::types::{Message, QueueAttributeName};
-use harmony::{Client as Http, LocalAws, Options, Stack, client::Authorization};
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
+use local_aws::{LocalAws, Options, Stack};
 use saga::{
     BookingId, Catalogue, Claim, Currency, Document, IdempotencyKey, Owner, Part, PartName, PartType, Parts,
     PaymentReference, PaymentToken, Price, Status, StockLine, payment::Prices,
@@ -32,6 +32,7 @@ use serde_json::{Value, json};
 use services::{BookingService, PaymentProvider, PaymentService, SandboxProvider, Seller};
 use store::{Bookings, Header, Headers, Intake, IntakeStore, Journal, Ledger, Payments, StockTable};
 use travel::TRAVEL;
+use traveller::{Client as Http, client::Authorization};
 
 /// Whether `make prove` asks for the whole proof. What `make test` runs is a bounded part of it.
 pub fn is_whole_proof() -> bool {
@@ -214,7 +215,7 @@ impl House {
 
     /// How many units are available of each line that a request asks for: part by part, in the order in which the parts
     /// of a trip are listed.
-    pub async fn left(&self, request: &harmony::TripRequest) -> Vec<Vec<i64>> {
+    pub async fn left(&self, request: &traveller::TripRequest) -> Vec<Vec<i64>> {
         let parts = trip_of(request);
         let mut left = Vec::new();
         for part in TRAVEL.parts.iter().filter_map(|part_type| parts.get(part_type.name)) {
@@ -324,7 +325,7 @@ impl House {
     /// What is there if the API function dies after it recorded a booking, and with it the claim on its start, and before
     /// it started it. The trip may be past by now, or have a part that nobody sells, and the provider may not know the
     /// token any more.
-    pub async fn record_only(&self, request: &harmony::TripRequest, key: &str, age: SignedDuration) -> Header {
+    pub async fn record_only(&self, request: &traveller::TripRequest, key: &str, age: SignedDuration) -> Header {
         let booking_id = BookingId::derive("anonymous", &IdempotencyKey::try_from(key).unwrap());
         let created_at = Timestamp::now() - age;
         let header = Header {
@@ -413,12 +414,12 @@ pub fn event_in(message: &Value) -> &Value {
 }
 
 /// The parts that a request names.
-pub fn trip_of(request: &harmony::TripRequest) -> Parts {
+pub fn trip_of(request: &traveller::TripRequest) -> Parts {
     request.plan_parts().unwrap()
 }
 
 /// A part that a request names.
-pub fn part_of(request: &harmony::TripRequest, name: PartName) -> Part {
+pub fn part_of(request: &traveller::TripRequest, name: PartName) -> Part {
     trip_of(request).get(name).unwrap_or_else(|| panic!("the trip has no {name}"))
 }
 
@@ -431,7 +432,7 @@ pub fn lines(part: &Part) -> Vec<StockLine> {
 /// A date that no other test of this program uses, with nine free days after it.
 pub fn date() -> Date {
     let days = 40 + 10 * NEXT_DATE.fetch_add(1, Ordering::Relaxed);
-    harmony::trip::today().saturating_add(days.days())
+    traveller::trip::today().saturating_add(days.days())
 }
 
 /// A booking that no other test uses.

@@ -5,16 +5,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use end_to_end::{DEADLINE, House, deployed, start};
-use harmony::{
-    Client,
-    events::{ENDS, Sample, booking, difference, prepare, samples},
-    local::root,
-};
 use jiff::Timestamp;
+use local_aws::checkout::root;
+use operator::events::{ENDS, Sample, booking, difference, prepare, samples};
 use runtime::Input;
 use saga::{Command, Envelope, Step};
 use serde_json::{Value, json};
 use serde_yaml_ng::Value as Yaml;
+use traveller::Client;
 
 /// A function, and who invokes it with what.
 type Way = (String, String);

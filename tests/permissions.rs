@@ -21,16 +21,17 @@ use end_to_end::{
     deployed::{logical, sellers, template},
     start_logged, trip_of,
 };
-use harmony::{
-    Client, LocalAws, TripRequest,
-    client::fresh_key,
-    dead_letters,
-    scenarios::{self, VARIANTS, check},
-};
 use jiff::{SignedDuration, Timestamp};
+use local_aws::LocalAws;
+use operator::dead_letters;
 use saga::{Envelope, Event, Leg, PartName, Participant, Status, Variant};
 use serde_json::json;
 use serde_yaml_ng::Value as Yaml;
+use traveller::{
+    Client, TripRequest,
+    client::fresh_key,
+    scenarios::{self, VARIANTS, check},
+};
 
 const ENFORCED: [(&str, &str); 2] = [("AUTH", "true"), ("SFN_WAIT_SCALE", "0.02")];
 

@@ -6,10 +6,10 @@
 use std::{ffi::OsString, path::Path, process::Command, time::Duration};
 
 use end_to_end::{DEADLINE, House, date, start_with, trip_of};
-use harmony::{Client, TripRequest, client::fresh_key, scenarios::contradictions};
 use jiff::Timestamp;
 use saga::{BookingId, Status, Variant};
 use serde_json::json;
+use traveller::{Client, TripRequest, client::fresh_key, scenarios::contradictions};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 

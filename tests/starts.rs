@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use end_to_end::{DEADLINE, House, Tap, date, event_in, start, trip_of};
-use harmony::{Client, LocalAws, TripRequest, client::fresh_key, dead_letters};
 use jiff::Timestamp;
+use local_aws::LocalAws;
+use operator::dead_letters;
 use saga::{BookingId, Claim, IdempotencyKey, Status, Variant};
 use serde_json::{Value, json};
 use store::{Header, HeaderStore};
+use traveller::{Client, TripRequest, client::fresh_key};
 
 /// A period that does not end while a test runs. For EXPRESS no period is shorter than five minutes.
 const LONG: &str = "3600";

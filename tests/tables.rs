@@ -5,7 +5,6 @@
 
 use end_to_end::{House, date, is_whole_proof, note_figure, trip_of};
 use fastrand::Rng;
-use harmony::TripRequest;
 use jiff::{SignedDuration, Timestamp};
 use model::books::{Books, Provider};
 use saga::{
@@ -15,6 +14,7 @@ use saga::{
 use serde_json::{Value, json};
 use services::PaymentProvider;
 use store::{BookingStore, Commit, Header, HeaderStore, PaymentStore, Record};
+use traveller::TripRequest;
 
 const TOTAL: Money = Money::eur(300);
 

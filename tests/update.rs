@@ -12,14 +12,15 @@ use std::{
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, date, start_with, trip_of};
-use harmony::{
-    Client, ClientError, LocalAws, Options, TripRequest,
-    audit::Audit,
+use local_aws::{LocalAws, Options};
+use operator::audit::Audit;
+use saga::{BookingId, Leg, Status};
+use serde_json::{Value, json};
+use traveller::{
+    Client, ClientError, TripRequest,
     client::{Authorization, fresh_key},
     scenarios::VARIANTS,
 };
-use saga::{BookingId, Leg, Status};
-use serde_json::{Value, json};
 
 /// How many travellers book at once, one trip after the other.
 const TRAVELLERS: usize = 4;

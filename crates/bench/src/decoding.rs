@@ -60,7 +60,7 @@ pub(crate) fn measure(report: &mut Report) -> Outcome<()> {
 }
 
 fn bytes_of(payload: &str, records: usize) -> Outcome<Vec<u8>> {
-    let path = harmony::local::root()?.join("events").join(payload).with_extension("json");
+    let path = local_aws::checkout::root()?.join("events").join(payload).with_extension("json");
     let mut payload: Value = serde_json::from_slice(&fs::read(&path)?)?;
     if let Some(Value::Array(all)) = payload.get_mut("Records").filter(|_| records > 0) {
         all.resize(records, all.first().cloned().unwrap_or_default());

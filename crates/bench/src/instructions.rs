@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use harmony::Options;
+use local_aws::Options;
 use serde_json::json;
 
 use crate::{
@@ -25,7 +25,7 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
         report.skips("instructions are not counted without Valgrind", "Install it: `apt-get install valgrind`");
         return Ok(());
     };
-    let root = harmony::local::root()?;
+    let root = local_aws::checkout::root()?;
     let folder = crate::folder()?.join("callgrind");
     let (functions, counted, prefix) = (folder.join("functions"), folder.join("counted"), folder.join("vgdb"));
     fresh(&folder)?;

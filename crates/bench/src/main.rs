@@ -14,7 +14,7 @@ mod warm;
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-use harmony::Options;
+use local_aws::Options;
 
 use crate::{report::Report, step::Steps};
 
@@ -53,7 +53,7 @@ fn built(name: &str) -> Outcome<PathBuf> {
 
 /// Where this program leaves what it finds.
 fn folder() -> Outcome<PathBuf> {
-    let folder = harmony::local::root()?.join("target/bench");
+    let folder = local_aws::checkout::root()?.join("target/bench");
     fs::create_dir_all(&folder)?;
     Ok(folder)
 }

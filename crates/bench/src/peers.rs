@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use harmony::Options;
+use local_aws::Options;
 use saga::Leg;
 use serde_json::json;
 
@@ -126,7 +126,7 @@ fn milliseconds(time: Duration) -> f64 {
 }
 
 fn installed(report: &mut Report) -> Outcome<Vec<&'static Peer>> {
-    let folder = harmony::local::root()?.join("target/peers");
+    let folder = local_aws::checkout::root()?.join("target/peers");
     let mut installed = Vec::new();
     for peer in &PEERS {
         if let Some(needs) = peer.needs.filter(|needs| program(needs).is_none()) {
@@ -155,7 +155,7 @@ async fn deploy(steps: &Steps, peers: &[&Peer]) -> Outcome<Vec<Way>> {
     let table = dynamodb.create_table().table_name(IDEMPOTENCY_TABLE).billing_mode(BillingMode::PayPerRequest);
     table.attribute_definitions(id).key_schema(key).send().await?;
     let mut ways = vec![way("ours", &steps.flight)];
-    let root = harmony::local::root()?;
+    let root = local_aws::checkout::root()?;
     for peer in peers {
         let name = format!("peer-{}", peer.package.split('/').next().unwrap_or_default());
         let environment = json!({

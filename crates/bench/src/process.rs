@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use harmony::Stack;
+use local_aws::Stack;
 
 use crate::Outcome;
 

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use harmony::{Client, LocalAws, Options, Stack, TripRequest};
+use local_aws::{LocalAws, Options, Stack};
 use saga::{BookingId, IdempotencyKey, Leg, StockLine};
 use serde_json::{Value, json};
 use store::{Journal, StockTable};
+use traveller::{Client, TripRequest};
 
 use crate::Outcome;
 

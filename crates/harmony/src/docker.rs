@@ -11,7 +11,8 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::{Client, ClientError, Stack};
+use local_aws::Stack;
+use traveller::{Client, ClientError};
 
 /// What containers call the machine that they run on: Docker Desktop knows it, others with [`ADD_HOST`].
 pub const HOST: &str = "host.docker.internal";

@@ -11,11 +11,11 @@ use std::{
 
 use serde::Deserialize;
 
-use crate::{
-    Answer, Client, ClientError,
+use local_aws::{
     cloud::{Cloud, CloudError},
     stack::complaint,
 };
+use traveller::{Answer, Client, ClientError};
 
 /// What is deployed, seen from the project's folder: what `sam build` has made.
 pub const TEMPLATE: &str = ".aws-sam/build/template.yaml";

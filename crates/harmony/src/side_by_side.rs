@@ -9,7 +9,7 @@
 use console::{Style, measure_text_width};
 use saga::Variant;
 
-use crate::{
+use traveller::{
     Booking,
     show::{Look, details, line, milliseconds, plain, reason, started, status, timeline, took, trip},
 };
@@ -153,7 +153,7 @@ fn total(rows: &[Vec<String>]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::show::tests::{booking, failed};
+    use traveller::samples::{booking, failed};
 
     fn look(width: impl Into<Option<u16>>) -> Look {
         Look { colour: false, width: width.into() }

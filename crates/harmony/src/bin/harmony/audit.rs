@@ -4,16 +4,14 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use clap::Args;
 use console::Style;
-use harmony::{
-    audit::{
-        Audit, Books, Ends, Violation,
-        whole::{AuditError, Finding, Reading, Report, SLACK},
-    },
-    show::{Look, count, plain, render},
-};
 use jiff::{SignedDuration, Timestamp};
+use operator::audit::{
+    Audit, Books, Ends, Violation,
+    whole::{AuditError, Finding, Reading, Report, SLACK},
+};
 use serde::Serialize;
 use store::Entry;
+use traveller::show::{Look, count, plain, render};
 
 use crate::{
     Result,

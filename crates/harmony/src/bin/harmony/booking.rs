@@ -6,19 +6,19 @@ use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser},
 };
-use harmony::{
+use jiff::{ToSpan, civil::Date};
+use operator::audit::Audit;
+use saga::{BookingId, IdempotencyKey, PartName, Variant};
+use serde::Serialize;
+use serde_json::Value;
+use travel::{CAR, FLIGHT, HOTEL};
+use traveller::{
     Booking, Client, ClientError, TripRequest,
-    audit::Audit,
     client::fresh_key,
     scenarios::VARIANTS,
     show::{Look, line, render},
     trip::{USUAL, today},
 };
-use jiff::{ToSpan, civil::Date};
-use saga::{BookingId, IdempotencyKey, PartName, Variant};
-use serde::Serialize;
-use serde_json::Value;
-use travel::{CAR, FLIGHT, HOTEL};
 
 use crate::{
     Result,

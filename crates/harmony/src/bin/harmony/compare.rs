@@ -9,24 +9,20 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
-use futures_util::{StreamExt, stream};
-use harmony::{
-    Client, Stack,
-    client::fresh_key,
-    comparison::{
-        Mode,
-        explanation::explanations,
-        local_aws,
-        outage::{self, Plan, suffer},
-        report::{Measurements, Ratio, Report, Turn, difference},
-        violations,
-        work::{self, Notes},
-    },
+use comparison::{
+    Mode,
+    explanation::explanations,
     load::{Fate, Load, Measured, Mix, Travellers},
-    local::root,
-    trip::today,
+    local_aws,
+    outage::{self, Plan, suffer},
+    report::{Measurements, Ratio, Report, Turn, difference},
+    violations,
+    work::{self, Notes},
 };
+use futures_util::{StreamExt, stream};
 use jiff::{Timestamp, ToSpan};
+use local_aws::{Stack, checkout::root};
+use traveller::{Client, client::fresh_key, trip::today};
 
 use crate::{
     Result,

@@ -8,16 +8,16 @@ use std::{
 use clap::Args;
 use console::Style;
 use futures_util::{StreamExt, stream};
-use harmony::{
-    Stack,
+use jiff::Timestamp;
+use local_aws::Stack;
+use operator::{
     audit::Audit,
     dead_letters::{Content, DeadLetterQueue, DriveError, HELD, Message, contents, drive, render},
-    show::{Look, count, plain, wrap},
 };
-use jiff::Timestamp;
 use saga::{BookingId, Status};
 use serde::Serialize;
 use store::StoreError;
+use traveller::show::{Look, count, plain, wrap};
 
 use crate::{
     Result,

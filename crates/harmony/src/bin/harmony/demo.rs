@@ -8,18 +8,18 @@ use std::{
 use clap::Args;
 use console::Style;
 use futures_util::{StreamExt, stream};
-use harmony::{
-    Answer, Booking, Client, ClientError, Stack, TripRequest,
+use harmony::side_by_side::{self, duration, once};
+use jiff::{ToSpan, civil::Date};
+use local_aws::{Stack, checkout::root};
+use operator::loader::{DAYS, Stock, dates};
+use saga::{Status, Variant};
+use traveller::{
+    Answer, Booking, Client, ClientError, TripRequest,
     client::fresh_key,
-    loader::{DAYS, Stock, dates},
-    local::root,
     scenarios::{self, Observed, Scenario, VARIANTS, check},
     show::{Look, line, plain, render, wrap},
-    side_by_side::{self, duration, once},
     trip::today,
 };
-use jiff::{ToSpan, civil::Date};
-use saga::{Status, Variant};
 
 use crate::{
     Result, booking, local,

@@ -10,11 +10,14 @@ use std::{
 };
 
 use clap::Args;
-use harmony::{
-    LocalAws, TripRequest, docker,
-    local::{self, key_and_value, root},
+use harmony::docker;
+use local_aws::{
+    LocalAws,
+    checkout::root,
+    local::{self, key_and_value},
     stack::Running,
 };
+use traveller::TripRequest;
 
 use crate::{
     Result,

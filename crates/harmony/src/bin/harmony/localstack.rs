@@ -6,12 +6,9 @@ use std::{
 };
 
 use clap::Args;
-use harmony::{
-    Client, Stack,
-    local::{key_and_value, root},
-    localstack::LocalStack,
-    stack::Running,
-};
+use harmony::localstack::LocalStack;
+use local_aws::{Stack, checkout::root, local::key_and_value, stack::Running};
+use traveller::Client;
 
 use crate::{
     Result, demo,

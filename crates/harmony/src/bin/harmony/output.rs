@@ -6,8 +6,8 @@ use std::{
     time::Duration,
 };
 
-use harmony::show::plain;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use traveller::show::plain;
 
 /// Prints a line or more. Unlike `println!` it does not panic when nobody reads any more.
 pub fn say(text: impl Display) -> io::Result<()> {

@@ -14,20 +14,15 @@ use std::{
 };
 
 use clap::Args;
-use harmony::{
-    Client, LocalAws, Stack, TripRequest,
-    client::fresh_key,
-    cloud,
-    docker::{self, ADD_HOST, DockerError, logical_id},
+use harmony::docker::{self, ADD_HOST, DockerError, logical_id};
+use local_aws::{LocalAws, Stack, checkout::root, cloud, local, stack::Running};
+use operator::{
     events::{self, ENDS, Sample, difference},
     loader::dates,
-    local::{self, root},
-    scenarios::VARIANTS,
-    show::plain,
-    stack::Running,
 };
 use saga::Status;
 use serde_json::{Value, json};
+use traveller::{Client, TripRequest, client::fresh_key, scenarios::VARIANTS, show::plain};
 
 use crate::{
     Result,

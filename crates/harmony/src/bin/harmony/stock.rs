@@ -3,12 +3,10 @@
 use std::{process::ExitCode, time::Instant};
 
 use clap::Args;
-use harmony::{
-    Stack,
-    loader::{DAYS, Stock, dates},
-    trip::today,
-};
 use jiff::civil::Date;
+use local_aws::Stack;
+use operator::loader::{DAYS, Stock, dates};
+use traveller::trip::today;
 
 use crate::{
     Result,

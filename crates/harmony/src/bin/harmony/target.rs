@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use clap::{ArgMatches, Args, parser::ValueSource};
-use harmony::{
-    Client, Stack,
-    client::Authorization,
+use local_aws::{
+    Stack,
+    checkout::root,
     cloud::Cloud,
-    local::root,
     stack::{Found, Running},
 };
+use traveller::{Client, client::Authorization};
 
 use crate::Result;
 

@@ -10,10 +10,10 @@
 
 pub mod costs;
 pub mod explanation;
+pub mod load;
 pub mod outage;
 pub mod plots;
 pub mod report;
-
 pub mod work;
 
 use std::path::Path;
@@ -22,16 +22,14 @@ use jiff::Timestamp;
 use saga::Variant;
 use serde::Serialize;
 
-use crate::{
-    ClientError, LocalAws, LocalError, Stack, StackError,
-    audit::{
-        Audit, Ends,
-        whole::{AuditError, Finding, Reading},
-    },
-    load::TravellersError,
-    local::{self, root},
-};
+use crate::load::TravellersError;
 use costs::CostsError;
+use local_aws::{LocalAws, LocalError, Stack, StackError, checkout::root, local};
+use operator::audit::{
+    Audit, Ends,
+    whole::{AuditError, Finding, Reading},
+};
+use traveller::ClientError;
 use work::WorkError;
 
 /// Why something could not be compared.

@@ -7,7 +7,8 @@ use saga::{Catalogue, CatalogueError, PartType, StockLine};
 use store::{Journal, StockTable, StoreError};
 use travel::TRAVEL;
 
-use crate::{Stack, StackError, TripRequest};
+use local_aws::{Stack, StackError};
+use traveller::TripRequest;
 
 /// How many days there is stock for if nothing else is said.
 pub const DAYS: u16 = 90;

@@ -37,7 +37,7 @@ impl Look {
     }
 
     /// Whether a table this wide would not fit.
-    pub(crate) fn is_too_narrow_for(self, width: usize) -> bool {
+    pub fn is_too_narrow_for(self, width: usize) -> bool {
         self.width.is_some_and(|columns| usize::from(columns) < width)
     }
 
@@ -137,7 +137,7 @@ pub fn header(booking: &Booking, look: Look) -> String {
 }
 
 /// What was booked.
-pub(crate) fn trip(booking: &Booking) -> String {
+pub fn trip(booking: &Booking) -> String {
     let summary = |(name, contents): (PartName, &Value)| {
         let request = travel::part_type(name).and_then(|part_type| part_type.request(contents).ok());
         request.map_or_else(|| name.to_string(), |request| request.summary())
@@ -147,13 +147,13 @@ pub(crate) fn trip(booking: &Booking) -> String {
 }
 
 /// The status, and what was paid.
-pub(crate) fn status(booking: &Booking, look: Look) -> String {
+pub fn status(booking: &Booking, look: Look) -> String {
     let total = booking.total.map(|total| format!(", {total}")).unwrap_or_default();
     format!("{}{total}", look.status(booking.status))
 }
 
 /// What went wrong, if something did.
-pub(crate) fn reason(booking: &Booking) -> Option<String> {
+pub fn reason(booking: &Booking) -> Option<String> {
     let reason = booking.reason.as_ref()?;
     let detail = if reason.detail.is_empty() { String::new() } else { format!(": {}", reason.detail) };
     Some(plain(&format!("{}{detail}", because(reason))))
@@ -207,12 +207,12 @@ pub fn timeline(booking: &Booking, look: Look) -> String {
 }
 
 /// When a step began, from when the booking was accepted.
-pub(crate) fn started(booking: &Booking, entry: &Entry) -> String {
+pub fn started(booking: &Booking, entry: &Entry) -> String {
     format!("{:+} ms", milliseconds(booking.created_at, entry.started_at))
 }
 
 /// How long a step took.
-pub(crate) fn took(entry: &Entry) -> String {
+pub fn took(entry: &Entry) -> String {
     match entry.finished_at.map(|finished_at| milliseconds(entry.started_at, finished_at)) {
         Some(0) => "< 1 ms".to_owned(),
         Some(took) => format!("{took} ms"),
@@ -221,12 +221,12 @@ pub(crate) fn took(entry: &Entry) -> String {
 }
 
 /// Times are kept in whole milliseconds.
-pub(crate) fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
+pub fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
     to.as_millisecond() - from.as_millisecond()
 }
 
 /// What belongs to an outcome, as people would say it: in full, and in short.
-pub(crate) fn details(entry: &Entry) -> [String; 2] {
+pub fn details(entry: &Entry) -> [String; 2] {
     let text = |name: &str| entry.detail.get(name).and_then(Value::as_str).map(plain);
     let both = |text: String| [text.clone(), text];
     match (entry.money(), entry.released(), text("code"), entry.detail.get("reason")) {
@@ -244,71 +244,11 @@ pub(crate) fn details(entry: &Entry) -> [String; 2] {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use serde_json::json;
 
     use super::*;
-
-    fn eur(amount: u64) -> Value {
-        json!({"amount": amount, "currency": "EUR"})
-    }
-
-    fn with(status: &str, total: Value, reason: Value, timeline: &[(&str, &str, u32, u32, Value)]) -> Booking {
-        let at = |ms: u32| format!("2027-01-01T10:00:00.{ms:03}Z");
-        let timeline: Vec<_> = timeline
-            .iter()
-            .map(|(step, outcome, started, finished, detail)| {
-                json!({"step": step, "outcome": outcome, "started_at": at(*started), "finished_at": at(*finished),
-                    "detail": detail})
-            })
-            .collect();
-        serde_json::from_value(json!({
-            "booking_id": "0123456789abcdef0123456789abcdef", "variant": "orchestrated", "status": status,
-            "total": total, "reason": reason, "created_at": at(0), "updated_at": at(200),
-            "traveller": {"name": "Ada Lovelace", "email": "ada@example.com"},
-            "flight": {"flight_no": "LH400", "date": "2027-03-01", "seats": 2},
-            "hotel": {"hotel_id": "nyc-plaza", "check_in": "2027-03-01", "check_out": "2027-03-04", "rooms": 1},
-            "car": {"station_id": "jfk", "category": "compact", "pick_up": "2027-03-01", "drop_off": "2027-03-04"},
-            "timeline": timeline,
-        }))
-        .unwrap()
-    }
-
-    pub(crate) fn booking() -> Booking {
-        let charge = json!({"amount": eur(167_400), "charge_id": "ch_1"});
-        with(
-            "confirmed",
-            eur(167_400),
-            json!(null),
-            &[
-                ("flight.reserve", "reserved", 12, 20, json!({"price": eur(84_000)})),
-                ("hotel.reserve", "reserved", 13, 22, json!({"price": eur(65_700)})),
-                ("car.reserve", "reserved", 13, 13, json!({"price": eur(17_700)})),
-                ("payment.charge", "charged", 30, 134, charge),
-                ("booking.confirm", "confirmed", 140, 144, json!({"total": eur(167_400)})),
-            ],
-        )
-    }
-
-    pub(crate) fn failed() -> Booking {
-        let no_room = "nyc-plaza has no room left on 2027-03-01";
-        let reason = json!({"step": "hotel.reserve", "code": "sold_out", "detail": no_room});
-        with(
-            "failed",
-            json!(null),
-            reason.clone(),
-            &[
-                ("flight.reserve", "reserved", 12, 20, json!({"price": eur(84_000)})),
-                ("hotel.reserve", "rejected", 13, 22, json!({"code": "sold_out", "message": no_room})),
-                ("car.reserve", "reserved", 13, 21, json!({"price": eur(17_700)})),
-                ("payment.abort", "aborted", 30, 34, json!({"reason": reason})),
-                ("flight.cancel", "cancelled", 40, 44, json!({"released": true})),
-                ("hotel.cancel", "cancelled", 40, 46, json!({"released": false})),
-                ("car.cancel", "cancelled", 41, 45, json!({"released": true})),
-                ("booking.fail", "failed", 50, 54, json!({"reason": reason})),
-            ],
-        )
-    }
+    use crate::samples::{booking, failed, with};
 
     #[test]
     fn a_booking_is_its_header_and_its_timeline() {

@@ -1,6 +1,7 @@
 //! A stack that is deployed: where its API is, what its tables are called, and how to reach the AWS that it is on.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, TryLockError},
     io,
     os::unix::fs::MetadataExt,
@@ -14,10 +15,10 @@ use jiff::SignedDuration;
 use saga::PartName;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    cloud::{self, Cloud, CloudError},
-    local::Outputs,
-};
+use crate::cloud::{self, Cloud, CloudError};
+
+/// The template's outputs, by name.
+pub(crate) type Outputs = BTreeMap<String, String>;
 
 /// What is known of a deployed stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,7 +239,7 @@ impl Stack {
 }
 
 /// What a program says went wrong, in one line: its last one, or from the last `Error:` on.
-pub(crate) fn complaint(said: &str) -> String {
+pub fn complaint(said: &str) -> String {
     let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no answer");
     let complaint = said.rfind("Error: ").map_or(last, |at| &said[at + "Error: ".len()..]);
     complaint.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -381,7 +381,8 @@ impl Client {
             Authorization::Signature { sdk, service } => (sdk, service),
         };
         let provider = sdk.credentials_provider().ok_or("there are no AWS credentials to sign with")?;
-        let credentials = provider.provide_credentials().await.map_err(|error| store::causes(&error))?;
+        let credentials =
+            provider.provide_credentials().await.map_err(|error| DisplayErrorContext(&error).to_string())?;
         // The signature goes into headers, and the signer panics on what does not fit there.
         let region = sdk.region().ok_or("no AWS region is set: set AWS_REGION")?.as_ref();
         fit_for_header("AWS region", region)?;

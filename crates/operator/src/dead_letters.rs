@@ -34,8 +34,8 @@ use saga::{BookingId, Envelope};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{
-    Stack, StackError,
+use local_aws::{Stack, StackError};
+use traveller::{
     client::Reason,
     show::{Look, count, plain, wrap},
 };

@@ -442,7 +442,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::show::tests::{booking, failed};
+    use crate::samples::{booking, failed};
 
     fn answer(status: u16, replay: bool) -> Answer {
         let mut headers = aws_smithy_runtime_api::http::Headers::new();

@@ -4,21 +4,22 @@
 //! ends, killed included, nothing is left running.
 
 use std::{
-    collections::BTreeMap,
-    env, fs,
+    fs,
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, Ipv4Addr},
     os::unix::process::CommandExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use crate::Stack;
+use crate::{
+    Stack,
+    checkout::{CheckoutError, LAUNCHER, root},
+};
 
-const LAUNCHER: &str = "crates/harmony/local/local_aws.py";
 /// How long the launcher may take to start and to deploy.
 const START: Duration = Duration::from_secs(60);
 /// How long it may take to end.
@@ -27,14 +28,9 @@ const END: Duration = Duration::from_secs(10);
 /// Why there is no local AWS.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// Template and launcher are needed, and neither the current directory nor this program's source has them.
-    #[error(
-        "the project's folder is not found from {0}: go there, or set HARMONY_ROOT to the folder with template.yaml"
-    )]
-    NoRoot(PathBuf),
-    /// `HARMONY_ROOT` names another folder.
-    #[error("HARMONY_ROOT is {0}, where there is no template.yaml with {LAUNCHER}: set it to the project's folder")]
-    WrongRoot(PathBuf),
+    /// The launcher is in the project's folder.
+    #[error(transparent)]
+    Checkout(#[from] CheckoutError),
     /// The launcher is a Python program with requirements.
     #[error("{0} is missing: run `make setup`")]
     NoPython(PathBuf),
@@ -84,7 +80,7 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Where the log goes, the functions' lines included; without it, nowhere.
     pub log: Option<PathBuf>,
-    /// Where each piece of its work is noted, as [`crate::work`] reads it; without it, nowhere.
+    /// Where each piece of its work is recorded, for `make compare`; without it, nowhere.
     pub work: Option<PathBuf>,
     /// The address of this machine to listen on.
     pub bind: IpAddr,
@@ -107,20 +103,6 @@ impl Default for Options {
             functions: None,
         }
     }
-}
-
-/// The folder of the project: `HARMONY_ROOT`, or the first folder with template and launcher upwards from the current
-/// one, or the one that this program was built in.
-pub fn root() -> Result<PathBuf, LocalError> {
-    let is_root = |folder: &Path| folder.join("template.yaml").is_file() && folder.join(LAUNCHER).is_file();
-    if let Some(root) = env::var_os("HARMONY_ROOT").filter(|root| !root.is_empty()) {
-        let root = PathBuf::from(root);
-        return if is_root(&root) { Ok(root) } else { Err(LocalError::WrongRoot(root)) };
-    }
-    let here = env::current_dir().unwrap_or_default(); // a folder that was deleted has no project above it
-    let built = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let found = here.ancestors().chain(built.ancestors()).find(|folder| is_root(folder)).map(Path::to_owned);
-    found.ok_or(LocalError::NoRoot(here))
 }
 
 /// A local AWS that runs until this value is dropped or this process ends.
@@ -250,7 +232,6 @@ pub fn key_and_value(text: &str) -> Result<(String, String), String> {
 }
 
 /// The outputs of a stack by name.
-pub(crate) type Outputs = BTreeMap<String, String>;
 
 #[cfg(test)]
 mod tests {

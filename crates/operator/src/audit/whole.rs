@@ -506,7 +506,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     }
 
     fn check_lines(&mut self) -> Result<(), E> {
-        let today = crate::trip::today();
+        let today = traveller::trip::today();
         let mut lines: Vec<_> = mem::take(&mut self.lines).into_iter().collect();
         lines.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for ((part, product, date), Line { units, reserved }) in lines {

@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn the_template_has_what_is_paid_for() {
-        let template = std::fs::read_to_string(crate::local::root().unwrap().join("template.yaml")).unwrap();
+        let template = std::fs::read_to_string(local_aws::checkout::root().unwrap().join("template.yaml")).unwrap();
         let sizes: Vec<_> = template.lines().filter_map(|line| line.trim().strip_prefix("MemorySize: ")).collect();
         assert_eq!(sizes, [(MEMORY_GB * 1024.0).to_string()]);
         // By their names, as types are merged in. Counted for a trip's three sellers; each more has a mapping and five alarms.

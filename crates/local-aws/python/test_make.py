@@ -52,7 +52,7 @@ class Project(unittest.TestCase):
     def install_stand_ins(self):
         for stand_in in ("cargo-zigbuild", "python"):
             self.write(f".venv-dev/bin/{stand_in}", STAND_IN, 0o755)
-        for packages in (".venv-dev/ready", "crates/harmony/local/requirements-dev.txt"):
+        for packages in (".venv-dev/ready", "crates/local-aws/python/requirements-dev.txt"):
             self.write(packages, "the same")
 
     def make(self, *args, **environment):
@@ -123,7 +123,7 @@ class Build(Project):
             return [line for line in (self.root / "calls").read_text().splitlines() if "import pip" not in line]
 
         self.install_stand_ins()
-        check, sam = "-I -B crates/harmony/local/check_deployment.py", "-I -m samcli"
+        check, sam = "-I -B crates/local-aws/python/check_deployment.py", "-I -m samcli"
         by_default = [f"{check} --guided", f"{sam} build --config-env default", f"{sam} deploy --guided"]
         self.assertEqual(calls(), by_default)
         self.assertEqual(calls(CONFIG="prod", ARGS="--no-such-option", PYTHON="no-such-python"), by_default)
@@ -144,7 +144,7 @@ class Environments(Project):
             wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             files = ("probe.py", *(f"{about}/{file}" for file in ("METADATA", "WHEEL", "RECORD")))
             wheel.writestr(f"{about}/RECORD", "".join(f"{file},,\n" for file in files))
-        self.write("crates/harmony/local/requirements.txt", "probe==1\n")
+        self.write("crates/local-aws/python/requirements.txt", "probe==1\n")
         self.write("pip.conf", f"[install]\nuser = true\ntarget = {self.root}/lost\n")
 
     def set_up(self, **environment):
@@ -167,7 +167,7 @@ class Environments(Project):
         (packages,) = (self.root / ".venv/lib").glob("python3.*")
         packages.rename(packages.with_name("python3.1"))
         self.set_up()
-        self.write("crates/harmony/local/requirements.txt", "probe\n")
+        self.write("crates/local-aws/python/requirements.txt", "probe\n")
         self.assertNotEqual(self.set_up(), "", "other packages")
 
 

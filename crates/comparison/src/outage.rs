@@ -11,11 +11,9 @@ use saga::Status;
 use serde::Serialize;
 
 use super::{ComparisonError, Mode, local_aws, violations};
-use crate::{
-    Client, LocalAws,
-    load::{Ended, Fate, Load, Measured, Travellers},
-    trip::today,
-};
+use crate::load::{Ended, Fate, Load, Measured, Travellers};
+use local_aws::LocalAws;
+use traveller::{Client, trip::today};
 
 /// How the coordinator is out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -25,7 +25,8 @@ use saga::{
 };
 use store::{Entry, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable, StoreError, Unreadable};
 
-use crate::{Booking, Stack, StackError};
+use local_aws::{Stack, StackError};
+use traveller::Booking;
 
 /// How many bookings, or lines of stock, are read at once.
 const AT_ONCE: usize = 8;

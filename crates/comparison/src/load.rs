@@ -21,7 +21,9 @@ use jiff::{SignedDuration, Timestamp, civil::Date};
 use saga::{BookingId, Status, StockLine, Variant};
 use store::{Headers, Journal, StockTable, StoreError};
 
-use crate::{Client, ClientError, Stack, StackError, TripRequest, loader};
+use local_aws::{Stack, StackError};
+use operator::loader;
+use traveller::{Client, ClientError, TripRequest};
 
 /// On how many dates trips start, so that bookings do not all want the same seats.
 const DATES: u16 = 50;

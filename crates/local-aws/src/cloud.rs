@@ -162,7 +162,7 @@ fn emulator_credentials() -> Credentials {
 
 /// The SAM CLI: the one that `make deploy` has installed, or else the user's.
 pub fn sam() -> Command {
-    let own = crate::local::root().map(|root| root.join(".venv-dev/bin")).ok();
+    let own = crate::checkout::root().map(|root| root.join(".venv-dev/bin")).ok();
     let mut sam = Command::new("sam");
     if let Some(own) = own.filter(|own| own.join("sam").exists()) {
         sam = Command::new(own.join("python"));

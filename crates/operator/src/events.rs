@@ -22,11 +22,9 @@ use serde_json::{Value, json};
 use services::{BookingService, PaymentProvider, PaymentService, ProviderError, SandboxProvider, StepError};
 use store::{Bookings, Header, Headers, Intake, IntakeStore, Journal, Ledger, Payments, StoreError};
 
-use crate::{
-    Stack, StackError, TripRequest,
-    loader::{LoadError, Stock, dates},
-    trip::USUAL,
-};
+use crate::loader::{LoadError, Stock, dates};
+use local_aws::{Stack, StackError};
+use traveller::{TripRequest, trip::USUAL};
 
 /// When the trip of all events starts.
 const DATE: Date = date(2099, 3, 1);

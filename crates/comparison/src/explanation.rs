@@ -10,7 +10,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{ComparisonError, Mode, local_aws};
-use crate::{Answer, Client, Stack, TripRequest, client::fresh_key, load::Travellers};
+use crate::load::Travellers;
+use local_aws::Stack;
+use traveller::{Answer, Client, TripRequest, client::fresh_key};
 
 /// The table that is not there.
 const MISSING: &str = "no-such-table";

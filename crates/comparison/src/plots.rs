@@ -375,7 +375,7 @@ pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::comparison::outage::{Kind, Point};
+    use crate::outage::{Kind, Point};
 
     fn histogram() -> Histogram<u64> {
         let mut histogram = Histogram::<u64>::new(3).unwrap();
