@@ -99,14 +99,16 @@ deploy: .venv-dev/ready ## build for AWS and deploy, with questions (CONFIG=stag
 # functions are built for the first, so that they share what they depend on; for the others there is nothing left to do.
 # Zig links against the C library that Lambda has, whatever this machine has.
 # The environment's flags, such as `-C target-cpu=native`, and its linker are for this machine. CARGO_ENCODED_RUSTFLAGS goes
-# before every other place that has flags, Cargo's configuration files included. The functions abort on a panic and have no
-# symbols, so nothing reads their unwind tables, which would be a tenth of each package.
+# before every other place that has flags, Cargo's configuration files included. Here what the functions link aborts on a
+# panic too, which makes them smaller; and as they have no symbols either, nothing reads their unwind tables, which would be
+# a tenth of each package.
 GLIBC := 2.34
 FOR_HERE := $(filter %FLAGS CFLAGS_% CXXFLAGS_% CARGO_TARGET_%,$(.VARIABLES))
 build-%Function: .venv-dev/ready
 	@[ -d "$$(rustc --print sysroot)/lib/rustlib/$(TARGET)" ] || rustup target add $(TARGET) || \
 	  { echo "Rust cannot build for $(TARGET): install that target, with rustup or from where Rust came" >&2; exit 1; }
-	@env $(FOR_HERE:%=-u %) CARGO_ENCODED_RUSTFLAGS=-Cforce-unwind-tables=no PATH="$(CURDIR)/.venv-dev/bin:$$PATH" \
+	@env $(FOR_HERE:%=-u %) CARGO_ENCODED_RUSTFLAGS=-Cforce-unwind-tables=no CARGO_PROFILE_RELEASE_PANIC=abort \
+	  PATH="$(CURDIR)/.venv-dev/bin:$$PATH" \
 	  cargo zigbuild --release --target-dir target --target $(TARGET).$(GLIBC) $(FUNCTIONS:%=-p %)
 	@cp target/$(TARGET)/release/$(call lower,$*) "$(ARTIFACTS_DIR)/bootstrap"
 	@.venv-dev/bin/python -I -B crates/local-aws/python/check_binary.py --glibc $(GLIBC) --target $(TARGET) "$(ARTIFACTS_DIR)/bootstrap"
