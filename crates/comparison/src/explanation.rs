@@ -163,5 +163,5 @@ async fn stock_table_of_hotel(stack: &Stack, table: &str) -> Result<String, Comp
 }
 
 fn refused(asked: &str, answer: &Answer) -> ComparisonError {
-    ComparisonError::Refused { asked: asked.into(), said: format!("{}: {}", answer.status, answer.says()) }
+    ComparisonError::Refused { asked: asked.into(), answer: format!("{}: {}", answer.status, answer.summary()) }
 }

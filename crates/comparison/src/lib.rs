@@ -60,12 +60,12 @@ pub enum ComparisonError {
     #[error("the local AWS took no order, as it has ended: {0}; see its log in .harmony")]
     Order(std::io::Error),
     /// The local AWS said something else than AWS does.
-    #[error("the local AWS answered {asked} with {said}: its log in .harmony may say more")]
+    #[error("the local AWS answered {asked} with {answer}: its log in .harmony may say more")]
     Refused {
         /// What was asked.
         asked: String,
         /// What it said.
-        said: String,
+        answer: String,
     },
     /// Only a local AWS is broken on purpose.
     #[error("outages and explanations need a local AWS")]

@@ -42,9 +42,9 @@ pub fn ask(arguments: &[&str]) -> Result<String, DockerError> {
     if asked.status.success() {
         return Ok(String::from_utf8_lossy(&asked.stdout).trim().to_owned());
     }
-    let said = String::from_utf8_lossy(&asked.stderr);
-    let said = said.trim().lines().next().unwrap_or("it says nothing").to_owned();
-    Err(DockerError::NoEngine(said))
+    let stderr = String::from_utf8_lossy(&asked.stderr);
+    let stderr = stderr.trim().lines().next().unwrap_or("it says nothing").to_owned();
+    Err(DockerError::NoEngine(stderr))
 }
 
 /// The address of this machine that containers reach as [`HOST`]: that of the bridge, unless somebody configured another.

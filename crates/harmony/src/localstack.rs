@@ -67,12 +67,12 @@ pub enum LocalStackError {
         cause: String,
     },
     /// Somebody else is there.
-    #[error("{endpoint} is no LocalStack: it answers {said} to GET {}; correct AWS_ENDPOINT_URL", HEALTH[0])]
+    #[error("{endpoint} is no LocalStack: it answers {answer} to GET {}; correct AWS_ENDPOINT_URL", HEALTH[0])]
     Other {
         /// `AWS_ENDPOINT_URL`.
         endpoint: String,
         /// What it answers.
-        said: String,
+        answer: String,
     },
     /// It lacks what is needed.
     #[error("LocalStack at {endpoint} does not offer {services}: start it without SERVICES, or with these in it")]
@@ -94,12 +94,12 @@ pub enum LocalStackError {
         cause: io::Error,
     },
     /// `sam` gave up.
-    #[error("sam {what} failed: {said}; see {log}, and LocalStack's own log: functions need Docker where it runs")]
+    #[error("sam {what} failed: {output}; see {log}, and LocalStack's own log: functions need Docker where it runs")]
     Failed {
         /// Which command.
         what: &'static str,
-        /// What it says.
-        said: String,
+        /// What it prints.
+        output: String,
         /// Where the rest is.
         log: PathBuf,
     },
@@ -136,7 +136,7 @@ impl LocalStack {
         };
         let Cloud::Emulator { endpoint, .. } = &cloud else { return Err(LocalStackError::NoEndpoint) };
         let endpoint = endpoint.clone();
-        let mut said = String::new();
+        let mut first = String::new();
         for path in HEALTH {
             let answer = ask(&endpoint, path).await?;
             if let Ok(Health { services }) = answer.json() {
@@ -147,11 +147,11 @@ impl LocalStack {
                     Err(LocalStackError::Services { endpoint, services: missing.join(", ") })
                 };
             }
-            if said.is_empty() {
-                said = answer.status.to_string();
+            if first.is_empty() {
+                first = answer.status.to_string();
             }
         }
-        Err(LocalStackError::Other { endpoint, said })
+        Err(LocalStackError::Other { endpoint, answer: first })
     }
 
     /// Where it is.
@@ -181,17 +181,17 @@ impl LocalStack {
         let log = self.logs.join(format!("localstack-{what}.log"));
         let cause = |cause| LocalStackError::Log { path: log.clone(), cause };
         fs::create_dir_all(&self.logs).map_err(cause)?;
-        let said = File::create(&log).map_err(cause)?;
-        let complaints = said.try_clone().map_err(cause)?;
+        let stdout = File::create(&log).map_err(cause)?;
+        let stderr = stdout.try_clone().map_err(cause)?;
         // No standard input: whatever it would ask, it shall fail instead.
-        sam.current_dir(&self.root).stdin(Stdio::null()).stdout(said).stderr(complaints);
+        sam.current_dir(&self.root).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let sam = sam.spawn().map_err(LocalStackError::NoSam)?;
         match end(sam, DEPLOY).map_err(LocalStackError::NoSam)? {
             None => Err(LocalStackError::Late { what, log }),
             Some(true) => Ok(()),
             Some(false) => {
-                let said = complaint(&String::from_utf8_lossy(&fs::read(&log).map_err(cause)?));
-                Err(LocalStackError::Failed { what, said, log })
+                let output = complaint(&String::from_utf8_lossy(&fs::read(&log).map_err(cause)?));
+                Err(LocalStackError::Failed { what, output, log })
             }
         }
     }

@@ -40,12 +40,12 @@ pub fn render(sides: &[Side<'_>], look: Look) -> String {
 }
 
 /// A line if all variants say the same; otherwise a line for each.
-pub fn once(look: Look, about: &str, said: &[(Variant, String)]) -> Vec<String> {
-    match said {
+pub fn once(look: Look, about: &str, texts: &[(Variant, String)]) -> Vec<String> {
+    match texts {
         [(_, first), others @ ..] if others.iter().all(|(_, other)| other == first) => vec![line(look, about, first)],
         _ => {
             let abouts = std::iter::once(about).chain(std::iter::repeat(""));
-            let each = said.iter().zip(abouts);
+            let each = texts.iter().zip(abouts);
             each.map(|((variant, text), about)| line(look, about, format!("{}: {text}", variant.name()))).collect()
         }
     }

@@ -59,11 +59,11 @@ pub enum LocalError {
         /// Where it writes.
         log: String,
     },
-    /// The launcher said something else than where the stack is.
-    #[error("the launcher said {said:?}, which does not describe a stack: {cause}")]
+    /// The launcher printed something else than where the stack is.
+    #[error("the launcher printed {line:?}, which does not describe a stack: {cause}")]
     NoStack {
-        /// What it said.
-        said: String,
+        /// What it printed.
+        line: String,
         /// What is wrong with it.
         cause: String,
     },
@@ -154,34 +154,34 @@ impl LocalAws {
         // A group of its own: Ctrl-C in a terminal then reaches this process only, which ends the launcher in order.
         command.process_group(0);
         let mut child = command.spawn().map_err(|cause| LocalError::NotRun { program: python, cause })?;
-        let (said, complaints) = (child.stdout.take(), child.stderr.take());
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
         let mut launcher = Launcher { lifeline: child.stdin.take(), child };
 
-        let (tell, told) = mpsc::channel();
+        let (sender, receiver) = mpsc::channel();
         thread::spawn(move || {
             let mut line = String::new();
-            let read = said.map(|said| BufReader::new(said).read_line(&mut line));
+            let read = stdout.map(|stdout| BufReader::new(stdout).read_line(&mut line));
             // Nobody listens any more if it took too long.
-            let _ = tell.send(if let Some(Ok(_)) = read { line } else { String::new() });
+            let _ = sender.send(if let Some(Ok(_)) = read { line } else { String::new() });
         });
-        let complaints = thread::spawn(move || {
+        let stderr = thread::spawn(move || {
             let mut text = String::new();
-            let _ = complaints.map(|mut complaints| complaints.read_to_string(&mut text)); // as far as it is text
+            let _ = stderr.map(|mut stderr| stderr.read_to_string(&mut text)); // as far as it is text
             text
         });
-        let Ok(line) = told.recv_timeout(START) else {
+        let Ok(line) = receiver.recv_timeout(START) else {
             let log = options.log.map_or("a log (there is none: give one)".into(), |log| log.display().to_string());
             return Err(LocalError::Late { log });
         };
         if line.trim().is_empty() {
             let status = launcher.end().map_err(|cause| LocalError::NotRun { program: root, cause })?;
-            let said = complaints.join().unwrap_or_default();
-            let said = said.trim().rsplit('\n').next().unwrap_or_default().trim_start_matches("local_aws.py: ");
-            return Err(LocalError::Ended(if said.is_empty() { status.to_string() } else { said.to_owned() }));
+            let printed = stderr.join().unwrap_or_default();
+            let printed = printed.trim().rsplit('\n').next().unwrap_or_default().trim_start_matches("local_aws.py: ");
+            return Err(LocalError::Ended(if printed.is_empty() { status.to_string() } else { printed.to_owned() }));
         }
         match serde_json::from_str(&line) {
             Ok(stack) => Ok(Self { stack, launcher }),
-            Err(cause) => Err(LocalError::NoStack { said: line.trim().to_owned(), cause: cause.to_string() }),
+            Err(cause) => Err(LocalError::NoStack { line: line.trim().to_owned(), cause: cause.to_string() }),
         }
     }
 

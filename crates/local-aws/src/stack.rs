@@ -61,12 +61,12 @@ pub enum StackError {
     #[error("`sam` cannot be run ({0}): install the AWS SAM CLI, or give --api-url if only the API is needed")]
     NoSam(io::Error),
     /// There is no such stack, or no permission to look at it.
-    #[error("the outputs of the stack {stack} cannot be read: {said}; check its name, {and}")]
+    #[error("the outputs of the stack {stack} cannot be read: {output}; check its name, {and}")]
     NotFound {
         /// Its name.
         stack: String,
         /// What `sam` says.
-        said: String,
+        output: String,
         /// What else may be wrong.
         and: &'static str,
     },
@@ -98,10 +98,10 @@ impl Stack {
         let mut sam = cloud.sam().await;
         sam.args(["list", "stack-outputs", "--output", "json", "--stack-name", name]);
         let answer = sam.output().map_err(StackError::NoSam)?;
-        let (said, complaints) = (String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
-        let not_found = |said: &str| StackError::NotFound {
+        let (output, complaints) = (String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr));
+        let not_found = |output: &str| StackError::NotFound {
             stack: name.to_owned(),
-            said: complaint(said),
+            output: complaint(output),
             and: match cloud {
                 Cloud::Aws(_) => "AWS_REGION and AWS_PROFILE",
                 Cloud::Emulator { .. } => "AWS_REGION and AWS_ENDPOINT_URL",
@@ -110,7 +110,7 @@ impl Stack {
         if !answer.status.success() {
             return Err(not_found(&complaints));
         }
-        Self::from_outputs(&said, &cloud).map_err(|error| match error {
+        Self::from_outputs(&output, &cloud).map_err(|error| match error {
             FromOutputs::Unreadable(cause) => not_found(&format!("sam does not list outputs ({cause})")),
             FromOutputs::NoApi(error) => error,
         })
@@ -239,9 +239,9 @@ impl Stack {
 }
 
 /// What a program says went wrong, in one line: its last one, or from the last `Error:` on.
-pub fn complaint(said: &str) -> String {
-    let last = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no answer");
-    let complaint = said.rfind("Error: ").map_or(last, |at| &said[at + "Error: ".len()..]);
+pub fn complaint(output: &str) -> String {
+    let last = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no answer");
+    let complaint = output.rfind("Error: ").map_or(last, |at| &output[at + "Error: ".len()..]);
     complaint.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

@@ -397,7 +397,7 @@ fn beginning(text: &str, most: usize) -> String {
 /// Reads a message from a dead-letter queue whose source tries so often.
 fn read(message: &Received, attempts: Option<u64>) -> Message {
     let body = message.body().unwrap_or_default();
-    let (booking_id, says, by) = said(body).unwrap_or_else(|| {
+    let (booking_id, says, by) = describe(body).unwrap_or_else(|| {
         let says = if body.is_empty() { "nothing".into() } else { format!("unreadable: {}", beginning(body, SHOWN.0)) };
         (None, says, "")
     });
@@ -434,10 +434,10 @@ struct Stuck {
     error: String,
 }
 
-type Said = (Option<BookingId>, String, &'static str);
+type Description = (Option<BookingId>, String, &'static str);
 
 /// The booking, what is said of it, and by whom it was given up if the queue did not do it; none if nobody can read it.
-fn said(body: &str) -> Option<Said> {
+fn describe(body: &str) -> Option<Description> {
     if let Ok(Parked { booking_id, stuck }) = serde_json::from_str(body) {
         let stuck = stuck.iter().map(|Stuck { step, error }| {
             let step = step.as_deref().map_or("a step".into(), |step| beginning(step, SHOWN.0));

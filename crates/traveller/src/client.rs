@@ -72,7 +72,7 @@ pub enum ClientError {
         cause: String,
     },
     /// The API answered something else than was hoped for.
-    #[error("{method} {url} was answered with {status}: {said}")]
+    #[error("{method} {url} was answered with {status}: {answer}")]
     Refused {
         /// What was sent.
         method: &'static str,
@@ -81,7 +81,7 @@ pub enum ClientError {
         /// The HTTP status.
         status: u16,
         /// What the answer says.
-        said: String,
+        answer: String,
         /// Whether the API says it: its refusals are problems (RFC 9457), and those of a proxy are not.
         is_problem: bool,
     },
@@ -148,7 +148,7 @@ impl Answer {
     }
 
     /// What the answer says, on one line: the title of a problem with all its errors, or the body.
-    pub fn says(&self) -> String {
+    pub fn summary(&self) -> String {
         let Ok(problem) = self.json::<Problem>() else {
             return self.body.split_whitespace().collect::<Vec<_>>().join(" ");
         };
@@ -431,8 +431,8 @@ impl Client {
         }
         answer.json().map_err(|error| match refused {
             ClientError::Refused { method, url, status, is_problem, .. } => {
-                let said = format!("something that is not a booking: {error}");
-                ClientError::Refused { method, url, status, said, is_problem }
+                let answer = format!("something that is not a booking: {error}");
+                ClientError::Refused { method, url, status, answer, is_problem }
             }
             other => other,
         })
@@ -487,7 +487,7 @@ impl Client {
     fn refused(&self, method: &'static str, path: &str, answer: &Answer) -> ClientError {
         let url = format!("{}{path}", self.api_url);
         let is_problem = answer.json::<Problem>().is_ok();
-        ClientError::Refused { method, url, status: answer.status, said: answer.says(), is_problem }
+        ClientError::Refused { method, url, status: answer.status, answer: answer.summary(), is_problem }
     }
 }
 
@@ -527,13 +527,13 @@ mod tests {
     fn an_answer_says_what_is_wrong_on_one_line() {
         let problem = r#"{"type": "t", "title": "The request is not valid", "status": 400, "detail": "see errors",
             "errors": [{"pointer": "", "detail": "no key"}, {"pointer": "/flight/date", "detail": "is in the past"}]}"#;
-        assert_eq!(answer(400, problem).says(), "The request is not valid: no key; /flight/date is in the past");
+        assert_eq!(answer(400, problem).summary(), "The request is not valid: no key; /flight/date is in the past");
         let problem = problem.replace("}]}", r#"}], "more_errors": 7}"#);
         let says = "The request is not valid: no key; /flight/date is in the past; and 7 more";
-        assert_eq!(answer(400, &problem).says(), says);
+        assert_eq!(answer(400, &problem).summary(), says);
         let problem = r#"{"title": "Not found", "status": 404, "detail": "there is no such booking"}"#;
-        assert_eq!(answer(404, problem).says(), "there is no such booking");
-        assert_eq!(answer(502, "<html>\n  Bad gateway</html>").says(), "<html> Bad gateway</html>");
+        assert_eq!(answer(404, problem).summary(), "there is no such booking");
+        assert_eq!(answer(502, "<html>\n  Bad gateway</html>").summary(), "<html> Bad gateway</html>");
     }
 
     #[test]
@@ -583,20 +583,20 @@ mod tests {
     #[tokio::test]
     async fn what_no_header_can_hold_is_named_and_not_sent() {
         let client = Client::new("http://127.0.0.1:9").unwrap(); // nobody is there
-        let said = async |client: &Client, key: &str| client.book(&(), key).await.unwrap_err().to_string();
+        let refusal = async |client: &Client, key: &str| client.book(&(), key).await.unwrap_err().to_string();
         let unfit = "has a character that no header can hold, such as a line break at its end";
         let not_sent = "POST http://127.0.0.1:9/bookings was not sent:";
-        assert_eq!(said(&client, "a\nb").await, format!("{not_sent} the idempotency-key {unfit}"));
+        assert_eq!(refusal(&client, "a\nb").await, format!("{not_sent} the idempotency-key {unfit}"));
         let with_token = client.clone().with(Authorization::Token("secret\r".into()));
         let token = "the token of --id-token or HARMONY_ID_TOKEN";
-        assert_eq!(said(&with_token, "k").await, format!("{not_sent} {token} {unfit}"));
+        assert_eq!(refusal(&with_token, "k").await, format!("{not_sent} {token} {unfit}"));
         let credentials = Credentials::new("AKIA", "secret", Some("token\n".into()), None, "test");
         let sdk = SdkConfig::builder()
             .region(aws_config::Region::new("eu-west-1"))
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build();
         let signed = client.with(Authorization::Signature { sdk: Box::new(sdk), service: "execute-api" });
-        assert_eq!(said(&signed, "k").await, format!("{not_sent} the AWS session token {unfit}"));
+        assert_eq!(refusal(&signed, "k").await, format!("{not_sent} the AWS session token {unfit}"));
     }
 
     #[test]

@@ -244,7 +244,7 @@ pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>
     for (index, answer) in observed.answers.iter().enumerate() {
         let nth = index + 1;
         if answer.status != 202 {
-            wrong.push(format!("expected 202 as answer {nth}, got {}: {}", answer.status, answer.says()));
+            wrong.push(format!("expected 202 as answer {nth}, got {}: {}", answer.status, answer.summary()));
         } else if answer.is_replay() != (index > 0) {
             let with = |replay| if replay { "with" } else { "without" };
             wrong.push(format!(
@@ -275,7 +275,7 @@ pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>
             continue;
         }
         if !did.fits(entry) {
-            wrong.push(format!("expected {step} {did}, got {}", said(entry)));
+            wrong.push(format!("expected {step} {did}, got {}", shown(entry)));
         }
     }
     wrong.extend(contradictions(booking));
@@ -315,8 +315,8 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
                     wrong.push(format!(
                         "expected every part of a confirmed booking reserved and none cancelled, got {reserve} {} and \
                          {cancel} {}",
-                        said(booking.entry(reserve)),
-                        said(booking.entry(cancel))
+                        shown(booking.entry(reserve)),
+                        shown(booking.entry(cancel))
                     ));
                 }
             }
@@ -339,8 +339,8 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
                 if !did.fits(booking.entry(cancel)) {
                     wrong.push(format!(
                         "expected {cancel} {did} after {reserve} {}, got {}",
-                        said(booking.entry(reserve)),
-                        said(booking.entry(cancel))
+                        shown(booking.entry(reserve)),
+                        shown(booking.entry(cancel))
                     ));
                 }
             }
@@ -378,7 +378,7 @@ impl fmt::Display for Did {
     }
 }
 
-fn said(entry: Option<&Entry>) -> String {
+fn shown(entry: Option<&Entry>) -> String {
     match entry {
         None => NotHappen.to_string(),
         Some(entry) => match entry.released() {

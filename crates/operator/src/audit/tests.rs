@@ -148,9 +148,9 @@ fn each_violation_of_a_failed_booking_is_told() {
     let paid = Books { paid: Some(SUM), ..failed() };
     assert_eq!(wrong(&paid), ["failed, but the provider was paid 1.23 EUR"]);
 
-    let mut said = failed();
-    said.header.as_mut().unwrap().total = Some(SUM);
-    assert_eq!(wrong(&said), ["failed, but its total is 1.23 EUR"]);
+    let mut priced = failed();
+    priced.header.as_mut().unwrap().total = Some(SUM);
+    assert_eq!(wrong(&priced), ["failed, but its total is 1.23 EUR"]);
 
     let unrecorded = without(failed(), Step::Fail);
     assert_eq!(wrong(&unrecorded), ["failed, but booking.fail is not recorded"]);
@@ -192,16 +192,16 @@ fn what_is_left_of_no_booking_is_told() {
     assert_eq!(wrong(&nothing), ["there is no such booking"]);
     let mut left = Books { header: None, ..confirmed() };
     left.journal.truncate(2);
-    let said = "there is no such booking, but its journal has flight.reserve, hotel.reserve and payment's decision is \
+    let expected = "there is no such booking, but its journal has flight.reserve, hotel.reserve and payment's decision is \
                 charged 1.23 EUR";
-    assert_eq!(wrong(&left), [said]);
+    assert_eq!(wrong(&left), [expected]);
 }
 
 fn shelf(part: PartName, product: &str, date: &str, units: Option<(i64, i64)>) -> Shelf {
     Shelf { part, line: StockLine { product: product.into(), date: date.parse().ok(), units: 0 }, units }
 }
 
-fn said(verdict: Verdict) -> String {
+fn text(verdict: Verdict) -> String {
     match verdict {
         Verdict::Wrong(violation) => violation.to_string(),
         other => panic!("not wrong: {other:?}"),
@@ -225,11 +225,11 @@ fn stock_that_does_not_add_up_is_told() {
     assert_eq!(check(Some((6, 10)), stands(4)), Verdict::Right);
     assert_eq!(check(None, stands(0)), Verdict::Right);
     assert_eq!(
-        said(check(Some((5, 10)), stands(4))),
+        text(check(Some((5, 10)), stands(4))),
         "flight LH400 on 2027-03-01: 5 available and 4 reserved, but 10 put on sale"
     );
-    assert_eq!(said(check(Some((-1, 3)), stands(4))), "flight LH400 on 2027-03-01: -1 available");
-    assert_eq!(said(check(None, stands(2))), "flight LH400 on 2027-03-01: not on sale, but 2 reserved");
+    assert_eq!(text(check(Some((-1, 3)), stands(4))), "flight LH400 on 2027-03-01: -1 available");
+    assert_eq!(text(check(None, stands(2))), "flight LH400 on 2027-03-01: not on sale, but 2 reserved");
 }
 
 #[test]
@@ -251,8 +251,8 @@ fn where_journals_are_gone_more_may_be_taken_than_they_say() {
     let reserved = Reserved { stands: 4, ..Reserved::default() };
     let check = |available| check_line(&shelf(FLIGHT, "LH400", "2027-03-01", Some((available, 10))), reserved, false);
     assert_eq!(check(2), Verdict::Right);
-    assert_eq!(said(check(7)), "flight LH400 on 2027-03-01: 7 available and 4 reserved, but 10 put on sale");
-    assert_eq!(said(check(-1)), "flight LH400 on 2027-03-01: -1 available");
+    assert_eq!(text(check(7)), "flight LH400 on 2027-03-01: 7 available and 4 reserved, but 10 put on sale");
+    assert_eq!(text(check(-1)), "flight LH400 on 2027-03-01: -1 available");
 }
 
 #[test]

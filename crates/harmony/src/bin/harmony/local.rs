@@ -137,8 +137,8 @@ pub fn down() -> Result<()> {
     let deadline = Instant::now() + END;
     while Running::is_claimed(&folder)? {
         if Instant::now() >= deadline {
-            let said = String::from_utf8_lossy(&killed.stderr);
-            return Err(format!("process {pid} was asked to end and did not: {}; kill it", said.trim()).into());
+            let stderr = String::from_utf8_lossy(&killed.stderr);
+            return Err(format!("process {pid} was asked to end and did not: {}; kill it", stderr.trim()).into());
         }
         thread::sleep(TICK / 2);
     }

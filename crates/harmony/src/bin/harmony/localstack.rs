@@ -66,14 +66,14 @@ async fn wait_for_answer(client: &Client) -> Result<()> {
     let deadline = Instant::now() + FIRST;
     loop {
         let answer = client.send("GET", "/openapi.yaml", &[], "").await;
-        let said = match answer {
+        let found = match answer {
             Ok(answer) if answer.status == 200 => return Ok(()),
-            Ok(answer) => format!("answers {}: {}", answer.status, answer.says()),
+            Ok(answer) => format!("answers {}: {}", answer.status, answer.summary()),
             Err(error) => error.to_string(),
         };
         if Instant::now() >= deadline {
             let way_out = "see LocalStack's log, and whether `docker info` answers where it runs";
-            return Err(format!("the API at {} does not run functions ({said}): {way_out}", client.api_url()).into());
+            return Err(format!("the API at {} does not run functions ({found}): {way_out}", client.api_url()).into());
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

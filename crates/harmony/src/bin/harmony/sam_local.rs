@@ -110,7 +110,7 @@ struct Checked {
 
 impl Checked {
     /// Says how it was.
-    fn said(name: &str, wrong: Option<String>, took: Duration) -> io::Result<Self> {
+    fn report(name: &str, wrong: Option<String>, took: Duration) -> io::Result<Self> {
         let mark = if wrong.is_some() { "✗" } else { "✓" };
         let wrong_line = wrong.as_ref().map(|wrong| format!("\n    {wrong}")).unwrap_or_default();
         say(format!("{mark} {name:55} {:5.1} s{wrong_line}", took.as_secs_f32()))?;
@@ -127,7 +127,7 @@ fn ends(stack: &Stack, signal: &Signal) -> Result<Vec<Checked>> {
         let started = Instant::now();
         let booking = unless(signal, api.follow_until(|now| now == status, &id, PATIENCE, |_| ()))?;
         let wrong = booking.err().map(|error| error.to_string());
-        checked.push(Checked::said(&format!("booking {number} of the events: {status}"), wrong, started.elapsed())?);
+        checked.push(Checked::report(&format!("booking {number} of the events: {status}"), wrong, started.elapsed())?);
     }
     Ok(checked)
 }
@@ -203,7 +203,7 @@ impl Sam {
             Ok(answer) => difference(&sample.answer, &answer),
             Err(error) => Some(error),
         };
-        Ok(Checked::said(&format!("events/{}", sample.name), wrong, started.elapsed())?)
+        Ok(Checked::report(&format!("events/{}", sample.name), wrong, started.elapsed())?)
     }
 
     /// What the function answers, or why it does not.
@@ -265,7 +265,7 @@ impl Sam {
                 Err(error) => Some(error.to_string()),
             };
             let name = format!("start-api: {} booking confirmed", variant.name());
-            checked.push(Checked::said(&name, wrong, started.elapsed())?);
+            checked.push(Checked::report(&name, wrong, started.elapsed())?);
         }
         Ok(checked)
     }
