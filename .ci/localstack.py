@@ -1,6 +1,6 @@
-"""Starts localemu with what the fork lacks of LocalStack, JSONata and transactions that hold, and with its IAM enforcement
-put right, so that it asks of the functions' roles what AWS asks for. Functions, template and state machine are the same as
-everywhere. The patches replace private functions, so another version is refused.
+"""Starts localemu with what the fork lacks (JSONata, isolated transactions), and with its IAM enforcement fixed, so that it
+requires of the functions' roles what AWS requires. Functions, template and state machine are the same as everywhere. The
+patches replace private functions, so any other version is refused.
 """
 
 import copy
@@ -22,11 +22,11 @@ TRANSACTION = {"Put": "PutItem", "Update": "UpdateItem", "Delete": "DeleteItem",
 
 # ---------------------------------------------------------------- Step Functions
 def evaluate(expression):
-    """LocalStack evaluates JSONata with a Java library that the fork has taken out. This is the one that MiniStack uses."""
+    """LocalStack evaluates JSONata with a Java library that the fork has removed. This is the library that MiniStack uses."""
     return jsonata.Jsonata(expression).evaluate(None)
 
 
-# ---------------------------------------------------------------- DynamoDB, which is Amazon's own program in LocalStack
+# ---------------------------------------------------------------- DynamoDB (LocalStack runs Amazon's own program)
 one_at_a_time = threading.RLock()
 
 
@@ -39,7 +39,7 @@ def alone(action):
 
 
 def transaction(write):
-    """A transaction that failed put back its tables as they were when it began, and lost what others had written since."""
+    """A failed transaction restored its tables to their state at its start, and lost what others had written since."""
 
     def key(backend, request):
         table = backend.get_table(request["TableName"])
@@ -71,7 +71,7 @@ def transaction(write):
 
 
 def deepcopy(value):
-    """Of tables there is no need: see above. To copy one takes seconds once it holds some thousand items."""
+    """Tables need not be copied: see above. Copying one takes seconds once it holds a few thousand items."""
     return value if isinstance(value, dynamodb.Table) else copy.deepcopy(value)
 
 
@@ -83,9 +83,9 @@ def hold_transactions():
     dynamodb.copy = types.SimpleNamespace(deepcopy=deepcopy)
 
 
-# ---------------------------------------------------------------- who may do what
+# ---------------------------------------------------------------- IAM
 def as_request(context, service, operation, parameters):
-    """The same request, seen as another."""
+    """The same request, presented as another one."""
     seen = copy.copy(context)
     seen.service = types.SimpleNamespace(service_name=service)
     seen.operation = types.SimpleNamespace(name=operation)
@@ -94,7 +94,7 @@ def as_request(context, service, operation, parameters):
 
 
 def requests(context):
-    """What has to be allowed. The emulator wants all four of TRANSACTION on all tables, whatever the transaction does."""
+    """What has to be allowed. The emulator requires all four of TRANSACTION on all tables, whatever the transaction does."""
     service = context.service and context.service.service_name
     if service == "dynamodb" and context.operation and context.operation.name == "TransactWriteItems":
         for item in context.service_request["TransactItems"]:
@@ -116,7 +116,7 @@ def enforced(enforce):
 
 
 def index(table_arn):
-    """To query an index takes a permission on the index, and none on its table:
+    """Querying an index requires a permission on the index, and none on its table:
     https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/specifying-conditions.html"""
 
     def arn(parameters, region, account_id):
@@ -134,7 +134,7 @@ def execution(state_machine_arn):
 
 
 def over_tls(conditions):
-    """Functions speak plain HTTP with the emulator; on AWS they use TLS, and policies may demand it."""
+    """Functions use plain HTTP with the emulator; on AWS they use TLS, and policies may require it."""
     return lambda context, caller: {**conditions(context, caller), "aws:SecureTransport": "true"}
 
 
