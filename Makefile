@@ -155,8 +155,8 @@ clean: ## stop the local AWS, and remove everything that was built or installed
 
 # Python packages with exact versions: what the local AWS needs; what only lint, `sam build` and deploy need; the emulator of
 # .ci/localstack. An environment whose Python is gone, or was replaced by another version, is created again.
-.venv/ready:            packages := crates/harmony/local/requirements.txt
-.venv-dev/ready:        packages := crates/harmony/local/requirements-dev.txt
+.venv/ready:            packages := crates/local-aws/python/requirements.txt
+.venv-dev/ready:        packages := crates/local-aws/python/requirements-dev.txt
 .venv-localstack/ready: packages := .ci/localstack.txt
 .venv/ready .venv-dev/ready .venv-localstack/ready: FORCE
 	@if ! $(works) || ! cmp -s $(packages) $@; then set -e; \
