@@ -5,16 +5,21 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use end_to_end::{DEADLINE, House, date, start, start_with, trip_of};
+use end_to_end::{
+    DEADLINE, House, choices, date,
+    deployed::sellers,
+    lines, part_of, start, start_with, trip_of,
+};
 use harmony::{
     Booking, Client, TripRequest,
     client::{Authorization, fresh_key},
     scenarios,
 };
 use jiff::{SignedDuration, civil::Date};
-use saga::{BookingId, Leg, LegRequest, PaymentReference, Status, Step, Variant, reading::read_object};
+use saga::{BookingId, Money, Part, PartType, Participant, PaymentReference, Status, Step, Variant};
 use serde_json::{Value, json};
 use store::HeaderStore;
+use travel::{FLIGHT, HOTEL, TRAVEL, part_names};
 use url::Url;
 
 const JSON: (&str, &str) = ("content-type", "application/json");
@@ -49,13 +54,24 @@ impl Description {
     }
 }
 
-/// A client of the shared stack, and a request that can be booked on dates of its own, with so many units on sale.
+/// A client of the shared stack, and a request for all parts that can be booked on dates of its own, with so many units on
+/// sale.
 async fn setting(units: u32) -> (House, Client, TripRequest) {
+    setting_of(TRAVEL.parts, units).await
+}
+
+async fn setting_of(parts: &[PartType], units: u32) -> (House, Client, TripRequest) {
     let house = House::new().await;
     let api = Client::new(&house.stack.api_url).unwrap();
-    let request = TripRequest::on(date());
+    let request = TripRequest::of(parts, date(), 3);
     house.seed(&trip_of(&request), units).await;
     (house, api, request)
+}
+
+/// What is left of each line of a request if it was seeded with so many units, and so many bookings have taken it.
+fn left(request: &TripRequest, units: i64, bookings: i64) -> Vec<Vec<i64>> {
+    let parts = TRAVEL.parts.iter().filter_map(|part_type| trip_of(request).get(part_type.name));
+    parts.map(|part| lines(&part).iter().map(|line| units - bookings * i64::from(line.units)).collect()).collect()
 }
 
 async fn book(api: &Client, request: &TripRequest) -> Booking {
@@ -76,8 +92,8 @@ async fn every_scenario_of_the_demo_ends_as_it_must_in_both_variants_and_leaves_
             let request = scenario.request(free.clone(), variant);
             // The hotel of the demo that is always full. An unknown flight has no stock to look at.
             let mut full = free.clone();
-            full.hotel.hotel_id = "nyc-annex".into();
-            house.seed_leg(trip_of(&full).leg(Leg::Hotel), 0).await;
+            full.set(HOTEL.name, "hotel_id", "nyc-annex");
+            house.seed_part(&part_of(&full, HOTEL.name), 0).await;
             let observed = scenario.run(&api, &request, &fresh_key("scenario"), DEADLINE, |_| ()).await.unwrap();
             scenarios::check(&scenario, &observed).unwrap_or_else(|wrong| panic!("{name}: {wrong:#?}"));
             let description = Description::of(&api).await;
@@ -91,14 +107,18 @@ async fn every_scenario_of_the_demo_ends_as_it_must_in_both_variants_and_leaves_
             let header = house.headers().get(id).await.unwrap().unwrap();
             let reference = PaymentReference::derive(id, &header.request_digest);
             let paid = house.ledger().paid(&reference).await.unwrap().map(|paid| paid.amount);
-            let stock = house.left(&free).await;
             if scenario.expected.status == Status::Confirmed {
-                assert_eq!(stock, [vec![3], vec![4; 3], vec![4; 3]], "{name}");
+                assert_eq!(house.left(&request).await, left(&request, 5, 1), "{name}");
                 assert_eq!(paid, observed.bookings[0].total, "{name}");
                 assert!(paid.is_some());
             } else {
-                assert_eq!(stock, [vec![5], vec![5; 3], vec![5; 3]], "{name}");
+                assert_eq!(house.left(&free).await, left(&free, 5, 0), "{name}");
                 assert_eq!(paid, None, "{name}");
+            }
+            let mut others = free; // the parts that the scenario does without
+            others.parts.retain(|name, _| !request.parts.contains_key(name));
+            if !others.parts.is_empty() {
+                assert_eq!(house.left(&others).await, left(&others, 5, 0), "{name}");
             }
         });
     }
@@ -112,13 +132,142 @@ async fn an_express_workflow_does_the_same() {
     let period = house.reconfigure("reconciler", "MIN_DRIVE_PERIOD_SECONDS", "300").await;
     assert_eq!(period, "300", "no execution is at work when the next one is started");
     let api = Client::new(&house.stack.api_url).unwrap();
-    let mut request = TripRequest::on(date());
+    let mut request = TripRequest::of(TRAVEL.parts, date(), 3);
     house.seed(&trip_of(&request), 5).await;
     assert_eq!(book(&api, &request).await.status, Status::Confirmed);
     request.payment.token = "tok_declined".into();
     let booking = book(&api, &request).await;
     assert_eq!(booking.reason.unwrap().step.as_deref(), Some("payment.charge"));
-    assert_eq!(house.left(&request).await, [vec![3], vec![4; 3], vec![4; 3]]);
+    assert_eq!(house.left(&request).await, left(&request, 5, 1));
+}
+
+// ------------------------------------------------------------------------------------------------------------- parts
+
+#[tokio::test]
+async fn every_choice_of_parts_is_booked_shown_and_charged_in_both_variants_and_nothing_else_is() {
+    let mut running = tokio::task::JoinSet::new();
+    let all = choices().into_iter().flat_map(|choice| Variant::ALL.map(|variant| (choice.clone(), variant)));
+    for (choice, variant) in all {
+        running.spawn(async move {
+            let (house, api, request) = setting_of(&choice, 5).await;
+            let (request, description) = (TripRequest { variant, ..request }, Description::of(&api).await);
+            let what = format!("{choice:?}, {}", variant.name());
+            let answer = api.book(&request, &fresh_key("choice")).await.unwrap();
+            assert_eq!(answer.status, 202, "{what}: {}", answer.body);
+            description.check("/bookings", "post", answer.status, &answer.body);
+            let id = answer.accepted().unwrap().booking_id;
+            let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+            assert_eq!(booking.status, Status::Confirmed, "{what}: {booking:#?}");
+            assert_eq!(scenarios::contradictions(&booking), Vec::<String>::new(), "{what}");
+
+            // It has the parts that were asked for, and steps of these only.
+            let shown = api.send("GET", &format!("/bookings/{id}"), &[], "").await.unwrap();
+            description.check("/bookings/{booking_id}", "get", 200, &shown.body);
+            let shown: Value = shown.json().unwrap();
+            for part_type in TRAVEL.parts {
+                let name = part_type.name;
+                assert_eq!(shown.get(name.as_str()), request.parts.get(&name), "{what}");
+            }
+            let names: Vec<_> = choice.iter().map(|part_type| part_type.name).collect();
+            let steps: BTreeSet<_> = booking.timeline.iter().map(|entry| Step::named(&entry.step).unwrap()).collect();
+            let reserves = names.iter().copied().map(Step::Reserve);
+            assert_eq!(steps, reserves.clone().chain([Step::Charge, Step::Confirm]).collect(), "{what}");
+
+            // The sum of their prices is charged, and each line is taken.
+            let prices = reserves.map(|step| booking.entry(step).unwrap().money().unwrap().amount);
+            let sum = Some(Money::eur(prices.sum()));
+            let header = house.headers().get(&id).await.unwrap().unwrap();
+            let paid = house.ledger().paid(&PaymentReference::derive(&id, &header.request_digest)).await.unwrap();
+            assert_eq!((booking.total, paid.map(|paid| paid.amount)), (sum, sum), "{what}");
+            assert_eq!(booking.entry(Step::Charge).unwrap().money(), sum, "{what}");
+            assert_eq!(house.left(&request).await, left(&request, 5, 1), "{what}");
+        });
+    }
+    assert_eq!(running.join_all().await.len(), 2 * ((1 << TRAVEL.parts.len()) - 1));
+}
+
+#[tokio::test]
+async fn whichever_part_of_whichever_choice_is_sold_out_nothing_is_charged_and_nothing_is_left() {
+    let mut running = tokio::task::JoinSet::new();
+    for choice in choices() {
+        for (nth, sold_out) in choice.clone().into_iter().enumerate() {
+            let choice = choice.clone();
+            running.spawn(async move {
+                let (house, api, request) = setting_of(&choice, 5).await;
+                let variant = Variant::ALL[(nth + choice.len()) % 2];
+                let (request, what) = (TripRequest { variant, ..request }, format!("{sold_out:?} of {choice:?}"));
+                house.seed_part(&part_of(&request, sold_out.name), 0).await;
+                let before = house.left(&request).await;
+                let booking = book(&api, &request).await;
+                assert_eq!(booking.status, Status::Failed, "{what}: {booking:#?}");
+                assert_eq!(scenarios::contradictions(&booking), Vec::<String>::new(), "{what}");
+                let reason = booking.reason.as_ref().unwrap();
+                let step = Step::Reserve(sold_out.name).to_string();
+                assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some(step.as_str()), "sold_out"), "{what}");
+                assert!(booking.entry(Step::Charge).is_none(), "{what}");
+                let parts: Vec<_> = booking.parts().into_iter().map(|(name, _)| name.to_string()).collect();
+                assert_eq!(parts.len(), choice.len(), "{what}: {parts:?}");
+                assert_eq!(house.left(&request).await, before, "{what}");
+                let header = house.headers().get(&booking.booking_id).await.unwrap().unwrap();
+                let reference = PaymentReference::derive(&booking.booking_id, &header.request_digest);
+                assert_eq!(house.ledger().paid(&reference).await.unwrap(), None, "{what}");
+            });
+        }
+    }
+    running.join_all().await;
+}
+
+#[tokio::test]
+async fn a_trip_has_at_least_one_part_and_none_that_nobody_sells() {
+    let (house, api, request) = setting(5).await;
+    let description = Description::of(&api).await;
+    let send = async |body: &Value| {
+        let key = fresh_key("parts");
+        let answer = api.send("POST", "/bookings", &[JSON, ("idempotency-key", &key)], body.to_string()).await.unwrap();
+        assert_eq!(answer.status, 400, "{body}: {}", answer.body);
+        description.check("/bookings", "post", 400, &answer.body);
+        let problem: Value = answer.json().unwrap();
+        let of = |error: &Value| ["pointer", "detail"].map(|name| error[name].as_str().unwrap().to_owned());
+        problem["errors"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    let mut none = request.to_json();
+    none.as_object_mut().unwrap().retain(|name, _| part_names().iter().all(|part| part.as_str() != name));
+    let names: Vec<_> = part_names().iter().map(ToString::to_string).collect();
+    let at_least_one = ["".to_owned(), format!("must have at least one of {}", names.join(", "))];
+    assert_eq!(send(&none).await, [at_least_one.clone()]);
+
+    let unknown = ["/sauna".to_owned(), "is not a field of this object".to_owned()];
+    let mut with_sauna = request.to_json();
+    with_sauna["sauna"] = json!({"hours": 2});
+    assert_eq!(send(&with_sauna).await, [unknown.clone()]);
+    none["sauna"] = json!({"hours": 2});
+    assert_eq!(send(&none).await, [at_least_one, unknown]);
+
+    // A part is there with contents or not at all, and its contents are not a list of parts.
+    for part in part_names() {
+        let mut empty = request.to_json();
+        empty[part.as_str()] = Value::Null;
+        assert_eq!(send(&empty).await, [[format!("/{part}"), "must be an object".to_owned()]]);
+    }
+    let mut inside = request.to_json();
+    inside["parts"] = json!(trip_of(&request));
+    assert_eq!(send(&inside).await, [["/parts".to_owned(), "is not a field of this object".to_owned()]]);
+    assert_eq!(house.left(&request).await, left(&request, 5, 0));
+}
+
+/// With the same key another choice of parts is another request.
+#[tokio::test]
+async fn a_request_that_comes_again_without_one_of_its_parts_is_refused() {
+    let (house, api, request) = setting(5).await;
+    let key = fresh_key("fewer");
+    let id = api.book_accepted(&request, &key).await.unwrap().booking_id;
+    for part in part_names() {
+        let mut fewer = request.clone();
+        fewer.parts.remove(&part);
+        assert_eq!(api.book(&fewer, &key).await.unwrap().status, 422, "{part}");
+    }
+    assert_eq!(api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+    assert_eq!(house.left(&request).await, left(&request, 5, 1));
 }
 
 // ------------------------------------------------------------------------------------------------------- idempotency
@@ -139,7 +288,7 @@ async fn the_same_request_twenty_times_at_once_is_one_booking() {
     let id = answers[0].accepted().unwrap().booking_id;
     let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
     assert_eq!(booking.status, Status::Confirmed);
-    assert_eq!(house.left(&request).await, [vec![48], vec![49; 3], vec![49; 3]]);
+    assert_eq!(house.left(&request).await, left(&request, 50, 1));
 
     let late = api.book(&request, &key).await.unwrap();
     assert_eq!((late.status, late.is_replay()), (202, true));
@@ -170,7 +319,7 @@ async fn the_same_key_with_another_body_is_refused_and_changes_nothing() {
     Description::of(&api).await.check("/bookings", "post", 422, &answer.body);
     let booking = api.wait_until_final(&accepted.booking_id, DEADLINE).await.unwrap();
     assert_eq!(booking.status, Status::Confirmed);
-    assert_eq!(house.left(&request).await[0], [3]);
+    assert_eq!(house.left(&request).await, left(&request, 5, 1));
 }
 
 #[tokio::test]
@@ -191,7 +340,7 @@ async fn the_same_request_written_otherwise_is_the_same_request() {
 async fn what_was_accepted_once_is_not_refused_later() {
     let (house, api, request) = setting(5).await;
     let mut past = request.clone();
-    past.flight.date = Date::constant(2020, 1, 1);
+    past.set(FLIGHT.name, "date", "2020-01-01");
     let mut unknown_token = request.clone();
     unknown_token.payment.token = "tok_forgotten".into();
     let mut narrow = request.clone();
@@ -225,13 +374,13 @@ async fn a_booking_that_cannot_be_read_whole_is_not_booked_again_either() {
         .table_name(house.stack.bookings_table().unwrap())
         .key("booking_id", AttributeValue::S(id.to_string()))
         // Released, so that it would be started; and not in the reconciler's way.
-        .update_expression("SET trip = :newer REMOVE claimed_at, open_shard")
-        .expression_attribute_values(":newer", AttributeValue::S("{\"train\": {}}".into()));
+        .update_expression("SET parts = :newer REMOVE claimed_at, open_shard")
+        .expression_attribute_values(":newer", AttributeValue::S("{\"train-2\": {}}".into()));
     newer.send().await.unwrap();
     let again = api.book(&request, &key).await.unwrap();
     assert_eq!((again.status, again.is_replay()), (202, true), "{}", again.body);
     let mut other = request.clone();
-    other.flight.seats = 1;
+    other.set(FLIGHT.name, "seats", 1);
     assert_eq!(api.book(&other, &key).await.unwrap().status, 422);
     let sfn = aws_sdk_sfn::Client::new(&house.stack.sdk().await.unwrap());
     let arn = house.stack.state_machine_arn().unwrap().replace(":stateMachine:", ":execution:");
@@ -279,7 +428,7 @@ async fn each_refusal_of_the_contract_is_given_as_described() {
             "no night",
             400,
             vec![JSON, key],
-            with("/hotel/check_out", json!(request.hotel.check_in)),
+            with("/hotel/check_out", request.field(HOTEL.name, "check_in").clone()),
             &["/hotel/check_out"],
         ),
         ("no seat", 400, vec![JSON, key], with("/flight/seats", json!(0)), &["/flight/seats"]),
@@ -332,7 +481,7 @@ async fn each_refusal_of_the_contract_is_given_as_described() {
 #[tokio::test]
 async fn what_no_function_can_read_is_a_typed_error_that_is_not_retried() {
     let house = House::new().await;
-    for name in ["flight", "hotel", "car", "payment", "booking"] {
+    for name in Participant::of(&sellers()).iter().map(ToString::to_string) {
         for payload in [
             json!({}),
             json!([1]),
@@ -340,10 +489,14 @@ async fn what_no_function_can_read_is_a_typed_error_that_is_not_retried() {
             json!(null),
             json!({"step": "flight.fly"}),
             json!({
-                "step": "hotel.reserve", "booking_id": "../x", "hotel": {"hotel_id": 1}, "extra": true
+                "step": format!("{name}.reserve"), "booking_id": "../x", "part": {"hotel_id": 1}, "extra": true
+            }),
+            // As release 0.1 wrote it.
+            json!({
+                "step": "hotel.reserve", "booking_id": "0".repeat(32), "hotel": trip_of(&TripRequest::default()).get(HOTEL.name).unwrap().contents
             }),
         ] {
-            let answer = house.invoke(name, &payload).await;
+            let answer = house.invoke(&name, &payload).await;
             assert_eq!(answer["errorType"], "InvalidInput", "{name} on {payload}: {answer}");
         }
     }
@@ -354,9 +507,38 @@ async fn what_no_function_can_read_is_a_typed_error_that_is_not_retried() {
 async fn another_participants_command_is_refused() {
     let house = House::new().await;
     let command = json!({"step": "payment.abort", "booking_id": "0".repeat(32), "payment": {"reference": "0".repeat(32)}, "reason": null});
-    let answer = house.invoke("flight", &command).await;
-    assert_eq!(answer["errorType"], "InvalidInput");
-    assert!(answer["errorMessage"].as_str().unwrap().contains("another participant's"));
+    for seller in sellers() {
+        let of_another = sellers().into_iter().find(|other| *other != seller).unwrap();
+        let of_another = json!({"step": Step::Reserve(of_another), "booking_id": "0".repeat(32), "part": {}});
+        for command in [&command, &of_another] {
+            let answer = house.invoke(seller.as_str(), command).await;
+            assert_eq!(answer["errorType"], "InvalidInput");
+            assert!(answer["errorMessage"].as_str().unwrap().contains("another participant's"), "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_charge_that_does_not_name_the_plans_parts_is_refused_and_nothing_is_charged() {
+    let house = House::new().await;
+    let price = json!({"amount": 100, "currency": "EUR"});
+    let id = "f".repeat(32);
+    let command = json!({"step": "payment.charge", "booking_id": id, "payment": {"reference": id}});
+    for more in [
+        json!({"prices": {"flight": price}}),
+        json!({"parts": ["flight", "hotel"], "prices": {"flight": price}}),
+        json!({"parts": ["flight"], "prices": {"flight": price, "hotel": price}}),
+        json!({"parts": ["flight", "hotel"], "prices": {"flight": price, "car": price}}),
+        json!({"parts": ["flight", "flight"], "prices": {"flight": price}}),
+        json!({"parts": [], "prices": {}}),
+    ] {
+        let mut command = command.clone();
+        command.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let answer = house.invoke("payment", &command).await;
+        assert_eq!(answer["errorType"], "InvalidInput", "{command}: {answer}");
+    }
+    let (entries, _) = house.journal().entries(&BookingId::try_from(id).unwrap()).await.unwrap();
+    assert_eq!(entries, []);
 }
 
 // ----------------------------------------------------------------------------------------------- nothing is lost
@@ -395,19 +577,18 @@ async fn an_undo_that_cannot_succeed_is_parked_and_the_others_are_undone() {
     let id = BookingId::derive("anonymous", &saga::IdempotencyKey::try_from(key.as_str()).unwrap());
     // Somebody has used the booking's id for another stay: neither its reserve nor its cancel can be carried out.
     let other = json!({"hotel_id": "nyc-plaza", "check_in": "2031-01-01", "check_out": "2031-01-02", "rooms": 9});
-    let other = read_object(&other, |fields| LegRequest::read(Leg::Hotel, fields, Date::MIN)).unwrap();
-    house.seller(Leg::Hotel).reserve(&id, &other).await.unwrap();
+    house.seller(HOTEL).reserve(&id, &Part { name: HOTEL.name, contents: other }).await.unwrap();
 
     api.book_accepted(&request, &key).await.unwrap();
     let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
     assert_eq!(booking.status, Status::NeedsOperator);
     let reason = booking.reason.clone().unwrap();
     assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some("hotel.cancel"), "parked"));
-    for leg in [Leg::Flight, Leg::Car] {
-        assert_eq!(booking.entry(Step::Cancel(leg)).unwrap().released(), Some(true), "{leg:?}");
+    for part in part_names().into_iter().filter(|part| *part != HOTEL.name) {
+        assert_eq!(booking.entry(Step::Cancel(part)).unwrap().released(), Some(true), "{part}");
     }
-    assert!(booking.entry(Step::Cancel(Leg::Hotel)).is_none());
-    assert_eq!(house.left(&request).await, [vec![5], vec![5; 3], vec![5; 3]]);
+    assert!(booking.entry(Step::Cancel(HOTEL.name)).is_none());
+    assert_eq!(house.left(&request).await, left(&request, 5, 0));
 
     let sqs = Client::new(house.stack.endpoint.as_deref().unwrap()).unwrap();
     let receive = [("x-amz-target", "AmazonSQS.ReceiveMessage"), ("content-type", "application/x-amz-json-1.0")];
@@ -426,19 +607,22 @@ async fn an_undo_that_cannot_succeed_is_parked_and_the_others_are_undone() {
 
 #[tokio::test]
 async fn a_reserve_that_comes_after_its_cancel_is_refused_and_the_booking_fails() {
-    let (house, api, request) = setting(5).await;
-    let key = fresh_key("late");
-    let id = BookingId::derive("anonymous", &saga::IdempotencyKey::try_from(key.as_str()).unwrap());
-    let cancel = json!({"step": "flight.cancel", "booking_id": id, "flight": trip_of(&request).leg(Leg::Flight)});
-    let answer = house.invoke("flight", &cancel).await;
-    assert_eq!((&answer["outcome"], &answer["detail"]), (&json!("cancelled"), &json!({"released": false})));
+    for part in sellers() {
+        let (house, api, request) = setting(5).await;
+        let key = fresh_key("late");
+        let id = BookingId::derive("anonymous", &saga::IdempotencyKey::try_from(key.as_str()).unwrap());
+        let cancel = json!({"step": Step::Cancel(part), "booking_id": id, "part": request.parts[&part]});
+        let answer = house.invoke(part.as_str(), &cancel).await;
+        assert_eq!((&answer["outcome"], &answer["detail"]), (&json!("cancelled"), &json!({"released": false})));
 
-    api.book_accepted(&request, &key).await.unwrap();
-    let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
-    let reason = booking.reason.clone().unwrap();
-    assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some("flight.reserve"), "cancelled"));
-    assert_eq!(booking.status, Status::Failed);
-    assert_eq!(house.left(&request).await, [vec![5], vec![5; 3], vec![5; 3]]);
+        api.book_accepted(&request, &key).await.unwrap();
+        let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+        let reason = booking.reason.clone().unwrap();
+        let step = Step::Reserve(part).to_string();
+        assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some(step.as_str()), "cancelled"));
+        assert_eq!(booking.status, Status::Failed);
+        assert_eq!(house.left(&request).await, left(&request, 5, 0));
+    }
 }
 
 // -------------------------------------------------------------------------------------------------------- who may ask
@@ -562,7 +746,7 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
     let local = start("secrets", &[]);
     let house = House::of(local.stack()).await;
     let api = Client::new(&house.stack.api_url).unwrap();
-    let mut request = TripRequest::on(date());
+    let mut request = TripRequest::of(TRAVEL.parts, date(), 3);
     house.seed(&trip_of(&request), 5).await;
     request.traveller.name = "Zaphod Secretive".into();
     request.traveller.email = "zaphod@secretive.example".into();
@@ -571,11 +755,11 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
         assert!(book(&api, &request).await.status.is_final());
     }
     let stack = &house.stack;
-    let travellers = stack.travellers_table().unwrap();
+    let travellers = stack.customers_table().unwrap();
     let mut tables = vec![stack.payments_table().unwrap(), stack.provider_ledger_table().unwrap(), travellers];
     tables.push(stack.bookings_table().unwrap());
     tables.push(stack.journal_table().unwrap());
-    tables.extend(Leg::ALL.map(|leg| stack.stock_table(leg).unwrap()));
+    tables.extend(sellers().into_iter().map(|part| stack.stock_table(part).unwrap()));
     for table in tables {
         let items = format!("{:?}", house.client.scan().table_name(table).send().await.unwrap().items());
         assert!(!items.contains("tok_"), "{table}: {items}");
@@ -583,9 +767,10 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
     }
     // Who travels is deleted a month after the trip.
     let kept = house.client.scan().table_name(travellers).send().await.unwrap();
-    let until = request
-        .car
-        .drop_off
+    let read = TRAVEL.read(&request.to_json(), Date::MIN).unwrap();
+    let last_day = request.first_day().saturating_add(jiff::Span::new().days(3));
+    assert_eq!(read.last_day, Some(last_day));
+    let until = last_day
         .saturating_add(jiff::Span::new().days(30))
         .to_zoned(jiff::tz::TimeZone::UTC)
         .unwrap()
@@ -616,11 +801,13 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
         let arn = json!({"executionArn": execution["executionArn"]});
         for operation in ["DescribeExecution", "GetExecutionHistory"] {
             let all = states(operation, arn.clone()).await;
-            assert!(all.contains("flight_no") && !all.contains("tok_") && !all.contains("ecretive"), "{all}");
+            assert!(all.contains("parts") && all.contains("flight_no"), "{all}");
+            assert!(!all.contains("tok_") && !all.contains("ecretive"), "{all}");
         }
     }
     let mut seen = 0;
-    for name in ["api", "flight", "hotel", "car", "payment", "booking"] {
+    let functions = Participant::of(&sellers()).into_iter().map(|participant| participant.to_string());
+    for name in functions.chain(["api".to_owned()]) {
         let headers =
             [("x-amz-target", "Logs_20140328.FilterLogEvents"), ("content-type", "application/x-amz-json-1.1")];
         let group = json!({"logGroupName": format!("/aws/lambda/secrets-{name}")});
