@@ -5,11 +5,7 @@
 use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use end_to_end::{
-    DEADLINE, House, choices, date,
-    deployed::sellers,
-    lines, part_of, start, start_with, trip_of,
-};
+use end_to_end::{DEADLINE, House, choices, date, deployed::sellers, lines, part_of, start, start_with, trip_of};
 use harmony::{
     Booking, Client, TripRequest,
     client::{Authorization, fresh_key},
@@ -770,11 +766,8 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
     let read = TRAVEL.read(&request.to_json(), Date::MIN).unwrap();
     let last_day = request.first_day().saturating_add(jiff::Span::new().days(3));
     assert_eq!(read.last_day, Some(last_day));
-    let until = last_day
-        .saturating_add(jiff::Span::new().days(30))
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .unwrap()
-        .timestamp();
+    let until =
+        last_day.saturating_add(jiff::Span::new().days(30)).to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
     assert_eq!(kept.items().len(), 3);
     for item in kept.items() {
         assert_eq!(item["expiration"].as_n().unwrap(), &until.as_second().to_string());

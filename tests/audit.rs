@@ -778,7 +778,11 @@ async fn a_hundred_thousand_bookings_take_hardly_more_memory_than_ten_thousand()
         written = bookings;
         let (said, most) = audit_measured(&file, &["--all-ended"]).await;
         said.assert_clean();
-        assert!(said.closing().starts_with(&format!("audited {} bookings", bookings + tables.booked())), "{}", said.closing());
+        assert!(
+            said.closing().starts_with(&format!("audited {} bookings", bookings + tables.booked())),
+            "{}",
+            said.closing()
+        );
         let figure = format!("audit: {}; {:.1} MiB at the most", said.closing(), most as f64 / 1024.0);
         note_figure(&figure);
         eprintln!("{figure}; written in {wrote} s");

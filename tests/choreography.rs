@@ -286,7 +286,8 @@ impl Template {
                 }
             }
             if target(&destinations["OnFailure"]["Destination"]) != "StepFailures" {
-                faults.push(format!("{name} has no OnFailure destination StepFailures: nobody is told that it gave up"));
+                faults
+                    .push(format!("{name} has no OnFailure destination StepFailures: nobody is told that it gave up"));
             }
             if !config["MaximumRetryAttempts"].is_u64() || !config["MaximumEventAgeInSeconds"].is_u64() {
                 faults.push(format!("{name} does not give up in bounded time"));
@@ -712,7 +713,6 @@ fn no_message_of_the_longest_trip_with_four_parts_is_too_long() {
     // Most of it is the wrapping of SNS and Lambda, twice; four parts are a quarter of it.
     assert!(longest.1 > MAX_BYTES / 4, "{longest:?}: the test has lost what it looks at");
 }
-
 
 // ------------------------------------------------------------------------- a provider that is out of order for a moment
 

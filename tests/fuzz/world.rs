@@ -16,8 +16,8 @@ use aws_smithy_runtime_api::client::{
 use jiff::Timestamp;
 use runtime::{Diagnostic, Failure, Fault, Input, PublishedBy, Queue};
 use saga::{
-    BookingId, Catalogue, Claim, Customer, Envelope, Money, Outcome, PartName, PartNames, Participant, PaymentReference,
-    PaymentToken, Price, Status, claim::Pace,
+    BookingId, Catalogue, Claim, Customer, Envelope, Money, Outcome, PartName, PartNames, Participant,
+    PaymentReference, PaymentToken, Price, Status, claim::Pace,
 };
 use serde_json::{Value, json};
 use services::{
