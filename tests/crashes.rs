@@ -166,17 +166,18 @@ const USUAL: &[PartType] = PLANS[2];
 /// How many tasks and requests there are in a booking of so many parts to which nothing happens. Each term stands for what
 /// some participant is asked to do, or asks: whatever is added shows.
 fn expected((scenario, plan, variant): What) -> (usize, usize) {
-    let parts = plan.len();
+    let (parts, sellers) = (plan.len(), travel::part_names().len());
     let is_orchestrated = variant == Variant::Orchestrated;
     // The API: the provider is told the card, the booking is recorded, and started.
     let (begun, requests) = (1, 3);
-    // Each part is reserved, and cancelled; an event about each of them goes to payment, and to booking. Each event of
-    // theirs but those that sellers return is published with a request.
+    // Each part is reserved, and cancelled, and an event about it goes to payment, and to booking. Each seller is told what
+    // is requested, and aborted, whether it has a part in the plan or not. Each event but those that sellers return to
+    // Lambda is published with a request.
     let (charge, abort, end) = (3, 2, 1);
     let confirmed = if is_orchestrated {
         (begun + parts + 2, requests + parts + charge + end)
     } else {
-        (begun + 2 * parts + 1, requests + parts + (parts + charge + 1) + (end + 1))
+        (begun + sellers + parts + 1, requests + parts + (parts + charge + 1) + (end + 1))
     };
     // One seller needs a second request to find out that there is nothing to give back.
     let failed = |reserves: usize, prices: usize, decision: usize, cancels: usize| {
@@ -184,7 +185,7 @@ fn expected((scenario, plan, variant): What) -> (usize, usize) {
             (begun + parts + 1 + parts + 1, requests + reserves + decision + cancels + end)
         } else {
             let undone = cancels + parts + (parts + end + 1);
-            (begun + 4 * parts, requests + reserves + (prices + decision + 1) + undone)
+            (begun + sellers + parts + sellers + parts, requests + reserves + (prices + decision + 1) + undone)
         }
     };
     match scenario.name {
