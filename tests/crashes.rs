@@ -284,13 +284,17 @@ fn faults(points: &Points) -> Vec<Fault> {
 
 /// What is booked, and meets a fault at each point that it passes.
 fn what() -> Vec<What> {
-    let again = ["provider answers too late", "provider out of order"].map(|name| (scenario(name), USUAL));
-    let each = |name| PLANS.map(|plan| (scenario(name), plan));
-    let mut what = [each("trip confirmed"), each("hotel sold out")].concat();
-    what.extend(again);
+    let usual = |name| (scenario(name), USUAL);
+    let each = |name| PLANS.map(|plan| (scenario(name), plan)).to_vec();
+    let mut what = each("trip confirmed");
     if is_whole_proof() {
-        what.extend(each("card declined"));
-        what.extend([(scenario("unknown flight"), USUAL), (&GIVES_UP, USUAL)]);
+        what.extend(each("hotel sold out"));
+    } else {
+        what.extend([(scenario("hotel sold out"), PLANS[0]), usual("hotel sold out")]);
+    }
+    what.extend(["provider answers too late", "provider out of order"].map(usual));
+    if is_whole_proof() {
+        what.extend([usual("card declined"), usual("unknown flight"), (&GIVES_UP, USUAL)]);
     }
     what.into_iter().flat_map(|(scenario, plan)| VARIANTS.map(|variant| (scenario, plan, variant))).collect()
 }
