@@ -2,14 +2,22 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "api/callers.rs"]
+mod callers;
+#[path = "api/input.rs"]
+mod input;
+#[path = "api/parts.rs"]
+mod parts;
+
 use std::collections::BTreeSet;
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use end_to_end::{DEADLINE, House, date, start, start_with, trip_of};
+use end_to_end::{DEADLINE, House, choices, date, deployed::sellers, lines, part_of, start, start_with, trip_of};
 use jiff::{SignedDuration, civil::Date};
-use saga::{BookingId, Leg, LegRequest, PaymentReference, Status, Step, Variant, reading::read_object};
+use saga::{BookingId, Money, Part, PartType, Participant, PaymentReference, Status, Step, Variant};
 use serde_json::{Value, json};
 use store::HeaderStore;
+use travel::{FLIGHT, HOTEL, TRAVEL, part_names};
 use traveller::{
     Booking, Client, TripRequest,
     client::{Authorization, fresh_key},
@@ -49,13 +57,24 @@ impl Description {
     }
 }
 
-/// A client of the shared stack, and a request that can be booked on dates of its own, with so many units on sale.
+/// A client of the shared stack, and a request for all parts that can be booked on dates of its own, with so many units on
+/// sale.
 async fn setting(units: u32) -> (House, Client, TripRequest) {
+    setting_of(TRAVEL.parts, units).await
+}
+
+async fn setting_of(parts: &[PartType], units: u32) -> (House, Client, TripRequest) {
     let house = House::new().await;
     let api = Client::new(&house.stack.api_url).unwrap();
-    let request = TripRequest::on(date());
+    let request = TripRequest::of(parts, date(), 3);
     house.seed(&trip_of(&request), units).await;
     (house, api, request)
+}
+
+/// What is left of each line of a request if it was seeded with so many units, and so many bookings have taken it.
+fn left(request: &TripRequest, units: i64, bookings: i64) -> Vec<Vec<i64>> {
+    let parts = TRAVEL.parts.iter().filter_map(|part_type| trip_of(request).get(part_type.name));
+    parts.map(|part| lines(&part).iter().map(|line| units - bookings * i64::from(line.units)).collect()).collect()
 }
 
 async fn book(api: &Client, request: &TripRequest) -> Booking {
@@ -76,8 +95,8 @@ async fn every_scenario_of_the_demo_ends_as_it_must_in_both_variants_and_leaves_
             let request = scenario.request(free.clone(), variant);
             // The hotel of the demo that is always full. An unknown flight has no stock to look at.
             let mut full = free.clone();
-            full.hotel.hotel_id = "nyc-annex".into();
-            house.seed_leg(trip_of(&full).leg(Leg::Hotel), 0).await;
+            full.set(HOTEL.name, "hotel_id", "nyc-annex");
+            house.seed_part(&part_of(&full, HOTEL.name), 0).await;
             let observed = scenario.run(&api, &request, &fresh_key("scenario"), DEADLINE, |_| ()).await.unwrap();
             scenarios::check(&scenario, &observed).unwrap_or_else(|wrong| panic!("{name}: {wrong:#?}"));
             let description = Description::of(&api).await;
@@ -91,14 +110,18 @@ async fn every_scenario_of_the_demo_ends_as_it_must_in_both_variants_and_leaves_
             let header = house.headers().get(id).await.unwrap().unwrap();
             let reference = PaymentReference::derive(id, &header.request_digest);
             let paid = house.ledger().paid(&reference).await.unwrap().map(|paid| paid.amount);
-            let stock = house.left(&free).await;
             if scenario.expected.status == Status::Confirmed {
-                assert_eq!(stock, [vec![3], vec![4; 3], vec![4; 3]], "{name}");
+                assert_eq!(house.left(&request).await, left(&request, 5, 1), "{name}");
                 assert_eq!(paid, observed.bookings[0].total, "{name}");
                 assert!(paid.is_some());
             } else {
-                assert_eq!(stock, [vec![5], vec![5; 3], vec![5; 3]], "{name}");
+                assert_eq!(house.left(&free).await, left(&free, 5, 0), "{name}");
                 assert_eq!(paid, None, "{name}");
+            }
+            let mut others = free; // the parts that the scenario does without
+            others.parts.retain(|name, _| !request.parts.contains_key(name));
+            if !others.parts.is_empty() {
+                assert_eq!(house.left(&others).await, left(&others, 5, 0), "{name}");
             }
         });
     }
@@ -112,13 +135,13 @@ async fn an_express_workflow_does_the_same() {
     let period = house.reconfigure("reconciler", "MIN_DRIVE_PERIOD_SECONDS", "300").await;
     assert_eq!(period, "300", "no execution is at work when the next one is started");
     let api = Client::new(&house.stack.api_url).unwrap();
-    let mut request = TripRequest::on(date());
+    let mut request = TripRequest::of(TRAVEL.parts, date(), 3);
     house.seed(&trip_of(&request), 5).await;
     assert_eq!(book(&api, &request).await.status, Status::Confirmed);
     request.payment.token = "tok_declined".into();
     let booking = book(&api, &request).await;
     assert_eq!(booking.reason.unwrap().step.as_deref(), Some("payment.charge"));
-    assert_eq!(house.left(&request).await, [vec![3], vec![4; 3], vec![4; 3]]);
+    assert_eq!(house.left(&request).await, left(&request, 5, 1));
 }
 
 // ------------------------------------------------------------------------------------------------------- idempotency
@@ -139,7 +162,7 @@ async fn the_same_request_twenty_times_at_once_is_one_booking() {
     let id = answers[0].accepted().unwrap().booking_id;
     let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
     assert_eq!(booking.status, Status::Confirmed);
-    assert_eq!(house.left(&request).await, [vec![48], vec![49; 3], vec![49; 3]]);
+    assert_eq!(house.left(&request).await, left(&request, 50, 1));
 
     let late = api.book(&request, &key).await.unwrap();
     assert_eq!((late.status, late.is_replay()), (202, true));
@@ -170,7 +193,7 @@ async fn the_same_key_with_another_body_is_refused_and_changes_nothing() {
     Description::of(&api).await.check("/bookings", "post", 422, &answer.body);
     let booking = api.wait_until_final(&accepted.booking_id, DEADLINE).await.unwrap();
     assert_eq!(booking.status, Status::Confirmed);
-    assert_eq!(house.left(&request).await[0], [3]);
+    assert_eq!(house.left(&request).await, left(&request, 5, 1));
 }
 
 #[tokio::test]
@@ -191,7 +214,7 @@ async fn the_same_request_written_otherwise_is_the_same_request() {
 async fn what_was_accepted_once_is_not_refused_later() {
     let (house, api, request) = setting(5).await;
     let mut past = request.clone();
-    past.flight.date = Date::constant(2020, 1, 1);
+    past.set(FLIGHT.name, "date", "2020-01-01");
     let mut unknown_token = request.clone();
     unknown_token.payment.token = "tok_forgotten".into();
     let mut narrow = request.clone();
@@ -225,138 +248,18 @@ async fn a_booking_that_cannot_be_read_whole_is_not_booked_again_either() {
         .table_name(house.stack.bookings_table().unwrap())
         .key("booking_id", AttributeValue::S(id.to_string()))
         // Released, so that it would be started; and not in the reconciler's way.
-        .update_expression("SET trip = :newer REMOVE claimed_at, open_shard")
-        .expression_attribute_values(":newer", AttributeValue::S("{\"train\": {}}".into()));
+        .update_expression("SET parts = :newer REMOVE claimed_at, open_shard")
+        .expression_attribute_values(":newer", AttributeValue::S("{\"train-2\": {}}".into()));
     newer.send().await.unwrap();
     let again = api.book(&request, &key).await.unwrap();
     assert_eq!((again.status, again.is_replay()), (202, true), "{}", again.body);
     let mut other = request.clone();
-    other.flight.seats = 1;
+    other.set(FLIGHT.name, "seats", 1);
     assert_eq!(api.book(&other, &key).await.unwrap().status, 422);
     let sfn = aws_sdk_sfn::Client::new(&house.stack.sdk().await.unwrap());
     let arn = house.stack.state_machine_arn().unwrap().replace(":stateMachine:", ":execution:");
     let execution = sfn.describe_execution().execution_arn(format!("{arn}:{id}")).send().await;
     assert!(execution.is_err(), "nothing is started: {execution:?}");
-}
-
-// ---------------------------------------------------------------------------------------------------------- bad input
-
-#[tokio::test]
-async fn each_refusal_of_the_contract_is_given_as_described() {
-    let (_, api, request) = setting(5).await;
-    let description = Description::of(&api).await;
-    let key = fresh_key("refused");
-    let key = ("idempotency-key", key.as_str());
-    let long = "x".repeat(256);
-    let good = request.to_json().to_string();
-    let with = |pointer: &str, value: Value| {
-        let mut body = request.to_json();
-        *body.pointer_mut(pointer).unwrap() = value;
-        body.to_string().into_bytes()
-    };
-    let mut not_utf8 = good.clone().into_bytes();
-    let name = good.find("Ada").unwrap();
-    not_utf8[name] = 0xff;
-    let twice = good.replacen('{', "{\"payment\": {\"token\": \"tok_declined\"}, ", 1).into_bytes();
-    let token_twice = good.replace("\"tok_visa\"", "\"tok_visa\", \"token\": \"\", \"token/\": 1").into_bytes();
-    let (too_long, padding) = (16 * 1024 + 1, good.len());
-    let padded = |size: usize| format!("{good}{}", " ".repeat(size - padding)).into_bytes();
-
-    type Case<'a> = (&'a str, u16, Vec<(&'static str, &'a str)>, Vec<u8>, &'a [&'a str]);
-    let cases: Vec<Case<'_>> = vec![
-        ("no key", 400, vec![JSON], good.clone().into_bytes(), &[""]),
-        ("empty key", 400, vec![JSON, ("idempotency-key", "")], good.clone().into_bytes(), &[""]),
-        ("long key", 400, vec![JSON, ("idempotency-key", &long)], good.clone().into_bytes(), &[""]),
-        ("key with a space", 400, vec![JSON, ("idempotency-key", "a b")], good.clone().into_bytes(), &[""]),
-        ("no JSON", 400, vec![JSON, key], b"{\"variant\":".to_vec(), &[""]),
-        ("nothing", 400, vec![JSON, key], vec![], &[""]),
-        ("no object", 400, vec![JSON, key], b"[]".to_vec(), &[""]),
-        ("not UTF-8", 400, vec![JSON, key], not_utf8, &[""]),
-        ("deeply nested", 400, vec![JSON, key], "[".repeat(10_000).into_bytes(), &[""]),
-        ("unknown variant", 400, vec![JSON, key], with("/variant", json!("danced")), &["/variant"]),
-        ("past", 400, vec![JSON, key], with("/flight/date", json!("2020-01-01")), &["/flight/date"]),
-        (
-            "no night",
-            400,
-            vec![JSON, key],
-            with("/hotel/check_out", json!(request.hotel.check_in)),
-            &["/hotel/check_out"],
-        ),
-        ("no seat", 400, vec![JSON, key], with("/flight/seats", json!(0)), &["/flight/seats"]),
-        ("minus one", 400, vec![JSON, key], with("/hotel/rooms", json!(-1)), &["/hotel/rooms"]),
-        ("long name", 400, vec![JSON, key], with("/traveller/name", json!(long)), &["/traveller/name"]),
-        (
-            "unknown field",
-            400,
-            vec![JSON, key],
-            with("/car", json!({"wheels": 4})),
-            &["/car/station_id", "/car/category", "/car/pick_up", "/car/drop_off", "/car/wheels"],
-        ),
-        ("payment twice", 400, vec![JSON, key], twice, &["/payment"]),
-        ("token twice", 400, vec![JSON], token_twice, &["", "/payment/token", "/payment/token~1"]),
-        ("unseen name", 400, vec![JSON, key], with("/traveller/name", json!("\u{200b}")), &["/traveller/name"]),
-        ("two addresses", 400, vec![JSON, key], with("/traveller/email", json!("a@b.c,d@e.f")), &["/traveller/email"]),
-        ("unknown token", 400, vec![JSON, key], with("/payment/token", json!("tok_nobody")), &["/payment/token"]),
-        ("all at once", 400, vec![JSON], with("/flight/seats", json!(99)), &["", "/flight/seats"]),
-        ("too large", 413, vec![JSON, key], padded(too_long), &[]),
-        ("text", 415, vec![("content-type", "text/plain"), key], good.clone().into_bytes(), &[]),
-        ("no type", 415, vec![key], good.clone().into_bytes(), &[]),
-    ];
-    for (name, status, headers, body, pointers) in cases {
-        let answer = api.send("POST", "/bookings", &headers, body).await.unwrap();
-        assert_eq!(answer.status, status, "{name}: {}", answer.body);
-        assert_eq!(answer.headers.get("content-type"), Some("application/problem+json"), "{name}");
-        description.check("/bookings", "post", status, &answer.body);
-        let problem: Value = serde_json::from_str(&answer.body).unwrap();
-        let errors = problem["errors"].as_array().cloned().unwrap_or_default();
-        let found: Vec<_> = errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect();
-        assert_eq!(found, pointers, "{name}");
-    }
-    let unknown: String = (0..1_900).map(|n| format!("\"{n:x}\":1,")).collect();
-    let many =
-        api.send("POST", "/bookings", &[JSON, key], good.replacen('{', &format!("{{{unknown}"), 1)).await.unwrap();
-    description.check("/bookings", "post", 400, &many.body);
-    let problem: Value = many.json().unwrap();
-    assert_eq!((problem["errors"].as_array().unwrap().len(), &problem["more_errors"]), (50, &json!(1_850)));
-
-    let longest = api.send("POST", "/bookings", &[JSON, key], padded(too_long - 1)).await.unwrap();
-    assert_eq!(longest.status, 202, "16,384 bytes are allowed");
-
-    for id in ["0".repeat(32), "nobody".into()] {
-        let answer = api.send("GET", &format!("/bookings/{id}"), &[], "").await.unwrap();
-        assert_eq!(answer.status, 404);
-        description.check("/bookings/{booking_id}", "get", 404, &answer.body);
-    }
-}
-
-#[tokio::test]
-async fn what_no_function_can_read_is_a_typed_error_that_is_not_retried() {
-    let house = House::new().await;
-    for name in ["flight", "hotel", "car", "payment", "booking"] {
-        for payload in [
-            json!({}),
-            json!([1]),
-            json!("x"),
-            json!(null),
-            json!({"step": "flight.fly"}),
-            json!({
-                "step": "hotel.reserve", "booking_id": "../x", "hotel": {"hotel_id": 1}, "extra": true
-            }),
-        ] {
-            let answer = house.invoke(name, &payload).await;
-            assert_eq!(answer["errorType"], "InvalidInput", "{name} on {payload}: {answer}");
-        }
-    }
-    assert_eq!(house.invoke("api", &json!({"httpMethod": 5})).await["errorType"], "InvalidInput");
-}
-
-#[tokio::test]
-async fn another_participants_command_is_refused() {
-    let house = House::new().await;
-    let command = json!({"step": "payment.abort", "booking_id": "0".repeat(32), "payment": {"reference": "0".repeat(32)}, "reason": null});
-    let answer = house.invoke("flight", &command).await;
-    assert_eq!(answer["errorType"], "InvalidInput");
-    assert!(answer["errorMessage"].as_str().unwrap().contains("another participant's"));
 }
 
 // ----------------------------------------------------------------------------------------------- nothing is lost
@@ -395,19 +298,18 @@ async fn an_undo_that_cannot_succeed_is_parked_and_the_others_are_undone() {
     let id = BookingId::derive("anonymous", &saga::IdempotencyKey::try_from(key.as_str()).unwrap());
     // Somebody has used the booking's id for another stay: neither its reserve nor its cancel can be carried out.
     let other = json!({"hotel_id": "nyc-plaza", "check_in": "2031-01-01", "check_out": "2031-01-02", "rooms": 9});
-    let other = read_object(&other, |fields| LegRequest::read(Leg::Hotel, fields, Date::MIN)).unwrap();
-    house.seller(Leg::Hotel).reserve(&id, &other).await.unwrap();
+    house.seller(HOTEL).reserve(&id, &Part { name: HOTEL.name, contents: other }).await.unwrap();
 
     api.book_accepted(&request, &key).await.unwrap();
     let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
     assert_eq!(booking.status, Status::NeedsOperator);
     let reason = booking.reason.clone().unwrap();
     assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some("hotel.cancel"), "parked"));
-    for leg in [Leg::Flight, Leg::Car] {
-        assert_eq!(booking.entry(Step::Cancel(leg)).unwrap().released(), Some(true), "{leg:?}");
+    for part in part_names().into_iter().filter(|part| *part != HOTEL.name) {
+        assert_eq!(booking.entry(Step::Cancel(part)).unwrap().released(), Some(true), "{part}");
     }
-    assert!(booking.entry(Step::Cancel(Leg::Hotel)).is_none());
-    assert_eq!(house.left(&request).await, [vec![5], vec![5; 3], vec![5; 3]]);
+    assert!(booking.entry(Step::Cancel(HOTEL.name)).is_none());
+    assert_eq!(house.left(&request).await, left(&request, 5, 0));
 
     let sqs = Client::new(house.stack.endpoint.as_deref().unwrap()).unwrap();
     let receive = [("x-amz-target", "AmazonSQS.ReceiveMessage"), ("content-type", "application/x-amz-json-1.0")];
@@ -426,133 +328,22 @@ async fn an_undo_that_cannot_succeed_is_parked_and_the_others_are_undone() {
 
 #[tokio::test]
 async fn a_reserve_that_comes_after_its_cancel_is_refused_and_the_booking_fails() {
-    let (house, api, request) = setting(5).await;
-    let key = fresh_key("late");
-    let id = BookingId::derive("anonymous", &saga::IdempotencyKey::try_from(key.as_str()).unwrap());
-    let cancel = json!({"step": "flight.cancel", "booking_id": id, "flight": trip_of(&request).leg(Leg::Flight)});
-    let answer = house.invoke("flight", &cancel).await;
-    assert_eq!((&answer["outcome"], &answer["detail"]), (&json!("cancelled"), &json!({"released": false})));
+    for part in sellers() {
+        let (house, api, request) = setting(5).await;
+        let key = fresh_key("late");
+        let id = BookingId::derive("anonymous", &saga::IdempotencyKey::try_from(key.as_str()).unwrap());
+        let cancel = json!({"step": Step::Cancel(part), "booking_id": id, "part": request.parts[&part]});
+        let answer = house.invoke(part.as_str(), &cancel).await;
+        assert_eq!((&answer["outcome"], &answer["detail"]), (&json!("cancelled"), &json!({"released": false})));
 
-    api.book_accepted(&request, &key).await.unwrap();
-    let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
-    let reason = booking.reason.clone().unwrap();
-    assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some("flight.reserve"), "cancelled"));
-    assert_eq!(booking.status, Status::Failed);
-    assert_eq!(house.left(&request).await, [vec![5], vec![5; 3], vec![5; 3]]);
-}
-
-// -------------------------------------------------------------------------------------------------------- who may ask
-
-/// A request to a custom domain with the base path `trips`, as API Gateway hands it to the function once it knows who
-/// asks. One header of it is odd, and nobody's business here.
-fn asked(by: &Value, method: &str, booking_id: Option<&str>, key: &str, body: &str) -> Value {
-    let odd = "Zo\u{eb}\n\u{0}";
-    let headers = json!({"content-type": "application/json", "idempotency-key": key, "x-client": odd, "a b": "c"});
-    let (path, resource) = match booking_id {
-        Some(id) => (format!("/trips/bookings/{id}"), "/bookings/{booking_id}"),
-        None => ("/trips/bookings".to_owned(), "/bookings"),
-    };
-    json!({
-        "httpMethod": method, "path": path, "resource": resource, "pathParameters": booking_id.map(|id| json!({"booking_id": id})),
-        "headers": headers, "multiValueHeaders": {"x-client": [odd, 1]}, "body": body, "requestContext": by
-    })
-}
-
-#[tokio::test]
-async fn a_booking_is_its_callers_alone() {
-    let (house, _, request) = setting(9).await;
-    let key = fresh_key("whose");
-    let session = |name: &str| json!({"identity": {"userArn": format!("arn:aws:sts::1:assumed-role/shop/{name}")}});
-    let (body, mut ids) = (request.to_json().to_string(), BTreeSet::new());
-    let cognito = |sub: &str| json!({"authorizer": {"claims": {"sub": sub, "email": "a@b"}}});
-    for (one, again, other) in [
-        (
-            session("monday"),
-            session("tuesday"),
-            json!({"identity": {"userArn": "arn:aws:sts::1:assumed-role/till/monday"}}),
-        ),
-        (
-            json!({"identity": {"userArn": "arn:aws:iam::1:user/ann"}}),
-            json!({"identity": {"userArn": "arn:aws:iam::1:user/ann"}}),
-            json!({}),
-        ),
-        (cognito("1f"), cognito("1f"), cognito("2e")),
-        (json!({"authorizer": {"principalId": "ann"}}), json!({"authorizer": {"principalId": "ann"}}), session("ann")),
-    ] {
-        let accepted = house.invoke("api", &asked(&one, "POST", None, &key, &body)).await;
-        assert_eq!(accepted["statusCode"], 202, "{accepted}");
-        let id = serde_json::from_str::<Value>(accepted["body"].as_str().unwrap()).unwrap()["booking_id"].clone();
-        assert!(ids.insert(id.to_string()), "the same key of another caller is another booking");
-        let repeated = house.invoke("api", &asked(&again, "POST", None, &key, &body)).await;
-        assert_eq!(repeated["headers"]["idempotency-replayed"], "true", "{repeated}");
-        for (who, status) in [(&one, 200), (&again, 200), (&other, 404), (&json!({}), 404)] {
-            let shown = house.invoke("api", &asked(who, "GET", id.as_str(), "", "")).await;
-            assert_eq!(shown["statusCode"], status, "{who}: {shown}");
-        }
-        let waited = BookingId::try_from(id.as_str().unwrap().to_owned()).unwrap();
-        let deadline = jiff::Timestamp::now() + DEADLINE;
-        while house.headers().get(&waited).await.unwrap().unwrap().status == Status::Pending {
-            assert!(jiff::Timestamp::now() < deadline);
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        api.book_accepted(&request, &key).await.unwrap();
+        let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+        let reason = booking.reason.clone().unwrap();
+        let step = Step::Reserve(part).to_string();
+        assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some(step.as_str()), "cancelled"));
+        assert_eq!(booking.status, Status::Failed);
+        assert_eq!(house.left(&request).await, left(&request, 5, 0));
     }
-}
-
-#[tokio::test]
-async fn with_iam_only_signed_requests_get_in() {
-    // Without AUTH=true the local AWS would let everybody in.
-    let local = start_with(
-        "iam",
-        &[("Authorization", "AWS_IAM"), ("CorsOrigin", "https://trips.example.com")],
-        &[("AUTH", "true")],
-    );
-    let house = House::of(local.stack()).await;
-    let api = Client::new(&house.stack.api_url).unwrap();
-    let request = TripRequest::on(date());
-    house.seed(&trip_of(&request), 5).await;
-    let refused = api.book(&request, &fresh_key("iam")).await.unwrap();
-    assert_eq!(refused.status, 403, "{}", refused.body);
-    assert_eq!(refused.headers.get("content-type"), Some("application/problem+json"));
-    assert_eq!(refused.headers.get("access-control-allow-origin"), Some("https://trips.example.com"));
-    let problem: Value = serde_json::from_str(&refused.body).unwrap();
-    assert_eq!((&problem["type"], problem["title"].is_string()), (&json!("about:blank"), true), "{problem}");
-    Description::of(&api).await; // which anyone may read
-
-    let sdk = Box::new(house.stack.sdk().await.unwrap());
-    let signed = api.clone().with(Authorization::Signature { sdk, service: "execute-api" });
-    let booking = book(&signed, &request).await;
-    assert_eq!(booking.status, Status::Confirmed);
-    assert_eq!(api.send("GET", &format!("/bookings/{}", booking.booking_id), &[], "").await.unwrap().status, 403);
-    let preflight = [("origin", "https://trips.example.com"), ("access-control-request-method", "POST")];
-    let answer = api.send("OPTIONS", "/bookings", &preflight, "").await.unwrap();
-    assert_eq!(answer.status, 204, "a browser asks without credentials: {}", answer.body);
-}
-
-#[tokio::test]
-async fn pages_of_one_origin_may_call_the_api_and_others_only_if_all_may() {
-    let (_, without, _) = setting(1).await;
-    assert_eq!(without.send("OPTIONS", "/bookings", &[], "").await.unwrap().status, 404);
-    let description = without.send("GET", "/openapi.yaml", &[], "").await.unwrap();
-    assert_eq!(description.headers.get("access-control-allow-origin"), None);
-
-    let local = start("cors", &[("CorsOrigin", "https://trips.example.com")]);
-    let api = Client::new(&local.stack().api_url).unwrap();
-    let id = "0123456789abcdef0123456789abcdef";
-    for path in ["/bookings".to_owned(), format!("/bookings/{id}")] {
-        let preflight =
-            [("origin", "https://trips.example.com"), ("access-control-request-headers", "idempotency-key")];
-        let answer = api.send("OPTIONS", &path, &preflight, "").await.unwrap();
-        assert_eq!((answer.status, answer.body.as_str()), (204, ""));
-        assert_eq!(answer.headers.get("access-control-allow-origin"), Some("https://trips.example.com"));
-        for (name, of) in [("methods", "POST"), ("headers", "Idempotency-Key"), ("headers", "Authorization")] {
-            let allowed = answer.headers.get(format!("access-control-allow-{name}")).unwrap();
-            assert!(allowed.split(", ").any(|each| each == of), "{name}: {allowed}");
-        }
-    }
-    let unknown = api.send("GET", &format!("/bookings/{id}"), &[], "").await.unwrap();
-    assert_eq!((unknown.status, unknown.headers.get("vary")), (404, Some("Origin")));
-    let exposed = unknown.headers.get("access-control-expose-headers").unwrap();
-    assert!(exposed.contains("Idempotency-Replayed"), "{exposed}");
 }
 
 // ------------------------------------------------------------------------------------------------------ what is kept
@@ -562,7 +353,7 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
     let local = start("secrets", &[]);
     let house = House::of(local.stack()).await;
     let api = Client::new(&house.stack.api_url).unwrap();
-    let mut request = TripRequest::on(date());
+    let mut request = TripRequest::of(TRAVEL.parts, date(), 3);
     house.seed(&trip_of(&request), 5).await;
     request.traveller.name = "Zaphod Secretive".into();
     request.traveller.email = "zaphod@secretive.example".into();
@@ -571,11 +362,11 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
         assert!(book(&api, &request).await.status.is_final());
     }
     let stack = &house.stack;
-    let travellers = stack.travellers_table().unwrap();
+    let travellers = stack.customers_table().unwrap();
     let mut tables = vec![stack.payments_table().unwrap(), stack.provider_ledger_table().unwrap(), travellers];
     tables.push(stack.bookings_table().unwrap());
     tables.push(stack.journal_table().unwrap());
-    tables.extend(Leg::ALL.map(|leg| stack.stock_table(leg).unwrap()));
+    tables.extend(sellers().into_iter().map(|part| stack.stock_table(part).unwrap()));
     for table in tables {
         let items = format!("{:?}", house.client.scan().table_name(table).send().await.unwrap().items());
         assert!(!items.contains("tok_"), "{table}: {items}");
@@ -583,13 +374,11 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
     }
     // Who travels is deleted a month after the trip.
     let kept = house.client.scan().table_name(travellers).send().await.unwrap();
-    let until = request
-        .car
-        .drop_off
-        .saturating_add(jiff::Span::new().days(30))
-        .to_zoned(jiff::tz::TimeZone::UTC)
-        .unwrap()
-        .timestamp();
+    let read = TRAVEL.read(&request.to_json(), Date::MIN).unwrap();
+    let last_day = request.first_day().saturating_add(jiff::Span::new().days(3));
+    assert_eq!(read.last_day, Some(last_day));
+    let until =
+        last_day.saturating_add(jiff::Span::new().days(30)).to_zoned(jiff::tz::TimeZone::UTC).unwrap().timestamp();
     assert_eq!(kept.items().len(), 3);
     for item in kept.items() {
         assert_eq!(item["expiration"].as_n().unwrap(), &until.as_second().to_string());
@@ -616,11 +405,13 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
         let arn = json!({"executionArn": execution["executionArn"]});
         for operation in ["DescribeExecution", "GetExecutionHistory"] {
             let all = states(operation, arn.clone()).await;
-            assert!(all.contains("flight_no") && !all.contains("tok_") && !all.contains("ecretive"), "{all}");
+            assert!(all.contains("parts") && all.contains("flight_no"), "{all}");
+            assert!(!all.contains("tok_") && !all.contains("ecretive"), "{all}");
         }
     }
     let mut seen = 0;
-    for name in ["api", "flight", "hotel", "car", "payment", "booking"] {
+    let functions = Participant::of(&sellers()).into_iter().map(|participant| participant.to_string());
+    for name in functions.chain(["api".to_owned()]) {
         let headers =
             [("x-amz-target", "Logs_20140328.FilterLogEvents"), ("content-type", "application/x-amz-json-1.1")];
         let group = json!({"logGroupName": format!("/aws/lambda/secrets-{name}")});

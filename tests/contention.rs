@@ -10,12 +10,13 @@ use std::{
 };
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use end_to_end::{DEADLINE, House, MANY_AT_ONCE, date, is_whole_proof, note_figure, start_logged, trip_of};
+use end_to_end::{DEADLINE, House, MANY_AT_ONCE, date, is_whole_proof, note_figure, part_of, start_logged, trip_of};
 use futures_util::{StreamExt, future::join_all, stream};
 use jiff::Timestamp;
 use operator::audit::Audit;
-use saga::{BookingId, Leg, Status, Step, Variant};
+use saga::{BookingId, Status, Step, Variant};
 use store::HeaderStore;
+use travel::FLIGHT;
 use traveller::{
     Booking, Client, TripRequest,
     client::{ClientError, fresh_key},
@@ -104,8 +105,8 @@ async fn audited(house: &House, request: &TripRequest, bookings: &[Booking]) -> 
         assert!(matches!(booking.status, Status::Confirmed | Status::Failed), "{booking:#?}");
     }
     let ids: Vec<_> = bookings.iter().map(|booking| booking.booking_id.clone()).collect();
-    let trip = trip_of(request);
-    let lines = Leg::ALL.into_iter().flat_map(|leg| trip.leg(leg).lines().into_iter().map(move |line| (leg, line)));
+    let parts = request.lines().into_iter();
+    let lines = parts.flat_map(|(part, lines)| lines.into_iter().map(move |line| (part, line)));
     let audit = Audit::of(&house.stack, &house.stack.sdk().await.unwrap()).unwrap();
     let violations = audit.run(&ids, lines).await.unwrap();
     (bookings.iter().filter(|booking| booking.status == Status::Confirmed).count(), violations)
@@ -113,9 +114,12 @@ async fn audited(house: &House, request: &TripRequest, bookings: &[Booking]) -> 
 
 /// How many bookings there are for the dates of this request, which are nobody else's.
 async fn recorded(house: &House, request: &TripRequest) -> usize {
-    let scan =
-        house.client.scan().table_name(house.stack.bookings_table().unwrap()).filter_expression("contains(trip, :day)");
-    let day = AttributeValue::S(format!("\"{}\"", request.flight.date));
+    let scan = house
+        .client
+        .scan()
+        .table_name(house.stack.bookings_table().unwrap())
+        .filter_expression("contains(parts, :day)");
+    let day = AttributeValue::S(format!("\"{}\"", request.first_day()));
     let items = scan.expression_attribute_values(":day", day).into_paginator().items().send();
     items.collect::<Result<Vec<_>, _>>().await.unwrap().len()
 }
@@ -130,7 +134,7 @@ fn reason(booking: &Booking) -> (Option<Step>, &str) {
 async fn market(variant: Variant, number: usize, units: usize) -> (Buyers, TripRequest) {
     let house = House::new().await;
     let mut request = TripRequest { variant, ..TripRequest::on(date()) };
-    request.flight.seats = 1;
+    request.set(FLIGHT.name, "seats", 1);
     house.seed(&trip_of(&request), units as u32).await;
     (Buyers { api: Client::new(&house.stack.api_url).unwrap(), house, number }, request)
 }
@@ -141,7 +145,7 @@ async fn every_seat_is_sold_once_and_every_other_buyer_is_told_that_the_flight_i
     let (number, seats) = if is_whole_proof() { (1_000, 100) } else { (150, 15) };
     for variant in Variant::ALL {
         let (buyers, request) = market(variant, number, number).await;
-        buyers.house.seed_leg(trip_of(&request).leg(Leg::Flight), seats as u32).await;
+        buyers.house.seed_part(&part_of(&request, FLIGHT.name), seats as u32).await;
 
         let is_hasty = |buyer| buyer % 5 == 0;
         let outcome = buyers.book(|_| request.clone(), is_hasty).await;
@@ -154,9 +158,9 @@ async fn every_seat_is_sold_once_and_every_other_buyer_is_told_that_the_flight_i
         assert_eq!(violations, Vec::<String>::new());
         assert_eq!(confirmed, seats, "no seat is sold twice, and none is left");
         for failed in outcome.bookings.iter().filter(|booking| booking.status == Status::Failed) {
-            assert_eq!(reason(failed), (Some(Step::Reserve(Leg::Flight)), "sold_out"), "{failed:#?}");
+            assert_eq!(reason(failed), (Some(Step::Reserve(FLIGHT.name)), "sold_out"), "{failed:#?}");
             assert!(failed.entry(Step::Charge).is_none(), "{failed:#?}");
-            assert_eq!(failed.entry(Step::Cancel(Leg::Flight)).unwrap().released(), Some(false));
+            assert_eq!(failed.entry(Step::Cancel(FLIGHT.name)).unwrap().released(), Some(false));
         }
         let rest = (number - seats) as i64;
         assert_eq!(buyers.house.left(&request).await, [vec![0], vec![rest; 3], vec![rest; 3]]);

@@ -19,7 +19,7 @@ use contract::{
     PARTS, TARGETS, block_on, by_sns, by_sqs, check, documented,
     world::{World, clock, sent},
 };
-use end_to_end::{is_whole_proof, note_figure};
+use end_to_end::{choices, is_whole_proof, note_figure};
 use fastrand::Rng;
 use saga::{
     BookingId, Command, Envelope, Event, EventType, PartName, Participant, Step, command::Action, event::samples,
@@ -164,6 +164,24 @@ fn the_corpus_has_every_event_and_every_command() {
         });
         assert!(charged.collect::<BTreeSet<_>>().is_superset(&[1, 2, 3].into()), "{target}");
     }
+}
+
+/// And a request for every choice of parts, for none of them, and for one that nobody sells.
+#[test]
+fn the_corpus_has_a_request_for_every_choice_of_parts() {
+    let today = clock().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let (mut accepted, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    for (_, input) in corpus("request") {
+        let Some(start) = input.windows(2).position(|two| two == b"\n\n") else { continue };
+        let Ok(body) = serde_json::from_slice::<Value>(&input[start..]) else { continue };
+        match TRAVEL.read(&body, today) {
+            Ok(request) => drop(accepted.insert(request.parts.names())),
+            Err(violations) => refused.extend(violations.into_iter().map(|violation| violation.pointer)),
+        }
+    }
+    let choices = choices().into_iter().map(|choice| choice.into_iter().map(|part_type| part_type.name).collect());
+    assert_eq!(accepted, choices.collect());
+    assert!(["", "/sauna", "/parts"].iter().all(|pointer| refused.contains(*pointer)), "{refused:?}");
 }
 
 fn envelope(event: Event) -> Envelope {

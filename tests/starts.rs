@@ -5,13 +5,14 @@
 
 use std::time::Duration;
 
-use end_to_end::{DEADLINE, House, Tap, date, event_in, start, trip_of};
-use jiff::Timestamp;
+use end_to_end::{DEADLINE, House, Tap, date, event_in, start_with, trip_of};
+use jiff::{SignedDuration, Timestamp};
 use local_aws::LocalAws;
 use operator::dead_letters;
-use saga::{BookingId, Claim, IdempotencyKey, Status, Variant};
+use saga::{BookingId, Claim, IdempotencyKey, PartName, Status, Step, Variant, payment::State};
 use serde_json::{Value, json};
 use store::{Header, HeaderStore};
+use travel::TRAVEL;
 use traveller::{Client, TripRequest, client::fresh_key};
 
 /// A period that does not end while a test runs. For EXPRESS no period is shorter than five minutes.
@@ -27,7 +28,8 @@ struct Lab {
 
 impl Lab {
     async fn called(name: &str) -> Self {
-        let local = start(name, &[("PendingMaxAgeSeconds", "1"), ("MaxDrives", "3")]);
+        let parameters = [("PendingMaxAgeSeconds", "1"), ("MaxDrives", "3"), ("PatienceSeconds", "2")];
+        let local = start_with(name, &parameters, &[("SFN_WAIT_SCALE", "0.02")]);
         let house = House::of(local.stack()).await;
         let api = Client::new(&house.stack.api_url).unwrap();
         let sfn = aws_sdk_sfn::Client::new(&house.stack.sdk().await.unwrap());
@@ -41,15 +43,16 @@ impl Lab {
         self.house.reconfigure("reconciler", "MIN_DRIVE_PERIOD_SECONDS", seconds).await
     }
 
-    /// Every execution fails at once, and nobody tells the car's seller what is requested.
+    /// Every execution fails at once, and nobody tells one of the sellers what is requested.
     async fn break_both_variants(&self) {
         let fails = json!({"StartAt": "Fails", "States": {"Fails": {"Type": "Fail"}}}).to_string();
         let machine = self.house.stack.state_machine_arn().unwrap();
         self.sfn.update_state_machine().state_machine_arn(machine).definition(fails).send().await.unwrap();
         let sns = aws_sdk_sns::Client::new(&self.house.stack.sdk().await.unwrap());
         let all = sns.list_subscriptions().send().await.unwrap();
-        let mut of_car = all.subscriptions().iter().filter(|each| each.endpoint().unwrap().ends_with("-car"));
-        let arn = of_car.next().unwrap().subscription_arn().unwrap();
+        let function = self.house.function(TRAVEL.parts.last().unwrap().name.as_str());
+        let mut of_one = all.subscriptions().iter().filter(|each| each.endpoint().unwrap().ends_with(&function));
+        let arn = of_one.next().unwrap().subscription_arn().unwrap();
         sns.unsubscribe().subscription_arn(arn).send().await.unwrap();
     }
 
@@ -75,7 +78,7 @@ impl Lab {
         }
     }
 
-    /// The names of a booking's executions; or, of each time that it was said to be requested, nothing.
+    /// The names of a booking's executions; or, of each time that its request was published, nothing.
     async fn starts(&mut self, variant: Variant, id: &BookingId, at_least: usize) -> Vec<String> {
         if variant == Variant::Orchestrated {
             let machine = self.house.stack.state_machine_arn().unwrap();
@@ -189,6 +192,68 @@ async fn a_start_that_was_refused_is_made_by_the_next_repeat_or_run_at_once() {
             }
             assert_eq!(lab.api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
             assert_eq!(lab.header(&id).await.claim.number, 1);
+        }
+    }
+}
+
+/// The API lets no such plan in. It may be there all the same, if the seller is gone, or its part was let in too early.
+#[tokio::test]
+async fn a_plan_with_a_part_that_nobody_sells_needs_an_operator_and_nothing_of_it_is_charged() {
+    let lab = Lab::called("nobody-sells").await;
+    let sauna = PartName::new("sauna");
+    for (variant, sold) in Variant::ALL.into_iter().flat_map(|variant| [(variant, TRAVEL.parts), (variant, &[])]) {
+        let which = format!("{}, beside {sold:?}", variant.name());
+        let mut request = TripRequest { variant, ..TripRequest::of(sold, date(), 3) };
+        if !sold.is_empty() {
+            lab.house.seed(&trip_of(&request), 5).await;
+        }
+        request.set(sauna, "hours", 2);
+        let refused = lab.api.book(&request, &fresh_key("refused")).await.unwrap();
+        assert_eq!(refused.status, 400, "{which}: {refused:?}");
+        assert!(refused.body.contains("\"/sauna\""), "{which}: {refused:?}");
+
+        let untouched = lab.house.left(&request).await;
+        lab.wait_between_drives(LONG).await;
+        let two_days = SignedDuration::from_hours(48);
+        let id = lab.house.record_only(&request, &fresh_key("nobody-sells"), two_days).await.booking_id;
+        let done = lab.reconcile().await;
+        assert_eq!(done["restarted"], json!([id]), "{which}: {done}");
+        let events = Variant::Choreographed == variant;
+        if events {
+            lab.wait_between_drives("1").await; // nobody has given up, so it is driven as often as is allowed
+        }
+        lab.until(async || {
+            if events {
+                lab.reconcile().await;
+            }
+            lab.header(&id).await.status == Status::NeedsOperator
+        })
+        .await;
+
+        let (header, booking) = (lab.header(&id).await, lab.api.show(&id).await.unwrap());
+        let reason = header.reason.as_ref().unwrap();
+        let expected = if events { (None, "not_ended") } else { (Some(Step::Cancel(sauna)), "parked") };
+        assert_eq!((reason.step, reason.code.as_str()), expected, "{which}: {reason:?}");
+        assert_eq!(booking.status, Status::NeedsOperator, "{which}");
+        assert!(booking.parts().iter().all(|(part, _)| trip_of(&request).get(*part).is_some()), "{booking:#?}");
+        let reference = header.plan().payment.reference;
+        assert_eq!(lab.house.ledger().paid(&reference).await.unwrap(), None, "{which}");
+        let state = lab.house.payments().state(&id).await.unwrap();
+        let outcome = |step| booking.entry(step).map(|entry| entry.outcome.as_str());
+        assert_eq!(outcome(Step::Charge), None, "{which}");
+        for part_type in sold {
+            let (reserve, cancel) = (Step::Reserve(part_type.name), Step::Cancel(part_type.name));
+            assert_eq!(outcome(reserve), Some("reserved"), "{which}: {booking:#?}");
+            // Of what was given up the conductor takes everything back. The dancers still wait: a seller may yet come.
+            assert_eq!(outcome(cancel), (!events).then_some("cancelled"), "{which}: {booking:#?}");
+        }
+        let left = lab.house.left(&request).await;
+        if events {
+            assert_eq!(state, State::Collecting, "{which}");
+            assert!(left.iter().zip(&untouched).all(|(left, untouched)| left < untouched), "{which}: {left:?}");
+        } else {
+            assert!(matches!(state, State::Aborted { .. }), "{which}: {state:?}");
+            assert_eq!(left, untouched, "{which}");
         }
     }
 }

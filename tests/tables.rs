@@ -3,17 +3,20 @@
 
 #![allow(clippy::unwrap_used)]
 
-use end_to_end::{House, date, is_whole_proof, note_figure, trip_of};
+use end_to_end::{House, choices, date, is_whole_proof, lines, note_figure, part_of};
 use fastrand::Rng;
 use jiff::{SignedDuration, Timestamp};
-use model::books::{Books, Provider};
+use model::{
+    PARTS, Scope,
+    books::{Books, Provider},
+};
 use saga::{
-    Leg, Money, Outcome, PaymentReference, Step,
+    Currency, Money, Outcome, PartType, PaymentReference, Price, Step, header,
     payment::{Abort, Aborting, Charge, Charging, Prices, Recorded, State},
 };
 use serde_json::{Value, json};
 use services::PaymentProvider;
-use store::{BookingStore, Commit, Header, HeaderStore, PaymentStore, Record};
+use store::{Begun, BookingStore, Commit, Header, HeaderStore, PaymentStore, Record};
 use traveller::TripRequest;
 
 const TOTAL: Money = Money::eur(300);
@@ -27,17 +30,20 @@ struct Real {
 }
 
 impl Real {
+    fn begun(&self, step: Step) -> Begun<'_> {
+        Begun { booking_id: &self.header.booking_id, step, validation: "v", started_at: Timestamp::now() }
+    }
+
     fn record<'r>(&'r self, step: Step, outcome: &'r Outcome) -> Record<'r> {
-        let (id, now) = (self.header.booking_id.as_str(), Timestamp::now());
-        Record { id, step: step.name(), outcome, validation: "v", started_at: now, finished_at: now }
+        Record { begun: self.begun(step), outcome, finished_at: Timestamp::now() }
     }
 
     async fn charge(&mut self, charging: Charging, lease_has_ended: bool, provider: Provider) -> Charging {
-        let cashier = self.house.cashier();
+        let payment = self.house.payment();
         match charging.next(if lease_has_ended { i64::MAX } else { 0 }) {
             Charge::Lease { earlier } => {
-                let (until, unknown) = (self.leases + 1, Outcome::Aborted { reason: None });
-                match cashier.store.lease(&self.record(Step::Charge, &unknown), until, earlier).await.unwrap() {
+                let until = self.leases + 1;
+                match payment.store.lease(&self.begun(Step::Charge), until, earlier).await.unwrap() {
                     Commit::Found(found) => Charging::found(found.state, found.recorded),
                     Commit::Done => {
                         self.leases = until;
@@ -49,27 +55,27 @@ impl Real {
                 let mut answer = None;
                 if provider != Provider::IsSilent {
                     if find_first {
-                        answer = cashier.provider.find(&self.reference).await.unwrap();
+                        answer = payment.provider.find(&self.reference).await.unwrap();
                     }
                     if answer.is_none() {
-                        answer = Some(cashier.provider.charge(&self.reference, TOTAL).await.unwrap());
+                        answer = Some(payment.provider.charge(&self.reference, TOTAL).await.unwrap());
                     }
                 }
                 charging.answered(answer.filter(|_| provider == Provider::Answers))
             }
             Charge::Complete { outcome, decision } => {
-                match cashier.store.complete(&self.record(Step::Charge, &outcome), &decision).await.unwrap() {
+                match payment.store.complete(&self.record(Step::Charge, &outcome), &decision).await.unwrap() {
                     Commit::Done => charging.completed(),
                     Commit::Found(found) => Charging::found(found.state, found.recorded),
                 }
             }
             // To another end of the lease than it has: the number says which lease it is.
             Charge::Release { until } => {
-                cashier.store.release(&self.header.booking_id, until, until).await.unwrap();
+                payment.store.release(&self.header.booking_id, until, until).await.unwrap();
                 Charging::released()
             }
             Charge::Void => {
-                cashier.provider.void(&self.reference).await.unwrap();
+                payment.provider.void(&self.reference).await.unwrap();
                 charging.voided()
             }
             Charge::Answer(outcome) => Charging::Done(Some(outcome)),
@@ -78,17 +84,17 @@ impl Real {
     }
 
     async fn abort(&self, aborting: Aborting) -> Aborting {
-        let cashier = self.house.cashier();
+        let payment = self.house.payment();
         match aborting.next() {
-            Abort::Fence(outcome) => match cashier.store.fence(&self.record(Step::Abort, &outcome)).await.unwrap() {
+            Abort::Fence(outcome) => match payment.store.fence(&self.record(Step::Abort, &outcome)).await.unwrap() {
                 Commit::Done => aborting.fenced(),
                 Commit::Found(found) => aborting.found(found.state, &found.recorded),
             },
             Abort::Void => {
-                cashier.provider.void(&self.reference).await.unwrap();
+                payment.provider.void(&self.reference).await.unwrap();
                 aborting.voided()
             }
-            Abort::Record(outcome) => match cashier.store.record(&self.record(Step::Abort, &outcome)).await.unwrap() {
+            Abort::Record(outcome) => match payment.store.record(&self.record(Step::Abort, &outcome)).await.unwrap() {
                 Commit::Done => Aborting::recorded(outcome),
                 Commit::Found(found) => Aborting::recorded(found.outcome),
             },
@@ -101,7 +107,7 @@ impl Real {
         let mut payload = json!({"step": step, "booking_id": self.header.booking_id});
         let (name, value) = if step == Step::Confirm { ("total", json!(TOTAL)) } else { ("reason", reason) };
         payload[name] = value;
-        self.house.desk().handle(&payload).await.ok().map(|said| json!(said)["outcome"].clone())
+        self.house.booking().handle(&payload).await.ok().map(|reply| json!(reply)["outcome"].clone())
     }
 }
 
@@ -153,41 +159,48 @@ async fn dynamodb_answers_what_the_models_tables_answer() {
 
 async fn one_booking(rng: &mut Rng, number: usize, which: &str) -> usize {
     let house = House::new().await;
-    let (on_sale, declines) = ([(); 3].map(|()| i8::from(rng.u8(..4) > 0)), rng.u8(..4) == 0);
-    let mut request = TripRequest::default().lasting(date(), 2);
+    // Whole plans more often than smaller ones: they have more to do.
+    let plans = choices();
+    let plan = if rng.bool() { plans.last() } else { rng.choice(&plans) }.unwrap();
+    let on_sale: Vec<_> = plan.iter().map(|_| i8::from(rng.u8(..4) > 0)).collect();
+    let declines = rng.u8(..4) == 0;
+    let mut request = TripRequest::of(plan, date(), 2);
     request.payment.token = if declines { "tok_declined" } else { "tok_visa" }.into();
-    let trip = trip_of(&request);
-    for (leg, on_sale) in Leg::ALL.into_iter().zip(on_sale) {
-        let units = if on_sale > 0 { trip.leg(leg).lines()[0].units } else { 0 };
-        house.seed_leg(trip.leg(leg), units).await;
+    let part = |part_type: &PartType| part_of(&request, part_type.name);
+    for (part_type, on_sale) in plan.iter().zip(&on_sale) {
+        let units = if *on_sale > 0 { lines(&part(part_type))[0].units } else { 0 };
+        house.seed_part(&part(part_type), units).await;
     }
     let key = format!("tables-{number}-{}", Timestamp::now().as_nanosecond());
     let header = house.record_only(&request, &key, SignedDuration::ZERO).await;
     let reference = header.plan().payment.reference;
     let mut real = Real { house, header, reference, leases: 0 };
-    let mut model = Books::accepted(on_sale, declines);
+    let mut model = Books::accepted(Scope::of(plan.len()), &on_sale, declines);
     let id = real.header.booking_id.clone();
     let (mut charges, mut aborts) = (Vec::new(), Vec::new());
-    let mut story = vec![format!("{which}: on sale {on_sale:?}, declines {declines}")];
+    let mut story = vec![format!("{which}: {plan:?}, on sale {on_sale:?}, declines {declines}")];
     const MOVES: usize = 40;
     for _ in 0..MOVES {
-        let leg = Leg::ALL[rng.usize(..3)];
+        // The model has names of its own.
+        let place = rng.usize(..plan.len());
+        let (sold, modelled) = (plan[place], PARTS[place]);
         let (wanted, found) = match rng.u8(..20) {
             0..3 => {
-                story.push(format!("reserve {leg:?}"));
-                let found = real.house.seller(leg).reserve(&id, trip.leg(leg)).await.unwrap();
-                (model.reserve(leg).name().to_owned(), found.name().to_owned())
+                story.push(format!("reserve {}", sold.name));
+                let found = real.house.seller(sold).reserve(&id, &part(&sold)).await.unwrap();
+                (model.reserve(modelled).name().to_owned(), found.name().to_owned())
             }
             3..5 => {
-                story.push(format!("cancel {leg:?}"));
-                let found = real.house.seller(leg).cancel(&id, trip.leg(leg)).await.unwrap();
-                (format!("{:?}", model.cancel(leg, None)), format!("{found:?}"))
+                story.push(format!("cancel {}", sold.name));
+                let found = real.house.seller(sold).cancel(&id, &part(&sold)).await.unwrap();
+                (format!("{:?}", model.cancel(modelled, None)), format!("{found:?}"))
             }
             5 => {
-                story.push(format!("collect {leg:?}"));
-                let found = real.house.payments().collect(&id, leg, Money::eur(100)).await.unwrap();
-                let wanted = model.collect_price(leg, None).is_some();
-                (wanted.to_string(), Prices::of(&found).is_some().to_string())
+                story.push(format!("collect {}", sold.name));
+                let price = Price { amount: 100, currency: Currency::EUR };
+                let found = real.house.payments().collect(&id, sold.name, price).await.unwrap();
+                let wanted = model.collect_price(modelled, None).is_some();
+                (wanted.to_string(), Prices::of(found, &real.header.parts.names()).is_some().to_string())
             }
             6 if charges.len() < 3 => {
                 story.push(format!("charge {}", charges.len()));
@@ -207,28 +220,28 @@ async fn one_booking(rng: &mut Rng, number: usize, which: &str) -> usize {
                 let (wanted, found) = charges.swap_remove(index);
                 let wanted = model.charge(wanted, lease_has_ended, provider, None);
                 let found = real.charge(found, lease_has_ended, provider).await;
-                let said = (charging(&wanted), charging(&found));
+                let both = (charging(&wanted), charging(&found));
                 if !matches!(wanted, Charging::Done(_)) {
                     charges.push((wanted, found));
                 }
-                said
+                both
             }
             15..17 if !aborts.is_empty() => {
                 let index = rng.usize(..aborts.len());
                 story.push(format!("move of abort {index}"));
                 let (wanted, found) = aborts.swap_remove(index);
                 let (wanted, found) = (model.abort(wanted, None), real.abort(found).await);
-                let said = (aborting(&wanted), aborting(&found));
+                let both = (aborting(&wanted), aborting(&found));
                 if !matches!(wanted, Aborting::Done(_)) {
                     aborts.push((wanted, found));
                 }
-                said
+                both
             }
             17 => {
-                story.push(format!("note that {leg:?} is given back"));
-                let found = real.house.desk().store.collect(&id, leg).await.unwrap().unwrap();
-                let wanted = model.collect_given_back(leg);
-                (wanted.to_string(), saga::header::all_given_back(&found).to_string())
+                story.push(format!("note that {} is given back", sold.name));
+                let found = real.house.booking().store.collect(&id, sold.name).await.unwrap().unwrap();
+                let wanted = model.collect_cancelled(modelled, None);
+                (wanted.to_string(), header::is_all_cancelled(&found.cancelled, &found.plan).to_string())
             }
             18 => {
                 let step = [Step::Confirm, Step::Fail, Step::Park][rng.usize(..3)];
@@ -244,15 +257,15 @@ async fn one_booking(rng: &mut Rng, number: usize, which: &str) -> usize {
         let payments = real.house.payments().state(&id).await.unwrap();
         let paid = u8::from(real.house.ledger().paid(&real.reference).await.unwrap().is_some());
         let status = real.house.headers().get(&id).await.unwrap().unwrap().status;
-        let mut available = [0; 3];
-        for (leg, available) in Leg::ALL.into_iter().zip(&mut available) {
-            let units = i64::from(trip.leg(leg).lines()[0].units);
-            let lines = real.house.available(trip.leg(leg)).await;
-            assert!(lines.iter().all(|line| line == &lines[0] && line % units == 0), "{story:#?}: {lines:?}");
-            *available = i8::try_from(lines[0] / units).unwrap();
+        let mut available = Vec::new();
+        for part_type in plan {
+            let units = i64::from(lines(&part(part_type))[0].units);
+            let left = real.house.available(&part(part_type)).await;
+            assert!(left.iter().all(|line| line == &left[0] && line % units == 0), "{story:#?}: {left:?}");
+            available.push(i8::try_from(left[0] / units).unwrap());
         }
         let found = (payments.name(), paid, status, available);
-        assert_eq!(found, (model.payment.name(), model.paid(), model.status, model.available), "{story:#?}");
+        assert_eq!(found, (model.payment.name(), model.paid(), model.status, model.available()), "{story:#?}");
     }
     story.len()
 }

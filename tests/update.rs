@@ -14,7 +14,7 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, date, start_with, trip_of};
 use local_aws::{LocalAws, Options};
 use operator::audit::Audit;
-use saga::{BookingId, Leg, Status};
+use saga::{BookingId, Status};
 use serde_json::{Value, json};
 use traveller::{
     Client, ClientError, TripRequest,
@@ -47,7 +47,7 @@ async fn cloudformation(house: &House, action: &str, more: Vec<(String, String)>
 /// Changes parameters that reach every function, every inbox and the API, and waits until that is done.
 async fn update(house: &House, changed: &[(&str, &str)]) -> Duration {
     let started = Instant::now();
-    let template: serde_yaml_ng::Value = serde_yaml_ng::from_str(include_str!("../template.yaml")).unwrap();
+    let template = end_to_end::deployed::template();
     let mut fields = vec![("UsePreviousTemplate".to_owned(), "true".to_owned())];
     for (nth, capability) in ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"].iter().enumerate() {
         fields.push((format!("Capabilities.member.{}", nth + 1), (*capability).to_owned()));
@@ -138,9 +138,11 @@ async fn nothing_is_lost_when_the_stack_is_updated_under_load() {
     assert!(took < Duration::from_secs(30), "the update took {took:?}");
 
     // The update has reached the functions.
-    let configured = format!("/2015-03-31/functions/{}/configuration", house.function("flight"));
-    let configured: Value = house.aws("lambda").await.send("GET", &configured, &[], "").await.unwrap().json().unwrap();
-    assert_eq!(configured["LoggingConfig"]["ApplicationLogLevel"], "WARN");
+    for part in house.stack.parts() {
+        let path = format!("/2015-03-31/functions/{}/configuration", house.function(part.as_str()));
+        let configured: Value = house.aws("lambda").await.send("GET", &path, &[], "").await.unwrap().json().unwrap();
+        assert_eq!(configured["LoggingConfig"]["ApplicationLogLevel"], "WARN", "{part}");
+    }
 
     let deadline = Instant::now() + 4 * DEADLINE;
     for id in &ids {
@@ -155,10 +157,8 @@ async fn nothing_is_lost_when_the_stack_is_updated_under_load() {
         }
     }
     let audit = Audit::of(&house.stack, &house.stack.sdk().await.unwrap()).unwrap();
-    let trips: Vec<_> = requests.iter().map(trip_of).collect();
-    let lines = trips.iter().flat_map(|trip| {
-        Leg::ALL.into_iter().flat_map(|leg| trip.leg(leg).lines().into_iter().map(move |line| (leg, line)))
-    });
+    let parts = requests.iter().flat_map(TripRequest::lines);
+    let lines = parts.flat_map(|(part, lines)| lines.into_iter().map(move |line| (part, line)));
     assert_eq!(audit.run(&ids, lines).await.unwrap(), Vec::<String>::new());
     let kept = house.client.scan().table_name(house.stack.bookings_table().unwrap());
     let kept = kept.projection_expression("booking_id").send().await.unwrap();
@@ -235,7 +235,7 @@ async fn protected_tables_cannot_be_deleted_until_they_are_not_protected_any_mor
     let local = start_with("protected", &[("DeletionProtection", "ON")], &[]);
     let house = House::of(local.stack()).await;
     let tables = house.client.list_tables().send().await.unwrap();
-    assert_eq!(tables.table_names().len(), 8);
+    assert_eq!(tables.table_names().len(), 5 + house.stack.parts().len(), "of each seller, and those of all");
     for table in tables.table_names() {
         let refused = house.client.delete_table().table_name(table).send().await.unwrap_err();
         let said = store::causes(&refused);

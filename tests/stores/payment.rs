@@ -246,7 +246,7 @@ async fn prices_are_collected_with_one_request_each_and_decide_nothing() {
 
 #[tokio::test]
 async fn credits_are_taken_off_and_a_provider_is_asked_only_if_something_is_left_to_pay() {
-    let priced = |credit| prices(&[(FLIGHT.name, 500), (HOTEL.name, 100), (VOUCHER.name, -credit)]);
+    let priced = |credit: i64| prices(&[(FLIGHT.name, 500), (HOTEL.name, 100), (VOUCHER.name, -credit)]);
     for (credit, requests, due) in [(400, 3, Some(200)), (599, 3, Some(1)), (600, 2, Some(0)), (601, 2, None)] {
         let payment = Payment::with("tok_visa").await;
         let service = payment.house.payment();

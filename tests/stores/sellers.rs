@@ -236,6 +236,10 @@ impl PartRequest for Vouchers {
     fn last_day(&self) -> Option<Date> {
         None
     }
+
+    fn summary(&self) -> String {
+        saga::stock::count(self.0, "voucher")
+    }
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use std::{env, fs, path::Path, process::Command, time::Duration};
 use criterion::{BatchSize, Criterion};
 use futures_util::FutureExt;
 use http::Response;
-use runtime::{Failure, Fault, Input, Participant, Queue, Says};
-use saga::{BookingRequest, Envelope};
+use runtime::{Failure, Fault, Handler, Input, PublishedBy, Queue};
+use saga::Envelope;
 use serde_json::{Value, json};
 
 use crate::{Outcome, report::Report, waiting::environment};
@@ -70,7 +70,7 @@ fn bytes_of(payload: &str, records: usize) -> Outcome<Vec<u8>> {
 
 /// Measures, and leaves the estimates to be read.
 pub(crate) fn decode() -> Outcome<()> {
-    let participant = Participant {
+    let handler = Handler {
         handle: async |input| match input {
             Input::Command(payload) => Ok(Some(json!(saga::Command::read(&payload).map_err(NotRead::of)?.booking_id))),
             Input::Event(event) | Input::Failure(Failure { event, .. }) => {
@@ -79,7 +79,7 @@ pub(crate) fn decode() -> Outcome<()> {
             }
         },
         publish: async |_| Ok::<_, NotRead>(()),
-        says: Says::ByDestination,
+        published_by: PublishedBy::Destination,
         fault: |_: &NotRead| Fault { error_type: "NotRead", is_retriable: false },
         queue: Queue::of_function(&runtime::aws()?)?,
     };
@@ -97,7 +97,8 @@ pub(crate) fn decode() -> Outcome<()> {
                 let read = async |_: &str, request: http::Request<Vec<u8>>| {
                     let body = serde_json::from_slice(request.body()).unwrap_or_default();
                     Response::new(
-                        BookingRequest::read(&body, jiff::civil::date(2027, 1, 1))
+                        travel::TRAVEL
+                            .read(&body, jiff::civil::date(2027, 1, 1))
                             .map(|_| "read".to_owned())
                             .unwrap_or_default(),
                     )
@@ -105,7 +106,7 @@ pub(crate) fn decode() -> Outcome<()> {
                 let answer = runtime::answer_http(value, read).now_or_never().ok_or("waits")?;
                 serde_json::to_string(&answer.map_err(|error| error.error_message)?)?
             } else {
-                let answer = participant.invoked(value).now_or_never().ok_or("waits")?;
+                let answer = handler.invoked(value).now_or_never().ok_or("waits")?;
                 serde_json::to_string(&answer.map_err(|error| error.error_message)?)?
             };
             Ok(answer)

@@ -6,8 +6,8 @@ use std::{fs, path::Path, process::Command, time::Duration};
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use local_aws::Options;
-use saga::Leg;
 use serde_json::json;
+use travel::FLIGHT;
 
 use crate::{
     Outcome,
@@ -159,7 +159,7 @@ async fn deploy(steps: &Steps, peers: &[&Peer]) -> Outcome<Vec<Way>> {
     for peer in peers {
         let name = format!("peer-{}", peer.package.split('/').next().unwrap_or_default());
         let environment = json!({
-            "STOCK_TABLE": stack.stock_table(Leg::Flight)?, "IDEMPOTENCY_TABLE": IDEMPOTENCY_TABLE,
+            "STOCK_TABLE": stack.stock_table(FLIGHT.name)?, "IDEMPOTENCY_TABLE": IDEMPOTENCY_TABLE,
             "POWERTOOLS_SERVICE_NAME": "peer",
         });
         let zip = zipped(&root, &root.join("target/peers").join(peer.package), &name)?;

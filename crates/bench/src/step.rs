@@ -3,9 +3,10 @@
 use std::time::{Duration, Instant};
 
 use local_aws::{LocalAws, Options, Stack};
-use saga::{BookingId, IdempotencyKey, Leg, StockLine};
+use saga::{BookingId, IdempotencyKey, StockLine};
 use serde_json::{Value, json};
 use store::{Journal, StockTable};
+use travel::FLIGHT;
 use traveller::{Client, TripRequest};
 
 use crate::Outcome;
@@ -23,11 +24,11 @@ impl Steps {
     pub(crate) async fn on(options: Options) -> Outcome<Self> {
         let local = LocalAws::start(options)?;
         let stack = local.stack();
-        let trip = TripRequest::default();
         let client = store::client(&stack.sdk().await?);
         let journal = Journal::new(client.clone(), stack.journal_table()?, 730);
-        let line = StockLine { product: trip.flight.flight_no.clone(), date: trip.flight.date, units: 1_000_000 };
-        StockTable::new(client, stack.stock_table(Leg::Flight)?, journal).seed(&[line]).await?;
+        let lines = FLIGHT.request(&flight()).map_err(|violations| format!("{violations:?}"))?.lines();
+        let lines: Vec<_> = lines.into_iter().map(|line| StockLine { units: 1_000_000, ..line }).collect();
+        StockTable::new(client, stack.stock_table(FLIGHT.name)?, journal).seed(&lines).await?;
         let lambda = Client::new(stack.endpoint.as_deref().ok_or("the local AWS has no endpoint")?)?;
         let functions: Value = lambda.send("GET", "/2015-03-31/functions/", &[], "").await?.json()?;
         let names = functions["Functions"].as_array().ok_or("no functions")?.iter();
@@ -61,9 +62,13 @@ fn invocations(function: &str) -> String {
     format!("/2015-03-31/functions/{function}/invocations")
 }
 
+/// The flight on which seats are taken.
+fn flight() -> Value {
+    TripRequest::default().parts.remove(&FLIGHT.name).unwrap_or_default()
+}
+
 /// A command to reserve a seat, for the booking of that number.
 pub(crate) fn command(caller: &str, number: usize) -> Outcome<Value> {
     let key = IdempotencyKey::try_from(format!("bench-{number}").as_str())?;
-    let flight = TripRequest::default().flight;
-    Ok(json!({"step": "flight.reserve", "booking_id": BookingId::derive(caller, &key), "flight": flight}))
+    Ok(json!({"step": "flight.reserve", "booking_id": BookingId::derive(caller, &key), "part": flight()}))
 }

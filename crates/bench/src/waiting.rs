@@ -23,12 +23,13 @@ use aws_sdk_dynamodb::config::{
     },
 };
 use jiff::Timestamp;
-use runtime::{Fault, Input, Participant, Queue, Says};
-use saga::Leg;
+use runtime::{Fault, Handler, Input, PublishedBy, Queue};
+use saga::Catalogue;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use services::{Catalogue, Seller, StepError};
+use services::{Seller, StepError};
 use store::{Journal, StockTable};
+use travel::FLIGHT;
 
 use crate::{
     Outcome,
@@ -66,7 +67,7 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     let endpoint = stack.endpoint.as_deref().ok_or("the local AWS has no endpoint")?;
     let mut process = Command::new(env::current_exe()?);
     process.arg(STEP).envs(environment()).env("AWS_ENDPOINT_URL", endpoint);
-    process.env("STOCK_TABLE", stack.stock_table(Leg::Flight)?).env("JOURNAL_TABLE", stack.journal_table()?);
+    process.env("STOCK_TABLE", stack.stock_table(FLIGHT.name)?).env("JOURNAL_TABLE", stack.journal_table()?);
     let output = process.output()?;
     let said = String::from_utf8_lossy(&output.stdout); // its log, and then the result
     let [paused, at_once]: [Split; 2] = serde_json::from_str(said.lines().last().unwrap_or_default())
@@ -148,18 +149,18 @@ pub(crate) async fn steps() -> Outcome<()> {
     let retention = runtime::number_setting("JOURNAL_RETENTION_DAYS")?;
     let journal = Journal::new(client.clone(), runtime::setting("JOURNAL_TABLE")?, retention);
     let seller = Seller {
-        leg: Leg::Flight,
+        part_type: FLIGHT,
         store: StockTable::new(client, runtime::setting("STOCK_TABLE")?, journal),
-        catalogue: Catalogue::bundled()?,
+        catalogue: Catalogue::read(FLIGHT.price_list)?,
         clock: Timestamp::now,
     };
-    let participant = Participant {
+    let handler = Handler {
         handle: async |input| match input {
             Input::Command(payload) => seller.handle(&payload).await.map(Some),
             Input::Event(_) | Input::Failure(_) => Ok(None),
         },
         publish: async |_| Ok::<_, StepError>(()),
-        says: Says::ByDestination,
+        published_by: PublishedBy::Destination,
         fault: |error: &StepError| Fault { error_type: error.error_type(), is_retriable: error.kind().is_retriable() },
         queue: Queue::of_function(&aws)?,
     };
@@ -170,7 +171,7 @@ pub(crate) async fn steps() -> Outcome<()> {
             let payload = step::command(&format!("handler after {pause:?}"), number)?;
             tokio::time::sleep(pause).await;
             let began = Instant::now();
-            let answer = participant.invoked(payload).await;
+            let answer = handler.invoked(payload).await;
             let took = began.elapsed();
             let (called, waited) = stopwatch.reset()?;
             if !matches!(&answer, Ok(Some(reply)) if reply["outcome"] == "reserved") {

@@ -12,7 +12,7 @@ stock = dynamodb.Table(os.environ["STOCK_TABLE"])
 records = DynamoDBPersistenceLayer(table_name=os.environ["IDEMPOTENCY_TABLE"])
 config = IdempotencyConfig(
     event_key_jmespath="[booking_id, step]",
-    payload_validation_jmespath="flight",
+    payload_validation_jmespath="part",
     raise_on_no_idempotency_key=True,
     expires_after_seconds=730 * 24 * 3600,
 )
@@ -20,7 +20,7 @@ config = IdempotencyConfig(
 
 @idempotent(persistence_store=records, config=config)
 def handler(event, context):
-    outcome = reserve(event["flight"])
+    outcome = reserve(event["part"])
     print(json.dumps({"level": "INFO", "message": "step done", "booking_id": event["booking_id"], "outcome": outcome}))
     return {"booking_id": event["booking_id"], "step": event["step"], "outcome": outcome}
 

@@ -7,7 +7,7 @@ import { DynamoDBDocumentClient, UpdateCommand } from '@aws-sdk/lib-dynamodb';
 import type { Context } from 'aws-lambda';
 
 type Flight = { flight_no: string; date: string; seats: number };
-type Command = { step: string; booking_id: string; flight: Flight };
+type Command = { step: string; booking_id: string; part: Flight };
 
 const client = new DynamoDBClient({});
 const documents = DynamoDBDocumentClient.from(client);
@@ -17,7 +17,7 @@ const records = new DynamoDBPersistenceLayer({
 });
 const config = new IdempotencyConfig({
   eventKeyJmesPath: '[booking_id, step]',
-  payloadValidationJmesPath: 'flight',
+  payloadValidationJmesPath: 'part',
   throwOnNoIdempotencyKey: true,
   expiresAfterSeconds: 730 * 24 * 3600,
 });
@@ -42,7 +42,7 @@ const reserve = async (flight: Flight): Promise<'reserved' | 'rejected'> => {
 
 export const handler = makeIdempotent(
   async (command: Command, _context: Context) => {
-    const outcome = await reserve(command.flight);
+    const outcome = await reserve(command.part);
     const { booking_id, step } = command;
     console.log(JSON.stringify({ level: 'INFO', message: 'step done', booking_id, outcome }));
     return { booking_id, step, outcome };
