@@ -11,12 +11,12 @@ use model::{Faults, Run, Variant};
 fn main() -> ExitCode {
     let asked = |flag: &str| env::args().any(|argument| argument == flag);
     let (mut states, mut worlds, mut wrong) = (0, 0, 0);
-    println!("{:<14} {:<28} {:>10}", "variant", "what goes wrong", "states");
+    println!("{:<14} {:<9} {:<28} {:>10}", "variant", "parts", "what goes wrong", "states");
     let whole = if asked("--whole") { Run::whole() } else { Vec::new() };
     for run in Run::bounded().into_iter().chain(whole) {
         let found = run.check();
         let took = found.took.as_secs_f64();
-        println!("{:<14} {:<28} {:>10} {took:>6.1} s", variant(&run), run.name, found.states);
+        println!("{:<14} {:<9} {:<28} {:>10} {took:>6.1} s", variant(&run), parts(&run), run.name, found.states);
         for (property, story) in &found.violations {
             println!("  VIOLATED: {property}");
             tell(story);
@@ -65,6 +65,11 @@ fn variant(run: &Run) -> String {
         Variant::Choreographed => "choreographed".into(),
         Variant::Orchestrated(executions) => format!("orchestrated/{executions}"),
     }
+}
+
+fn parts(run: &Run) -> String {
+    let (parts, unsold) = (run.scope.parts(), if run.scope.is_sold() { "" } else { ", 1 unsold" });
+    format!("{parts}{unsold}")
 }
 
 fn tell(story: &[String]) {
