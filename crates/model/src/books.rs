@@ -218,7 +218,8 @@ impl Books {
             }
             _ => self.names(|part| part.is_priced),
         };
-        let known: BTreeMap<_, _> = known.into_iter().map(|name| (name, booking.quotes[place_of(name)].price)).collect();
+        let known: BTreeMap<_, _> =
+            known.into_iter().map(|name| (name, booking.quotes[place_of(name)].price)).collect();
         Prices::of(known, &booking.plan.names())
     }
 
@@ -381,8 +382,7 @@ impl Books {
     pub(crate) fn is_confirmed_only_with_all(&self) -> bool {
         let total = self.scope.booking().total;
         let decided = matches!(&self.payment, State::Charged { amount, .. } if *amount == total);
-        self.status != Status::Confirmed
-            || (self.parts().iter().all(PartBooks::stands) && self.paid() == 1 && decided)
+        self.status != Status::Confirmed || (self.parts().iter().all(PartBooks::stands) && self.paid() == 1 && decided)
     }
 
     /// The second invariant: nothing reserved, nothing charged.
@@ -423,9 +423,8 @@ impl Books {
 
     /// Whether a cancel came before its reserve, which will be refused.
     pub(crate) fn has_tombstone(&self) -> bool {
-        let is_tombstone = |part: &PartBooks| {
-            part.cancel.is_some() && part.available == 1 && part.reserve == Some(Reserved::Rejected)
-        };
+        let is_tombstone =
+            |part: &PartBooks| part.cancel.is_some() && part.available == 1 && part.reserve == Some(Reserved::Rejected);
         self.parts().iter().any(is_tombstone)
     }
 

@@ -271,6 +271,13 @@ impl Choreography {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn in_order(&self, state: &State) -> State {
+        let mut state = state.clone();
+        self.arrange(&mut state);
+        state
+    }
+
     /// Parts are alike in everything, so of the states that differ only in which of them is which, one is enough: that in
     /// which they stand in order. Everything that there is of one part is in the key.
     fn arrange_parts(&self, state: &mut State) {

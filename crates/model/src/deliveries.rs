@@ -90,9 +90,8 @@ impl Deliveries {
                     assert!(reaction::concerns(to, event), "{event} is filtered out before it reaches {to}");
                     let can_be_given_up = given_up(to, booking.event(event)).is_some();
                     let published = Vec::new();
-                    let delivery = Delivery {
-                        event, to, given_up_by: None, reaction, can_be_given_up, published, record: None,
-                    };
+                    let delivery =
+                        Delivery { event, to, given_up_by: None, reaction, can_be_given_up, published, record: None };
                     all.push(delivery);
                 }
             }
@@ -102,7 +101,13 @@ impl Deliveries {
             let (to, given_up_by) = (Participant::Payment, Some(delivery.to));
             let event = delivery.event;
             Some(Delivery {
-                event, to, given_up_by, reaction, can_be_given_up: false, published: Vec::new(), record: None,
+                event,
+                to,
+                given_up_by,
+                reaction,
+                can_be_given_up: false,
+                published: Vec::new(),
+                record: None,
             })
         });
         let records: Vec<_> = records.collect();

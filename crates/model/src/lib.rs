@@ -19,6 +19,8 @@ mod report;
 mod scope;
 mod set;
 mod state_machine;
+#[cfg(test)]
+mod symmetry;
 mod twin;
 mod work;
 

@@ -14,11 +14,12 @@ use stateright::{Model, Property};
 
 use crate::{
     Faults, Scope, Twin,
-    automaton::{Automaton, Place, Sends, Task, moved},
+    automaton::{Automaton, Place, Task, moved},
     books::Books,
     drives::Drives,
     properties::{self, Situation},
     set::{Id, Set},
+    state_machine::Sends,
     work::{MAX_WORKERS, Progress, Work, code},
 };
 
@@ -95,21 +96,39 @@ pub struct Orchestration {
     parts_are_alike: bool,
     automaton: Arc<Automaton>,
     steps: Vec<Step>,
+    orders: Vec<Order>,
 }
+
+/// An order in which the parts can stand, and what everything is called then.
+#[derive(Clone, Debug)]
+struct Order {
+    parts: Vec<usize>,
+    places: Vec<Place>,
+    steps: Vec<Id>,
+}
+
+/// How many executions of a booking there are at a time: one more than there should be.
+const MAX_EXECUTIONS: usize = 2;
 
 impl Orchestration {
     /// The state machine that is deployed, with a booking of this scope, in such a world, without the safeguard that a twin
     /// lacks. There are at most so many executions of the booking at a time.
     pub fn new(scope: Scope, faults: Faults, twin: Option<Twin>, executions: usize, parts_are_alike: bool) -> Self {
+        assert!((1..=MAX_EXECUTIONS).contains(&executions));
         let steps = Step::of(scope.names());
         Set::check(steps.len());
         let automaton = Automaton::of(scope, twin);
-        Self { scope, faults, twin, executions, parts_are_alike, automaton, steps }
-    }
-
-    fn orders(&self) -> &[(Vec<usize>, Vec<Place>)] {
-        let orders = self.automaton.orders();
-        if self.parts_are_alike { orders } else { &orders[..1] } // the first is as they are
+        let mut model = Self { scope, faults, twin, executions, parts_are_alike, automaton, steps, orders: Vec::new() };
+        let orders = model.automaton.orders().iter().map(|(parts, places)| Order {
+            parts: parts.clone(),
+            places: places.clone(),
+            steps: model.steps.iter().map(|step| model.place_of(moved(*step, parts))).collect(),
+        });
+        model.orders = orders.collect();
+        if !parts_are_alike {
+            model.orders.truncate(1); // the first is as they are
+        }
+        model
     }
 
     fn task(&self, state: &State, (execution, task): At) -> &Task {
@@ -125,9 +144,13 @@ impl Orchestration {
         }
     }
 
-    fn member(&self, step: Step) -> Set {
+    fn place_of(&self, step: Step) -> Id {
         let at = self.steps.iter().position(|other| *other == step);
-        Set::of(at.and_then(|at| Id::try_from(at).ok()).unwrap_or_else(|| panic!("{step} is no step of this booking")))
+        at.and_then(|at| Id::try_from(at).ok()).unwrap_or_else(|| panic!("{step} is no step of this booking"))
+    }
+
+    fn member(&self, step: Step) -> Set {
+        Set::of(self.place_of(step))
     }
 
     fn steps(&self, asked: Set) -> impl Iterator<Item = Step> {
@@ -263,21 +286,33 @@ impl Orchestration {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn in_order(&self, state: &State) -> State {
+        let mut state = state.clone();
+        self.arrange(&mut state);
+        state
+    }
+
     /// Parts are alike, so of the states that differ only in which is which, one is enough: the least. Only orders in which
     /// what the tables hold of the parts is sorted can be that of the least, and they are few.
     fn arrange_parts(&self, state: &mut State) {
-        let is_sorted = |order: &[usize]| order.is_sorted_by_key(|part| state.books.of_part(*part));
-        let arranged = |(order, names): &(Vec<usize>, Vec<Place>)| {
-            let asked: Set = self.steps(state.asked).map(|step| self.member(moved(step, order))).fold(Set::EMPTY, Set::and);
-            let mut executions: Vec<_> = state.executions.iter().map(|place| names[usize::from(*place)]).collect();
-            let is_swapped = matches!(executions.as_slice(), [first, second] if first > second);
+        let is_sorted = |order: &Order| order.parts.is_sorted_by_key(|part| state.books.of_part(*part));
+        let arranged = |(at, order): (usize, &Order)| {
+            let asked: Set = state.asked.iter().map(|step| order.steps[usize::from(step)]).collect();
+            let mut executions = [Place::MAX; MAX_EXECUTIONS];
+            for (arranged, place) in executions.iter_mut().zip(&state.executions) {
+                *arranged = order.places[usize::from(*place)];
+            }
+            let is_swapped = !executions.is_sorted();
             executions.sort_unstable();
-            (asked, executions, is_swapped, order.clone())
+            (asked, executions, is_swapped, at)
         };
-        let sorted = self.orders().iter().filter(|(order, _)| !self.parts_are_alike || is_sorted(order));
-        if let Some((asked, executions, is_swapped, order)) = sorted.map(arranged).min() {
-            (state.asked, state.executions) = (asked, executions);
-            state.books.arrange(&order);
+        let sorted = self.orders.iter().enumerate().filter(|(_, order)| !self.parts_are_alike || is_sorted(order));
+        if let Some((asked, executions, is_swapped, at)) = sorted.map(arranged).min() {
+            state.asked = asked;
+            let count = state.executions.len();
+            state.executions.copy_from_slice(&executions[..count]);
+            state.books.arrange(&self.orders[at].parts);
             if is_swapped {
                 state.workers.iter_mut().for_each(|worker| worker.of = worker.of.map(|of| 1 - of));
             }

@@ -1,10 +1,10 @@
 //! The booking that everything is about: how many parts it has, and all that can be said of it.
 
-use std::sync::LazyLock;
+use std::{fmt, sync::LazyLock};
 
 use saga::{
-    BookingId, Currency, Event, EventType, IdempotencyKey, Money, Outcome, PartName, Parts, PaymentReference, Plan, Price,
-    Reason, Rejection, Step, StockLine, payment::Prices, reservation::Quote,
+    BookingId, Currency, Event, EventType, IdempotencyKey, Money, Outcome, PartName, Parts, PaymentReference, Plan,
+    Price, Reason, Rejection, Step, StockLine, payment::Prices, reservation::Quote,
 };
 use serde_json::json;
 
@@ -68,6 +68,14 @@ impl Scope {
 
     pub(crate) fn booking(self) -> &'static Booking {
         &BOOKINGS[self.parts() - 1]
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = if self.parts == 1 { "part" } else { "parts" };
+        let unsold = if self.is_last_sold { "" } else { " of which one is unsold" };
+        f.pad(&format!("{} {parts}{unsold}", self.parts))
     }
 }
 

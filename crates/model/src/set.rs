@@ -83,7 +83,7 @@ mod tests {
     #[test]
     fn slices_change_places_and_the_rest_stays() {
         let set = Set::from_iter([0, 5, 8, 9]);
-        assert_eq!(set.arranged(&[2, 0, 1], 3), Set::from_iter([2, 3, 8, 9].map(|id| if id == 8 { 2 } else { id })));
+        assert_eq!(set.arranged(&[2, 0, 1], 3), Set::from_iter([2, 3, 8, 9]));
         assert_eq!(set.arranged(&[0, 1, 2], 3), set);
     }
 

@@ -30,13 +30,23 @@ pub(crate) struct Machine {
 }
 
 /// What a task sends.
-pub(crate) enum Sent {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Sends {
     /// A message to the queue of parked steps.
     Message,
-    /// A command.
+    /// The command to do this step.
     Command(Step),
-    /// What should be a command for this step, but is refused.
+    /// A command for this step that its participant cannot read: it fails each time.
     Refused(Step),
+}
+
+impl Sends {
+    pub(crate) const fn step(self) -> Option<Step> {
+        match self {
+            Self::Message => None,
+            Self::Command(step) | Self::Refused(step) => Some(step),
+        }
+    }
 }
 
 /// Where an execution is, with all that it knows.
@@ -68,8 +78,7 @@ impl Execution {
 }
 
 /// The fields of a Map state that are followed here.
-const MAP_FIELDS: [&str; 9] =
-    ["Type", "Comment", "Items", "ItemProcessor", "Assign", "Catch", "Output", "Next", "End"];
+const MAP_FIELDS: [&str; 9] = ["Type", "Comment", "Items", "ItemProcessor", "Assign", "Catch", "Output", "Next", "End"];
 
 impl Machine {
     /// Whether this twin has another state machine.
@@ -156,9 +165,8 @@ impl Machine {
         for (name, value) in fields["Assign"].as_object().unwrap_or(&Map::new()) {
             variables.insert(name.clone(), self.jsonata.evaluate(value, &states, &execution.variables));
         }
-        let output = fields
-            .get("Output")
-            .map_or(result, |output| self.jsonata.evaluate(output, &states, &execution.variables));
+        let output =
+            fields.get("Output").map_or(result, |output| self.jsonata.evaluate(output, &states, &execution.variables));
         match fields["End"].as_bool() {
             Some(true) => Execution::ended(),
             _ => self.enter(text_of(&fields["Next"]).to_owned(), output, variables),
@@ -183,12 +191,12 @@ impl Machine {
     }
 
     /// What a task sends.
-    pub(crate) fn sent(&self, execution: &Execution, iteration: Option<usize>) -> Sent {
+    pub(crate) fn sends(&self, execution: &Execution, iteration: Option<usize>) -> Sends {
         let (task, input) = self.task(execution, iteration);
         let states = states(input, "context", &context());
         let arguments = self.jsonata.evaluate(&task["Arguments"], &states, &execution.variables);
         if task["Resource"] != "arn:${Partition}:states:::lambda:invoke" {
-            return Sent::Message;
+            return Sends::Message;
         }
         let mut payload = arguments["Payload"].clone();
         if self.charges_without_names
@@ -200,7 +208,7 @@ impl Machine {
             Ok(command) => command,
             Err(_) if self.may_be_refused => {
                 let step = Step::named(text_of(&payload["step"]));
-                return Sent::Refused(step.unwrap_or_else(|| panic!("{payload} asks for no step")));
+                return Sends::Refused(step.unwrap_or_else(|| panic!("{payload} asks for no step")));
             }
             Err(error) => panic!("{payload} is not a command: {error:?}"),
         };
@@ -209,7 +217,7 @@ impl Machine {
             let function = format!("${{SellerArnPrefix}}{}", part.name);
             assert_eq!(arguments["FunctionName"], json!(function), "it is sent to another seller");
         }
-        Sent::Command(command.step())
+        Sends::Command(command.step())
     }
 
     /// A command must be about this booking: then its step says it all.

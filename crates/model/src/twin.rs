@@ -67,8 +67,10 @@ impl Twin {
     /// Whether there is such a safeguard in this variant. Step Functions publishes nothing, and waits by itself for one reply
     /// of each part.
     pub const fn is_of(self, variant: Variant) -> bool {
-        let is_of_events =
-            matches!(self, Self::AcknowledgeThenPublish | Self::ChargeAtFirst | Self::ChargeByCount | Self::FailByCount);
+        let is_of_events = matches!(
+            self,
+            Self::AcknowledgeThenPublish | Self::ChargeAtFirst | Self::ChargeByCount | Self::FailByCount
+        );
         match variant {
             Variant::Choreographed => !matches!(self, Self::ChargeWithoutLooking),
             Variant::Orchestrated(_) => !is_of_events,
