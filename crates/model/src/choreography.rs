@@ -169,7 +169,7 @@ impl Choreography {
                 (state.published, state.waiting) = before; // it is done, and nobody knows
             }
         }
-        if self.twin == Some(Twin::AcknowledgeThenPublish) && !delivery.can_be_given_up {
+        if self.twin == Some(Twin::AcknowledgeThenPublish) && delivery.record.is_none() {
             state.waiting = state.waiting.without(Set::of(id));
         }
     }
@@ -362,10 +362,10 @@ impl Model for Choreography {
                 if faults.allow(|left| left.losses) && !is_at_work {
                     transitions.push(Transition::Lose(id));
                 }
-                if faults.allow(|left| left.give_ups) && delivery.can_be_given_up {
+                if faults.allow(|left| left.give_ups) && delivery.record.is_some() {
                     transitions.push(Transition::GiveUp(id));
                 }
-                if faults.allow(|left| left.parks) && !delivery.can_be_given_up && !is_at_work {
+                if faults.allow(|left| left.parks) && delivery.record.is_none() && !is_at_work {
                     transitions.push(Transition::Park(id));
                 }
             }

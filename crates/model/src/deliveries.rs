@@ -22,11 +22,9 @@ pub(crate) struct Delivery {
     /// Who has given the event up, if it is the record of that.
     given_up_by: Option<Participant>,
     pub(crate) reaction: Reaction,
-    /// Whether it comes by SNS → Lambda, to be given up after some attempts; otherwise by SQS, to be parked.
-    pub(crate) can_be_given_up: bool,
     /// The deliveries of what is published then, by the step's outcome.
     published: Vec<(Step, Outcome, Set)>,
-    /// The record that it was given up.
+    /// The record that it was given up, if it comes by SNS → Lambda; otherwise it comes by SQS and is parked.
     pub(crate) record: Option<Id>,
 }
 
@@ -68,7 +66,7 @@ impl Reaction {
 /// All deliveries that there can be: first those that are about one part, as many for each part and in the same order, so
 /// that parts can change places, then the others.
 pub(crate) struct Deliveries {
-    pub(crate) all: Vec<Delivery>,
+    all: Vec<Delivery>,
     /// How many are about one part.
     pub(crate) width: usize,
 }
@@ -88,27 +86,14 @@ impl Deliveries {
             for to in Participant::of(names) {
                 if let Some(reaction) = reaction_of(to, booking.event(event), booking) {
                     assert!(reaction::concerns(to, event), "{event} is filtered out before it reaches {to}");
-                    let can_be_given_up = given_up(to, booking.event(event)).is_some();
-                    let published = Vec::new();
-                    let delivery =
-                        Delivery { event, to, given_up_by: None, reaction, can_be_given_up, published, record: None };
-                    all.push(delivery);
+                    all.push(Delivery { event, to, given_up_by: None, reaction, published: Vec::new(), record: None });
                 }
             }
         }
-        let records = all.iter().filter_map(|delivery| {
-            let reaction = given_up(delivery.to, booking.event(delivery.event))?;
-            let (to, given_up_by) = (Participant::Payment, Some(delivery.to));
-            let event = delivery.event;
-            Some(Delivery {
-                event,
-                to,
-                given_up_by,
-                reaction,
-                can_be_given_up: false,
-                published: Vec::new(),
-                record: None,
-            })
+        let records = all.iter().filter_map(|Delivery { event, to, .. }| {
+            let reaction = given_up(*to, booking.event(*event))?;
+            let (event, given_up_by, to) = (*event, Some(*to), Participant::Payment);
+            Some(Delivery { event, to, given_up_by, reaction, published: Vec::new(), record: None })
         });
         let records: Vec<_> = records.collect();
         all.extend(records);
@@ -119,9 +104,9 @@ impl Deliveries {
         };
         all.sort_by_key(place); // which keeps the order of those about one part
         let width = all.iter().filter(|delivery| place(delivery) == 0).count();
-        let kind = |at: usize| all[at].kind();
-        for at in 0..width * names.len() {
-            assert_eq!((place(&all[at]), kind(at)), (at / width, kind(at % width)), "the parts are not alike");
+        for (at, delivery) in all.iter().enumerate().take(width * names.len()) {
+            let same = (at / width, all[at % width].kind());
+            assert_eq!((place(delivery), delivery.kind()), same, "the parts are not alike");
         }
 
         let mut deliveries = Self { all, width };
