@@ -55,7 +55,9 @@ impl fmt::Display for Run {
     /// `choreographed, 3 parts, duplicate`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}, {}, {}", self.variant, self.scope, self.name)?;
-        self.twin.map_or(Ok(()), |twin| write!(f, ", {twin:?}"))
+        // A world that is there for the twin is called as that is.
+        let twin = self.twin.map(|twin| format!("{twin:?}")).filter(|twin| *twin != self.name);
+        twin.map_or(Ok(()), |twin| write!(f, ", {twin}"))
     }
 }
 
