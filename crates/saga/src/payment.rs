@@ -380,7 +380,7 @@ impl Prices {
 pub fn to_charge(total: Price) -> Result<Money, Outcome> {
     match total.payable() {
         None => Err(Outcome::Declined(Rejection::new("overpaid", "the credits are more than the rest of the price"))),
-        Some(amount) if amount.amount == 0 => Err(Outcome::Charged { amount, charge_id: String::new() }),
+        Some(amount) if amount.amount == 0 => Err(Outcome::Charged { amount, charge_id: "none".into() }),
         Some(amount) => Ok(amount),
     }
 }
