@@ -1,4 +1,4 @@
-//! Booking: says how it ended.
+//! Booking: records how a booking ended.
 
 use saga::{
     BookingId, Command, Money, Outcome, Participant, Reason, Reply, Status, Step,
@@ -11,22 +11,22 @@ use store::{BookingStore, Commit, End, HeaderFound};
 
 use crate::{Attempt, Clock, MAX_DECISIONS, Response, StepError, answer, command, event_for, published};
 
-/// The participant that keeps the header.
+/// The participant that owns the headers.
 #[derive(Debug)]
 pub struct BookingService<S> {
     /// The headers, and their part of the journal.
     pub store: S,
-    /// Its clock.
+    /// Returns the current time; tests replace it.
     pub clock: Clock,
 }
 
 impl<S: BookingStore> BookingService<S> {
-    /// Carries out a command.
+    /// Carries out a command and returns the reply.
     pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
         self.carry_out(&command(payload, Participant::Booking)?).await.map(Response::Reply)
     }
 
-    /// Reacts to an event; publishes nothing if it has nothing to do, or waits for further events.
+    /// Reacts to an event and returns the event to publish; none if there is nothing to do yet.
     pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
         let Some(cause) = event_for(Participant::Booking, message)? else { return Ok(None) };
         let booking_id = cause.booking_id.clone();
@@ -46,7 +46,7 @@ impl<S: BookingStore> BookingService<S> {
         Ok(published(&cause, &reply, self.clock))
     }
 
-    /// Says that a booking needs an operator.
+    /// Records that a booking needs an operator.
     pub async fn park(&self, booking: &BookingId, reason: &Reason) -> Result<(), StepError> {
         let action = Action::Park { reason: reason.clone() };
         self.carry_out(&Command { booking_id: booking.clone(), action }).await.map(drop)
@@ -58,13 +58,13 @@ impl<S: BookingStore> BookingService<S> {
             Action::Confirm { total } => (Outcome::Confirmed { total: *total }, Some(*total), None),
             Action::Fail { reason } => (Outcome::Failed { reason: reason.clone() }, None, reason.as_ref()),
             Action::Park { reason } => (Outcome::Parked { reason: reason.clone() }, None, Some(reason)),
-            _ => return Err(StepError::InvalidInput(format!("booking does not do {step}"))),
+            _ => return Err(StepError::InvalidInput(format!("booking does not carry out {step}"))),
         };
         let result = self.end(&command.booking_id, step, outcome, total, reason).await;
         answer(command, result)
     }
 
-    /// Ends the booking, or hands it to an operator. May be repeated. One request.
+    /// Ends the booking, or marks it for an operator. May be repeated. One request.
     async fn end(
         &self,
         booking: &BookingId,
@@ -78,7 +78,7 @@ impl<S: BookingStore> BookingService<S> {
         for _ in 0..MAX_DECISIONS {
             let contradiction = StepError::Contradiction { step, status: known.status };
             let Some(status) = known.status else {
-                // Only the journal item stood in the way.
+                // Only the condition on the journal item failed.
                 return known.recorded.map(|recording| recording.outcome).ok_or(contradiction);
             };
             match header::end(step, status, known.recorded.is_some()) {

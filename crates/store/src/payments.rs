@@ -1,5 +1,5 @@
 //! Payment's decisions: one item per booking, `{booking_id, state, amount, currency, charge_id, reason}`, and while
-//! events come in, the prices of the parts: `{price_flight, price_hotel, …}`.
+//! events arrive, the prices of the parts: `{price_flight, price_hotel, …}`.
 
 use std::collections::BTreeMap;
 
@@ -28,12 +28,12 @@ pub struct Payments {
 }
 
 impl Payments {
-    /// The decisions in this table.
+    /// The decisions in this table, whose steps are recorded in this journal.
     pub fn new(client: Client, table: impl Into<String>, journal: Journal) -> Self {
         Self { client, table: table.into(), journal }
     }
 
-    /// The decision on a booking, as far as it is made.
+    /// The decision on a booking so far.
     pub async fn state(&self, booking: &BookingId) -> Result<State, StoreError> {
         let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
         let answer = request.consistent_read(true).send().await;
@@ -41,12 +41,13 @@ impl Payments {
         state(answer.item.as_ref())
     }
 
-    /// A page of all records, of at most `limit` if given: of which booking, and how far its payment is.
+    /// A page of all records, at most `limit` if given: booking id and state of its payment.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<(String, State)>, StoreError> {
         tables::page(&self.client, &self.table, &["booking_id"], from, limit, record).await
     }
 
-    /// The records of these bookings, each named once, in any order. Bookings that have none are left out.
+    /// The records of these bookings, in any order. Each booking may be named once. Bookings without a record are left
+    /// out.
     pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<(String, State), Unreadable>>, StoreError> {
         let keys = bookings.iter().map(|id| Item::from([("booking_id".into(), string(id.as_str()))])).collect();
         tables::each(&self.client, &self.table, &["booking_id"], keys, record).await
@@ -178,24 +179,26 @@ impl PaymentStore for Payments {
     }
 }
 
-/// In each of payment's transactions the decision comes first and the journal item second.
+/// In each of payment's transactions the decision is the first item and the journal item the second.
 fn found(written: Result<(), Refused>) -> Result<Commit<PaymentFound>, StoreError> {
     let Err(refused) = written else { return Ok(Commit::Done) };
-    refused.all_known(2)?; // what a decision was and what was answered go together
+    refused.all_known(2)?; // the decision and the recorded outcome belong together
     let entry = refused.item(1).map(entry).transpose()?;
     let recorded = match &entry {
         None => Recorded::Absent,
         Some(entry) => match (&entry.outcome, entry.lease_ends) {
             (Some(outcome), _) => Recorded::Completed(outcome.clone()),
             (None, Some(lease_ends)) => Recorded::InProgress { lease_ends },
-            (None, None) => return Err(StoreError::corrupt("reading the charge", "in progress, but without a lease")),
+            (None, None) => {
+                return Err(StoreError::corrupt("reading the charge", "the charge is in progress, but has no lease"));
+            }
         },
     };
     let validation = entry.map(|entry| entry.validation);
     Ok(Commit::Found(PaymentFound { state: state(refused.item(0))?, recorded, validation }))
 }
 
-/// What the name of an attribute begins with that holds the price of a part, as JSON.
+/// The prefix of the attributes that hold the prices of the parts, as JSON.
 const PRICE_OF: &str = "price_";
 
 fn record(item: &Item) -> Result<(String, State), StoreError> {
@@ -204,7 +207,7 @@ fn record(item: &Item) -> Result<(String, State), StoreError> {
 
 fn state(item: Option<&Item>) -> Result<State, StoreError> {
     const READ: &str = "reading a payment";
-    // Prices may have been collected before anything was tried.
+    // Prices may be collected before anything is tried.
     let Some(item) = item.filter(|item| item.contains_key("state")) else { return Ok(State::Collecting) };
     Ok(match text(READ, item, "state")? {
         "charging" => State::Charging,
@@ -225,6 +228,6 @@ pub(crate) fn money(operation: &'static str, item: &Item) -> Result<Money, Store
     let currency = Currency::try_from(text(operation, item, "currency")?.to_owned());
     match (amount, currency) {
         (Some(amount), Ok(currency)) => Ok(Money { amount, currency }),
-        _ => Err(StoreError::corrupt(operation, "amount and currency are no money")),
+        _ => Err(StoreError::corrupt(operation, "amount and currency are not valid money")),
     }
 }
