@@ -1,4 +1,4 @@
-//! Instructions of a warm step, which do not depend on what else the machine does: the deployed program under callgrind.
+//! Instructions of a warm step, which do not depend on the machine's other work: the deployed program under callgrind.
 
 use std::{
     fs,
@@ -95,7 +95,7 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
     Ok(())
 }
 
-/// The instructions in a dump: <https://valgrind.org/docs/manual/cl-format.html>.
+/// The total instructions in a dump: <https://valgrind.org/docs/manual/cl-format.html>.
 fn total(dump: &Path) -> Outcome<f64> {
     let text = fs::read_to_string(dump).map_err(|error| format!("{}: {error}", dump.display()))?;
     let line = text.lines().find_map(|line| line.strip_prefix("summary:")).ok_or("a dump without a summary")?;

@@ -1,5 +1,5 @@
 //! The same idempotent step written with Powertools for AWS Lambda, in Python and in TypeScript (`peers/`), on the same
-//! local AWS, in turns with ours.
+//! local AWS, alternating with ours.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -21,13 +21,13 @@ const STEPS: usize = 20; // in a round
 const WARM_UP: usize = 50;
 const COUNTED: usize = 20;
 
-/// A way to write the step.
+/// Another implementation of the step.
 struct Peer {
     name: &'static str,
     runtime: &'static str,
-    /// What is in `target/peers` once it is installed.
+    /// A file in `target/peers` that exists once the peer is installed.
     file: &'static str,
-    /// What is deployed, seen from `target/peers`.
+    /// What is deployed, relative to `target/peers`.
     package: &'static str,
     needs: Option<&'static str>,
 }
@@ -51,7 +51,7 @@ const PEERS: [Peer; 2] = [
 
 const IDEMPOTENCY_TABLE: &str = "peers-idempotency";
 
-/// One way to write the step, deployed.
+/// One implementation of the step, deployed.
 struct Way {
     name: &'static str,
     function: String,
@@ -131,13 +131,13 @@ fn installed(report: &mut Report) -> Outcome<Vec<&'static Peer>> {
     for peer in &PEERS {
         if let Some(needs) = peer.needs.filter(|needs| program(needs).is_none()) {
             report.skips(
-                &format!("{} is not compared with: there is no `{needs}`", peer.name),
+                &format!("{} is not compared: there is no `{needs}`", peer.name),
                 "Install Node.js 20 or later with npm",
             );
         } else if !folder.join(peer.file).exists() {
             report.skips(
-                &format!("{} is not compared with: it is not installed", peer.name),
-                "Run `make bench` where its packages can be had",
+                &format!("{} is not compared: it is not installed", peer.name),
+                "Run `make bench` where its packages can be downloaded",
             );
         } else {
             installed.push(peer);
@@ -146,7 +146,7 @@ fn installed(report: &mut Report) -> Outcome<Vec<&'static Peer>> {
     Ok(installed)
 }
 
-/// Deploys the peers beside ours, to the same stock.
+/// Deploys the peers beside ours, with the same stock.
 async fn deploy(steps: &Steps, peers: &[&Peer]) -> Outcome<Vec<Way>> {
     let stack = steps.stack();
     let dynamodb = store::client(&stack.sdk().await?);
@@ -181,7 +181,7 @@ fn way(name: &'static str, function: &str) -> Way {
     Way { name, function: function.to_owned(), processor: vec![], latency: vec![], resident: 0.0, calls: 0.0 }
 }
 
-/// A deployment package, made by the Python that the local AWS runs on.
+/// A deployment package, built by the local AWS's own Python.
 fn zipped(root: &Path, package: &Path, name: &str) -> Outcome<Vec<u8>> {
     let zip = crate::folder()?.join(name).with_extension("zip");
     let mut python = Command::new(root.join(".venv/bin/python"));
@@ -196,7 +196,7 @@ fn zipped(root: &Path, package: &Path, name: &str) -> Outcome<Vec<u8>> {
     Ok(fs::read(zip)?)
 }
 
-/// Counts the calls of a step in the log of a local AWS that notes every request.
+/// Counts the calls of a step in the log of a local AWS that records every request.
 async fn count(ways: &mut [Way], peers: &[&Peer]) -> Outcome<()> {
     let folder = crate::folder()?.join("calls");
     fresh(&folder)?;
@@ -209,7 +209,7 @@ async fn count(ways: &mut [Way], peers: &[&Peer]) -> Outcome<()> {
     };
     let deployed = deploy(&steps, peers).await?;
     for (way, deployed) in ways.iter_mut().zip(deployed) {
-        steps.reserve(&deployed.function).await?; // the first one may look around
+        steps.reserve(&deployed.function).await?; // the first one may make extra calls
         let before = calls()?;
         for _ in 0..COUNTED {
             steps.reserve(&deployed.function).await?;

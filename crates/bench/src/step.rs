@@ -1,4 +1,4 @@
-//! The step that is measured, on a local AWS: `flight.reserve`, each time for another booking.
+//! The measured step, on a local AWS: `flight.reserve`, each time for another booking.
 
 use std::time::{Duration, Instant};
 
@@ -40,7 +40,7 @@ impl Steps {
         self.local.stack()
     }
 
-    /// Has a function carry out the next step, and says how long the caller waited.
+    /// Makes a function carry out the next step, and returns how long the caller waited.
     pub(crate) async fn reserve(&mut self, function: &str) -> Outcome<Duration> {
         self.number += 1;
         let command = command("bench", self.number)?.to_string();
@@ -50,7 +50,7 @@ impl Steps {
         if answer.body.contains("reserved") { Ok(took) } else { Err(format!("{function}: {}", answer.body).into()) }
     }
 
-    /// Sends a function what it refuses at once.
+    /// Sends a function a payload that it refuses immediately.
     pub(crate) async fn refused(&self, function: &str) -> Outcome<()> {
         self.lambda.send("POST", &invocations(function), &[], "{}").await?;
         Ok(())
@@ -61,7 +61,7 @@ fn invocations(function: &str) -> String {
     format!("/2015-03-31/functions/{function}/invocations")
 }
 
-/// A command to reserve a seat, for the booking of that number.
+/// A command to reserve a seat, for the booking with this number.
 pub(crate) fn command(caller: &str, number: usize) -> Outcome<Value> {
     let key = IdempotencyKey::try_from(format!("bench-{number}").as_str())?;
     let flight = TripRequest::default().flight;

@@ -1,5 +1,5 @@
-//! How much of a warm step is waiting for DynamoDB: the flight function's own code in this program, on the local AWS's
-//! DynamoDB, with a stopwatch at the place where the SDK hands a request over and gets the answer.
+//! How much of a warm step is spent waiting for DynamoDB: the flight function's own code in this program, on the local
+//! AWS's DynamoDB, with a stopwatch where the SDK sends a request and receives the answer.
 //!
 //! ```text
 //!   payload ─▶ runtime ─▶ services ─▶ store ─▶ SDK ──send──▶ │ DynamoDB │ ──answer──▶ SDK ─▶ … ─▶ reply
@@ -38,13 +38,13 @@ use crate::{
 
 const WARM_UP: usize = 50;
 const STEPS: usize = 500;
-/// Between two steps. Other processes work between two invocations, and what the step needs is then no longer in the
-/// processor's caches; back to back it is.
+/// The pause between two steps. Between two invocations other processes run, and the step's data is no longer in the
+/// processor's caches; without a pause it still is.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::ZERO];
-/// What DynamoDB is known for, in milliseconds.
+/// DynamoDB's usual latencies, in milliseconds.
 const TYPICAL: [f64; 2] = [5.0, 10.0];
 
-/// What the measured process found, medians in milliseconds.
+/// The result of the measured process, medians in milliseconds.
 #[derive(Serialize, Deserialize)]
 struct Split {
     handler: f64,
@@ -68,7 +68,7 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     process.arg(STEP).envs(environment()).env("AWS_ENDPOINT_URL", endpoint);
     process.env("STOCK_TABLE", stack.stock_table(Leg::Flight)?).env("JOURNAL_TABLE", stack.journal_table()?);
     let output = process.output()?;
-    let said = String::from_utf8_lossy(&output.stdout); // its log, and then the result
+    let said = String::from_utf8_lossy(&output.stdout); // its log, followed by the result
     let [paused, at_once]: [Split; 2] = serde_json::from_str(said.lines().last().unwrap_or_default())
         .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
     let row = |name: &str, pick: fn(&Split) -> f64| {
@@ -121,7 +121,7 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     Ok(())
 }
 
-/// What Lambda puts into a function's environment, and the function reads.
+/// The variables that Lambda sets in a function's environment and that the function reads.
 pub(crate) fn environment() -> [(&'static str, &'static str); 8] {
     [
         ("AWS_REGION", "eu-central-1"),
@@ -135,7 +135,7 @@ pub(crate) fn environment() -> [(&'static str, &'static str); 8] {
     ]
 }
 
-/// The argument with which this program is the measured process.
+/// The argument that makes this program the measured process.
 pub(crate) const STEP: &str = "step";
 
 /// Carries out steps and prints the [`Split`].
@@ -189,7 +189,7 @@ pub(crate) async fn steps() -> Outcome<()> {
     Ok(())
 }
 
-/// Notes when a call begins and ends, and when its request is handed over to be sent and its answer is there.
+/// Records when a call begins and ends, when its request is handed over to be sent, and when its answer arrives.
 #[derive(Clone, Debug, Default)]
 struct Stopwatch(Arc<Mutex<Laps>>);
 
@@ -199,7 +199,7 @@ struct Laps {
     wait: Lap,
 }
 
-/// When it began, if it has, and how long those before took.
+/// When it began, if it has, and the total of the previous ones.
 #[derive(Debug, Default)]
 struct Lap(Option<Instant>, Duration);
 
@@ -215,7 +215,7 @@ impl Lap {
     }
 }
 
-/// Whoever held the lock has panicked.
+/// A thread that held the lock has panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("the stopwatch is broken: its lock was held by a thread that panicked")]
 struct Poisoned;
@@ -223,7 +223,7 @@ struct Poisoned;
 type Intercepted = Result<(), aws_sdk_dynamodb::error::BoxError>;
 
 impl Stopwatch {
-    /// How long calls took since the last time, and how long of that was waited.
+    /// The duration of all calls since the last reset, and how much of it was waiting.
     fn reset(&self) -> Result<(Duration, Duration), Poisoned> {
         let laps = std::mem::take(&mut *self.0.lock().map_err(|_| Poisoned)?);
         Ok((laps.call.1, laps.wait.1))

@@ -1,7 +1,8 @@
-//! Explanations: how many questions an operator asks to learn why a booking failed.
+//! Explanations: how many queries an operator needs to find out why a booking failed.
 //!
-//! A booking is made to fail for a technical reason (the hotel service looks for its stock in a table that is not there),
-//! and then looked into, once from the booking's journal and once with what AWS keeps, until an answer has the reason.
+//! A booking is made to fail for a technical reason (the hotel service looks for its stock in a table that does not
+//! exist), and is then investigated, once with the booking's journal and once with what AWS keeps, until an answer
+//! contains the reason.
 
 use std::time::Duration;
 
@@ -14,29 +15,28 @@ use crate::load::Travellers;
 use local_aws::Stack;
 use traveller::{Answer, Client, TripRequest, client::fresh_key};
 
-/// The table that is not there.
+/// A table that does not exist.
 const MISSING: &str = "no-such-table";
-/// What DynamoDB says of it. It is what an answer must have to be the explanation.
+/// DynamoDB's error for it. An answer explains the failure if it contains this.
 const WHY: &str = "ResourceNotFoundException";
 /// How long a booking may take to fail: its retries take about a minute.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A way to look into a booking.
+/// An investigation of one booking.
 #[derive(Clone, Debug, Serialize)]
 pub struct Path {
-    /// Who coordinated the booking.
     pub mode: Mode,
-    /// What was asked.
+    /// The source that was queried.
     pub by: &'static str,
-    /// The questions, in order; the last one's answer has the explanation.
+    /// The queries, in order; the last one's answer contains the explanation.
     pub questions: Vec<String>,
-    /// Whether it was found.
+    /// Whether the explanation was found.
     pub found: bool,
-    /// Bytes to read in the answers.
+    /// The total size of the answers, in bytes.
     pub bytes: usize,
 }
 
-/// Asks until an answer explains it.
+/// Queries until an answer contains the explanation.
 struct Operator<'s> {
     aws: Client,
     api: Client,
@@ -71,7 +71,7 @@ impl<'s> Operator<'s> {
         Ok(self.answered(what.to_owned(), &answer.body, explanation))
     }
 
-    /// Which step failed, from the booking itself.
+    /// Which step failed, according to the booking itself.
     async fn booking(&mut self, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
         let answer = self.api.send("GET", &format!("/bookings/{id}"), &[], "").await?;
         Ok(self.answered("the booking: GET /bookings/{id}".into(), &answer.body, explanation))
@@ -100,10 +100,10 @@ impl<'s> Operator<'s> {
 }
 
 const EXPLAINED: &str = "explained";
-/// The functions in the order in which a booking comes to them.
+/// The functions in the order in which a booking passes through them.
 const FUNCTIONS: [&str; 6] = ["api", "flight", "hotel", "car", "payment", "booking"];
 
-/// Makes bookings fail in both variants and looks into them in each way.
+/// Makes bookings fail in both variants, and investigates each in every way.
 pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
     let aws = local_aws(EXPLAINED, "STANDARD", &[], None)?;
     let stack = aws.stack();
@@ -118,7 +118,7 @@ pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
         Ok(id)
     };
     let (danced, conducted) = tokio::try_join!(fail(Variant::Choreographed), fail(Variant::Orchestrated))?;
-    stock_table_of_hotel(stack, &whole).await?; // or the cancellation could not end either
+    stock_table_of_hotel(stack, &whole).await?; // otherwise the cancel could not end either
     for id in [&danced, &conducted] {
         api.wait_until_final(id, PATIENCE).await?;
     }
@@ -149,7 +149,7 @@ pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
     Ok(paths)
 }
 
-/// Lets the hotel service look for its stock in this table, and says where it did before.
+/// Makes the hotel service look for its stock in this table; returns the previous table.
 async fn stock_table_of_hotel(stack: &Stack, table: &str) -> Result<String, ComparisonError> {
     let lambda = Client::new(stack.endpoint.as_deref().ok_or(ComparisonError::NotLocal)?)?;
     let path = format!("/2015-03-31/functions/{EXPLAINED}-hotel/configuration");

@@ -79,7 +79,7 @@ fn legend<'a, B: DrawingBackend + 'a, C: CoordTranslate>(
     labels.position(position).background_style(WHITE.mix(0.9)).label_font(small()).draw().map_err(failed)
 }
 
-/// Times by percentile, on scales that show the few that took long: one line for each mode.
+/// Times by percentile, on scales that show the slowest few: one line per mode.
 pub fn latencies(histograms: &BTreeMap<Mode, Histogram<u64>>) -> Result<String, ComparisonError> {
     let all = || histograms.values().filter(|histogram| !histogram.is_empty());
     let most = all().map(Histogram::max).max().unwrap_or(1_000) as f64 / 1e3;
@@ -121,7 +121,7 @@ pub fn latencies(histograms: &BTreeMap<Mode, Histogram<u64>>) -> Result<String, 
     })
 }
 
-/// The percentile that one in so many is above, for those that people speak of.
+/// The percentile for "one in so many", for the usual ones.
 fn percentile(one_in: f64) -> String {
     if ![1.0, 2.0, 10.0, 100.0, 1_000.0, 10_000.0].iter().any(|named| (one_in - named).abs() < 1e-6 * named) {
         return String::new();
@@ -130,7 +130,7 @@ fn percentile(one_in: f64) -> String {
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Dollars a month against bookings a month.
+/// USD per month against bookings per month.
 pub fn costs_by_volume(lines: &BTreeMap<Mode, (f64, f64)>) -> Result<String, ComparisonError> {
     const FROM: f64 = 1e2;
     const TO: f64 = 1e10;
@@ -185,7 +185,7 @@ pub fn thousands(number: f64) -> String {
     format!("{}{suffix}", text.strip_suffix(".0").unwrap_or(&text))
 }
 
-/// Dollars for a million bookings, a bar for each mode with a part for each service.
+/// USD per million bookings: one bar per mode, with a part per service.
 pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, ComparisonError> {
     let most = costs.values().map(total).fold(0.0, f64::max) * 1e6;
     let bars = costs.len() as f64;
@@ -232,7 +232,7 @@ pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, Compari
             let name = Text::new(mode.name(), (-8, 0), name);
             chart.draw_series([EmptyElement::at((0.0, middle)) + name]).map_err(failed)?;
         }
-        // A legend beside the axis' title, as there is one colour for each service.
+        // A legend beside the axis title, as there is one colour per service.
         let mut x = 190;
         for service in Service::ALL {
             let box_ = Rectangle::new([(x, 4), (x + 11, 15)], service_colour(service).filled());
@@ -245,12 +245,12 @@ pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, Compari
     })
 }
 
-/// What became of each booking that was asked for around an outage: a point each, at how long it took.
+/// Each booking that was requested around an outage: one point at its duration.
 pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
     let points = || all.iter().flat_map(|suffered| &suffered.points);
     let last = points().map(|point| point.due).fold(1.0, f64::max);
     let longest = points().map(|point| point.ended - point.due).fold(1.0, f64::max);
-    let top = longest * 40.0; // with room for the legend, on a logarithmic scale
+    let top = longest * 40.0; // room for the legend, on a logarithmic scale
     svg(420, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(16)
@@ -296,7 +296,7 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
     })
 }
 
-/// The rows of a timeline, from the top.
+/// The rows of a timeline, from top to bottom.
 const ROWS: [&str; 8] = ["api", "coordinator", "flight", "hotel", "car", "payment", "booking", "DynamoDB"];
 
 fn row(note: &Note) -> Option<usize> {
@@ -309,7 +309,7 @@ fn row(note: &Note) -> Option<usize> {
     ROWS.iter().position(|row| *row == name)
 }
 
-/// What was done for one booking in each mode, one below the other on the same scale.
+/// The work for one booking in each mode, one below the other on the same scale.
 pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonError> {
     let first = |notes: &[Note]| notes.iter().map(|note| note.at).fold(f64::MAX, f64::min);
     let end = |notes: &[Note]| notes.iter().map(|note| note.at + note.took).fold(0.0, f64::max);
@@ -362,7 +362,7 @@ pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonEr
                     "request" => (0.3, service_colour(Service::DynamoDb).mix(0.9)),
                     _ => (0.34, service_colour(Service::Lambda).mix(0.85)),
                 };
-                let least = longest / 700.0; // so that what takes no time is seen, too
+                let least = longest / 700.0; // so that instantaneous work is visible too
                 let bar =
                     Rectangle::new([(start, middle - half), (stop.max(start + least), middle + half)], fill.filled());
                 chart.draw_series([bar]).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! The report: the same sections as one page of HTML, which needs nothing else, and as Markdown with its plots beside it.
+//! The report: the same sections as a self-contained HTML page, and as Markdown with its plots in files.
 
 mod rendering;
 
@@ -21,39 +21,34 @@ use crate::load::{Fate, Measured, Mix};
 /// One turn of a mode: the closed load, then the open one.
 #[derive(Clone, Debug)]
 pub struct Turn {
-    /// As much as there can be.
+    /// At the maximum throughput.
     pub closed: Measured,
-    /// So many a second.
+    /// At a fixed rate.
     pub open: Measured,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Clone, Debug)]
 pub struct Measurements {
-    /// What was run, on what, when: names and values.
+    /// What was measured, where and when: names and values.
     pub about: Vec<(&'static str, String)>,
-    /// What share of bookings could not succeed.
+    /// The percentages of bookings that cannot succeed.
     pub mix: Mix,
-    /// All turns.
     pub turns: BTreeMap<Mode, Vec<Turn>>,
-    /// Work, by mode and fate.
     pub counted: Vec<Counted>,
-    /// Outages, by mode and kind.
     pub suffered: Vec<Suffered>,
-    /// Explanations.
     pub explanations: Vec<Path>,
-    /// Violations that the audits found.
+    /// The violations that the audits found.
     pub violations: Vec<String>,
 }
 
-/// A figure of one mode in relation to the choreographed one.
+/// A figure of one mode, relative to the choreographed one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    /// What is compared.
     pub what: String,
-    /// This mode …
+    /// The mode …
     pub mode: String,
-    /// … has so many times as much.
+    /// … has this many times as much.
     pub value: f64,
 }
 
@@ -75,16 +70,16 @@ struct Section {
     parts: Vec<Part>,
 }
 
-/// What is written.
+/// The finished report.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The page.
+    /// The HTML page.
     pub html: String,
-    /// The same as Markdown, which shows plots from files in the folder `comparison`.
+    /// The same as Markdown, with plots in files of the folder `comparison`.
     pub markdown: String,
-    /// Those files.
+    /// The files with the plots: name and content.
     pub plots: Vec<(String, String)>,
-    /// The ratios, to hold two runs against each other.
+    /// The ratios, to compare two runs.
     pub ratios: Vec<Ratio>,
 }
 
@@ -96,7 +91,7 @@ fn ms(micros: u64) -> String {
     number(micros as f64 / 1e3)
 }
 
-/// With as many digits as say something.
+/// With three significant digits or so.
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -112,10 +107,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Measurements {
-    /// The region that the report prices everything in, and the one that it only sums up.
+    /// The region that the report prices everything in, and the region that it only summarizes.
     const REGIONS: [&'static str; 2] = ["eu-central-1", "us-east-1"];
 
-    /// Writes the report.
     pub fn report(&self) -> Result<Report, ComparisonError> {
         let published = Published::read()?;
         let (mut ratios, mut sections) = (Vec::new(), Vec::new());
@@ -508,7 +502,7 @@ impl Measurements {
         Ok(Section { title: "Where it ends", parts })
     }
 
-    /// How many units a booking of the mix writes to the table that is written to most.
+    /// How many units a booking of the mix writes to the table with the most writes.
     fn busiest(&self, mode: Mode) -> f64 {
         let (sold_out, declined) = (f64::from(self.mix.sold_out) / 100.0, f64::from(self.mix.declined) / 100.0);
         let mut tables: BTreeMap<&str, f64> = BTreeMap::new();

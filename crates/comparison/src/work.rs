@@ -1,8 +1,9 @@
-//! Work: what is done for a booking, counted from what the local AWS noted while it was done (`local/meter.py`).
+//! Work: what is done for a booking, counted from what the local AWS recorded meanwhile (`python/meter.py` of
+//! `local-aws`).
 //!
-//! Each piece of work names its booking: the id is in every message, request, event and execution. What names several
-//! counts for each in part. What names none (the reconciler's look for bookings that are late, a mapping that asks an
-//! empty queue) is not the work of any booking. What this program itself asks of AWS is left out.
+//! Each piece of work names its booking: the id is in every message, request, event and execution. A piece that names
+//! several bookings counts for each in part. A piece that names none (the reconciler's query for overdue bookings, a
+//! mapping that polls an empty queue) is not the work of any booking. This program's own requests to AWS are left out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,78 +21,59 @@ use crate::load::{Fate, Load, Travellers};
 /// Why work cannot be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
-    /// The notes cannot be read.
-    #[error("{path}, where the local AWS notes its work, cannot be read: {cause}")]
-    Unread {
-        /// Where they are.
-        path: PathBuf,
-        /// What is wrong.
-        cause: std::io::Error,
-    },
-    /// A note is no note.
-    #[error("the local AWS noted {line:?}, which cannot be read: {cause}; `local/meter.py` and `work.rs` differ")]
-    Unreadable {
-        /// The line.
-        line: String,
-        /// What is wrong.
-        cause: serde_json::Error,
-    },
-    /// A booking ended otherwise than it must.
+    /// The recorded work cannot be read.
+    #[error("{path}, where the local AWS records its work, cannot be read: {cause}")]
+    Unread { path: PathBuf, cause: std::io::Error },
+    /// A record does not have the expected form.
+    #[error("the local AWS recorded {line:?}, which cannot be read: {cause}; `meter.py` and `work.rs` differ")]
+    Unreadable { line: String, cause: serde_json::Error },
+    /// A booking ended differently than expected.
     #[error("booking {id}, {}, did not end as {}: see `harmony audit`", mode.name(), fate.name())]
     Otherwise {
-        /// Which.
         id: BookingId,
-        /// How it had to end.
+        /// How it should have ended.
         fate: Fate,
-        /// Who coordinated.
         mode: Mode,
     },
-    /// Work goes on and on.
+    /// The local AWS keeps working on bookings that have ended.
     #[error("the local AWS still works on bookings {} s after they ended: see its log", within.as_secs())]
     NotSettled {
-        /// How long it was given.
+        /// The time limit.
         within: Duration,
     },
 }
 
-/// What is counted, for a booking.
+/// What is counted for a booking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Requests to API Gateway.
     ApiRequests,
-    /// Invocations of functions.
     Invocations,
-    /// Milliseconds of functions, each invocation rounded up.
+    /// Milliseconds of function time, each invocation rounded up.
     BilledMs,
-    /// Executions of a state machine.
     Executions,
-    /// States that a state machine entered, retries included.
+    /// States that a state machine entered, including retries.
     Transitions,
-    /// Milliseconds of executions, each rounded up to 100.
+    /// Milliseconds of execution time, each execution rounded up to 100.
     ExecutionMs,
     /// Messages published to a topic, in chunks of 64 KB.
     Publishes,
     /// Messages that a topic delivered.
     Deliveries,
-    /// Kilobytes that a topic's filters looked at, for each subscription with a filter on the body.
+    /// Kilobytes that a topic's filters inspected, for each subscription with a filter on the body.
     FilteredKilobytes,
-    /// Requests to SQS: sent, received, deleted.
+    /// Requests to SQS: send, receive, delete.
     QueueRequests,
-    /// DynamoDB's write units.
     WriteUnits,
-    /// DynamoDB's read units.
     ReadUnits,
-    /// Calls that functions made to AWS, each a round trip.
+    /// Calls from functions to AWS, each a round trip.
     Calls,
     /// Kilobytes in requests, answers, events and messages.
     Kilobytes,
-    /// Kilobytes that functions logged.
     LoggedKilobytes,
 }
 
 impl Unit {
-    /// All there are.
     pub const ALL: [Self; 15] = [
         Self::ApiRequests,
         Self::Invocations,
@@ -110,7 +92,6 @@ impl Unit {
         Self::LoggedKilobytes,
     ];
 
-    /// In a few words.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ApiRequests => "API Gateway requests",
@@ -132,16 +113,16 @@ impl Unit {
     }
 }
 
-/// A piece of work, as it was noted.
+/// A piece of work, as recorded.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Note {
-    /// What it was.
+    /// What kind of work it was.
     pub kind: String,
     /// When it began, in seconds since 1970.
     pub at: f64,
     /// How many seconds it took.
     pub took: f64,
-    /// The ids in it, those of bookings among them.
+    /// The ids that it contains, including those of bookings.
     pub bookings: Vec<String>,
     /// The function, state, topic or queue.
     #[serde(default)]
@@ -149,7 +130,7 @@ pub struct Note {
     /// For a request: the service.
     #[serde(default)]
     pub service: String,
-    /// For a request: what was asked.
+    /// For a request: the operation.
     #[serde(default)]
     pub action: String,
     /// For a request: `function`, or `harmony` for this program.
@@ -172,11 +153,11 @@ pub struct Note {
     pub tables: BTreeMap<String, f64>,
 }
 
-/// What was counted, for one booking or as a mean of several.
+/// The counted work, of one booking or the mean of several.
 pub type Work = BTreeMap<Unit, f64>;
 
 impl Note {
-    /// What it counts for.
+    /// What this piece of work counts for.
     fn counts(&self) -> Vec<(Unit, f64)> {
         let chunks = (self.sent as f64 / 65_536.0).ceil().max(1.0);
         let mut counts = match self.kind.as_str() {
@@ -213,19 +194,18 @@ impl Note {
 /// The work for bookings of one fate in one mode.
 #[derive(Clone, Debug)]
 pub struct Counted {
-    /// Who coordinated.
     pub mode: Mode,
-    /// How they ended.
     pub fate: Fate,
-    /// What was done for each.
+    /// The work for each booking.
     pub each: Vec<Work>,
-    /// DynamoDB's write units by table, for a booking in the mean.
+    /// DynamoDB's write units by table: the mean per booking.
     pub tables: BTreeMap<String, f64>,
-    /// What was done for one of them, the fastest.
+    /// The work for the fastest of them.
     pub fastest: Vec<Note>,
 }
 
-/// Makes bookings, one after the other, and counts what is done for each. A booking that ends otherwise is an error.
+/// Makes bookings one after the other, and counts the work for each. A booking that ends differently than expected is
+/// an error.
 pub async fn count(
     (mode, fate): (Mode, Fate),
     (travellers, notes): (&Travellers, &Notes),
@@ -262,23 +242,22 @@ pub async fn count(
     })
 }
 
-/// The notes of a local AWS.
+/// The recorded work of a local AWS.
 #[derive(Clone, Debug)]
 pub struct Notes {
     path: PathBuf,
 }
 
 impl Notes {
-    /// The notes in this file.
     pub fn at(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
-    /// All notes so far of work on these bookings.
+    /// All work on these bookings recorded so far.
     pub fn of(&self, bookings: &[BookingId]) -> Result<Vec<Note>, WorkError> {
         let text =
             fs::read_to_string(&self.path).map_err(|cause| WorkError::Unread { path: self.path.clone(), cause })?;
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole); // a line that is being written is no line yet
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole); // an incomplete line does not count
         let known: BTreeSet<&str> = bookings.iter().map(BookingId::as_str).collect();
         let mut notes = Vec::new();
         for line in whole.lines() {
@@ -292,7 +271,7 @@ impl Notes {
         Ok(notes)
     }
 
-    /// The same, once nothing more has been noted for a second.
+    /// The same, once nothing has been recorded for a second.
     pub async fn settled(&self, bookings: &[BookingId], within: Duration) -> Result<Vec<Note>, WorkError> {
         const QUIET: Duration = Duration::from_secs(1);
         let deadline = Instant::now() + within;
@@ -311,7 +290,7 @@ impl Notes {
     }
 }
 
-/// What was done for each of these bookings.
+/// The work for each of these bookings.
 pub fn of_each(notes: &[Note], bookings: &[BookingId]) -> Vec<Work> {
     let mut work: BTreeMap<&str, Work> = bookings.iter().map(|id| (id.as_str(), Work::new())).collect();
     for note in notes {
@@ -331,12 +310,12 @@ pub fn mean(all: &[Work]) -> Work {
     Unit::ALL.map(|unit| (unit, of(unit))).into()
 }
 
-/// The same work, so many times as often.
+/// The work, multiplied by this share.
 pub fn times(work: &Work, share: f64) -> Work {
     work.iter().map(|(unit, count)| (*unit, count * share)).collect()
 }
 
-/// Both.
+/// The sum of both.
 pub fn sum(mut one: Work, other: &Work) -> Work {
     for (unit, count) in other {
         *one.entry(*unit).or_default() += count;
@@ -344,7 +323,7 @@ pub fn sum(mut one: Work, other: &Work) -> Work {
     one
 }
 
-/// DynamoDB's write units by table, for a booking in the mean of several.
+/// DynamoDB's write units by table: the mean per booking.
 pub fn writes_by_table(notes: &[Note], bookings: usize) -> BTreeMap<String, f64> {
     let mut tables = BTreeMap::new();
     for note in notes.iter().filter(|note| note.writes > 0.0) {

@@ -1,16 +1,16 @@
-//! An audit: what the tables hold, against what must always be true.
+//! An audit: checks what the tables hold against what must always be true.
 //!
 //! | | |
 //! |---|---|
 //! | a confirmed booking | has every part of its plan reserved and is charged once, the sum of their prices |
 //! | a failed booking | has no part reserved, and nothing is charged |
 //! | a booking that needs an operator | says in its journal what was given up |
-//! | a booking that is pending | is not so for longer than anything takes that is still tried |
-//! | a line of stock | is never below zero, and with what is reserved of it adds up to what was put on sale |
+//! | a booking that is pending | has not been pending for longer than any step is tried |
+//! | a line of stock | is never below zero, and stock plus reservations is what was put on sale |
 //! | a step, a payment, a charge | belongs to a booking, and a reservation to a part of its plan |
 //!
-//! What one booking or one line must be is a pure function of what was read of it: [`check_booking`], [`check_line`]. What
-//! has to be read, and in which order so that a booking under way is not taken for a wrong one, is in [`whole`].
+//! [`check_booking`] and [`check_line`] are pure functions of what was read about one booking or one line. What has to
+//! be read, and in which order so that a booking under way is not mistaken for a violation, is in [`whole`].
 
 pub mod whole;
 
@@ -28,17 +28,16 @@ use store::{Entry, Header, HeaderStore, Headers, Journal, Ledger, Payments, Stoc
 use local_aws::{Stack, StackError};
 use traveller::Booking;
 
-/// How many bookings, or lines of stock, are read at once.
+/// How many bookings, or stock lines, are read at once.
 const AT_ONCE: usize = 8;
 
-/// Something that must never be so.
+/// A state that must never occur.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Of which kind.
     pub kind: Kind,
-    /// The booking, line of stock or payment that it is about, such as `booking 5b7c…` or `flight LH400 on 2027-03-01`.
+    /// What it is about: a booking, stock line or payment, such as `booking 5b7c…` or `flight LH400 on 2027-03-01`.
     pub about: String,
-    /// What is so.
+    /// What was found.
     pub says: String,
 }
 
@@ -48,43 +47,42 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The kinds of violation, each with a name that stays.
+/// The kinds of violation, each with a stable name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
-    /// Confirmed, and a part is not reserved.
+    /// Confirmed, but a part is not reserved.
     NotReserved,
-    /// Confirmed, and payment decided otherwise, or for another amount.
+    /// Confirmed, but payment decided otherwise, or for another amount.
     NotCharged,
-    /// Confirmed, and the provider got another amount, or nothing.
+    /// Confirmed, but the provider was paid another amount, or nothing.
     WrongCharge,
-    /// The total in the header is not what it has to be.
+    /// The total in the header is wrong.
     WrongTotal,
-    /// Failed, and a part is reserved.
+    /// Failed, but a part is reserved.
     StillReserved,
-    /// Failed, and nobody can be sure that a late reserve of a part is refused.
+    /// Failed, but no tombstone guarantees that a late reserve of a part is refused.
     NotCancelled,
-    /// Failed, and payment decided otherwise, or not at all.
+    /// Failed, but payment decided otherwise, or not at all.
     NotAborted,
-    /// Failed, and the provider was paid.
+    /// Failed, but the provider was paid.
     StillCharged,
-    /// It ended, and its journal does not say so.
+    /// Ended, but the journal does not record it.
     NotRecorded,
-    /// It needs an operator, and its journal does not say why.
+    /// Needs an operator, but the journal does not record why.
     NotParked,
-    /// It has not ended, and should have.
+    /// Not ended, although it should have.
     NotEnded,
-    /// It belongs to no booking, or to no part of its plan.
+    /// Belongs to no booking, or to no part of its plan.
     Orphan,
     /// Stock is below zero.
     BelowZero,
     /// Stock and reservations do not add up to what was put on sale.
     Stock,
-    /// Nobody wrote it so.
+    /// An item does not have the form in which this program writes it.
     Unreadable,
 }
 
 impl Kind {
-    /// All of them.
     pub const ALL: [Self; 15] = [
         Self::NotReserved,
         Self::NotCharged,
@@ -103,7 +101,7 @@ impl Kind {
         Self::Unreadable,
     ];
 
-    /// Its name, for programs.
+    /// The name for programs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NotReserved => "not-reserved",
@@ -131,48 +129,45 @@ impl fmt::Display for Kind {
     }
 }
 
-/// When a booking has to have ended.
+/// When a booking must have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ends {
-    /// If it was accepted before this.
+    /// It must have ended if it was accepted before this time.
     pub of_before: Timestamp,
-    /// Whether it will do that an operator was called.
+    /// Whether a booking may need an operator instead.
     pub may_be_parked: bool,
 }
 
-/// What the tables hold on a booking.
+/// What the tables hold about a booking.
 #[derive(Clone, Debug)]
 pub struct Books {
-    /// Which booking.
     pub booking_id: BookingId,
     /// Its header, if there is one.
     pub header: Option<Header>,
     /// Its steps.
     pub journal: Vec<Entry>,
-    /// Payment's decision.
     pub decision: State,
-    /// What the provider has got for it, after all charges and refunds.
+    /// What the provider was paid, after all charges and refunds.
     pub paid: Option<Money>,
-    /// Steps of it that cannot be read.
+    /// Its steps that cannot be read.
     pub unreadable: Vec<Unreadable>,
 }
 
 impl Books {
-    /// The booking as its owner sees it, but for who travels; none without a header.
+    /// The booking as its owner sees it, but without the customer; none without a header.
     pub fn booking(&self) -> Option<Booking> {
         let view = services::api::view(&travel::TRAVEL, self.header.as_ref()?, None, &self.journal);
-        serde_json::from_value(view).ok() // it is what the API would show
+        serde_json::from_value(view).ok() // it is what the API shows
     }
 }
 
-/// What a table holds on a line of stock.
+/// What a table holds about a stock line.
 #[derive(Clone, Debug)]
 pub struct Shelf {
-    /// Who sells it.
     pub part: PartName,
-    /// Which line. Its units do not matter.
+    /// The line. Its units do not matter.
     pub line: StockLine,
-    /// How many units are available, and how many were put on sale; none if it is not on sale.
+    /// How many units are available, and how many were put on sale; none if the line is not on sale.
     pub units: Option<(i64, i64)>,
 }
 
@@ -189,7 +184,7 @@ impl Books {
         matches!(self.outcome(Step::Cancel(part)), Some(Outcome::Cancelled { .. }))
     }
 
-    /// The price of a part whose reservation stands: it was made, and not cancelled.
+    /// The price of a part that is reserved, and not cancelled.
     fn reserved(&self, part: PartName) -> Option<Price> {
         match self.outcome(Step::Reserve(part)) {
             Some(Outcome::Reserved { price }) if !self.is_cancelled(part) => Some(*price),
@@ -208,18 +203,18 @@ impl Books {
     }
 }
 
-/// The stock that a part of a booking needs; none of a part that this program does not know, or cannot read.
+/// The stock that a part of a booking needs; none if this program does not know the part or cannot read it.
 fn lines_of(header: &Header, part: PartName) -> Vec<StockLine> {
     let contents = header.parts.get(part).map(|part| part.contents);
     let request = travel::part_type(part).zip(contents).map(|(part_type, contents)| part_type.request(&contents));
     request.and_then(Result::ok).map_or_else(Vec::new, |request| request.lines())
 }
 
-/// What is wrong with a booking: nothing, if all is well.
+/// All violations of one booking; empty if there are none.
 pub fn check_booking(books: &Books, ends: &Ends) -> Vec<Violation> {
     let mut wrong: Wrong = books.unreadable.iter().map(|item| (Kind::Unreadable, item.to_string())).collect();
     match &books.header {
-        _ if !wrong.is_empty() => {} // what seems to be missing may stand in them
+        _ if !wrong.is_empty() => {} // what seems to be missing may be in them
         None => wrong.push((Kind::Orphan, orphan(books))),
         Some(header) => {
             check_parts(books, header, &mut wrong);
@@ -332,7 +327,7 @@ fn check_parked(books: &Books, ends: &Ends, wrong: &mut Wrong) {
     }
 }
 
-/// Header and journal item are one transaction. The outcome is called as the status is.
+/// Header and journal item are written in one transaction. The outcome has the same name as the status.
 fn check_recorded(books: &Books, step: Step, status: Status, wrong: &mut Wrong) {
     if books.outcome(step).map(Outcome::name) != Some(status.name()) {
         wrong.push((Kind::NotRecorded, format!("{status}, but {step} is not recorded")));
@@ -350,30 +345,28 @@ fn decision(state: &State) -> String {
     }
 }
 
-/// How many units of a line were reserved when the line was read, as the journal tells later on.
+/// How many units of a line were reserved when the line was read, according to the journal, which is read later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reserved {
-    /// By the reservations that stand.
+    /// By reservations in force.
     pub stands: i64,
     /// Of those: by steps so late that the line may have been read before them.
     pub lately: i64,
-    /// And by reservations that were taken back so late that the line may have been read before that.
+    /// By reservations that were given back so late that the line may have been read before that.
     pub given_back_lately: i64,
 }
 
-/// What is to be said of a line of stock.
+/// The result for a stock line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All is well.
     Right,
-    /// It may well be, but units of it were sold or given back just when it was read.
+    /// Units of it were sold or given back just when it was read, which may explain the difference.
     InMotion(String),
-    /// This is wrong.
     Wrong(Violation),
 }
 
-/// What is to be said of a line of stock. Where the journal of old bookings is gone, lines may have been sold of which it
-/// knows nothing: it `is_whole` where that cannot be.
+/// Checks a stock line. Where journals of old bookings have expired, units may have been sold that the journal does not
+/// know of; `is_whole` means that this cannot be the case.
 pub fn check_line(shelf: &Shelf, reserved: Reserved, is_whole: bool) -> Verdict {
     let Shelf { part, line, units } = shelf;
     let about = format!("{part} {line}");
@@ -411,12 +404,11 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// An audit of this stack, reached with this configuration.
     pub fn of(stack: &Stack, sdk: &SdkConfig) -> Result<Self, StackError> {
         let client = store::patient_client(sdk);
         let (bookings, journal_table) = (stack.bookings_table()?, stack.journal_table()?);
         let (payments, ledger) = (stack.payments_table()?, stack.provider_ledger_table()?);
-        let journal = Journal::new(client.clone(), journal_table, 1); // not written to here
+        let journal = Journal::new(client.clone(), journal_table, 1); // never written here
         let sold = stack.parts().into_iter().map(|part| Ok((part, stack.stock_table(part)?)));
         let sold = sold.collect::<Result<Vec<_>, StackError>>()?;
         let tables = sold.iter().map(|(_, table)| *table).chain([ledger, journal_table, bookings, payments]);
@@ -432,8 +424,8 @@ impl Audit {
         })
     }
 
-    /// All violations, of these bookings and then of these lines of stock; none if all is well. The bookings have to be
-    /// all those that may have reserved some of the lines, and none of them may be under way or need an operator.
+    /// All violations of these bookings, and then of these stock lines. The bookings have to include all that may have
+    /// reserved some of the lines, and none of them may be under way or need an operator.
     pub async fn run(
         &self,
         bookings: impl IntoIterator<Item = &BookingId>,
@@ -458,12 +450,13 @@ impl Audit {
         Ok(wrong.iter().map(Violation::to_string).collect())
     }
 
-    /// A booking as its owner sees it, but for who travels; none if there is none.
+    /// A booking as its owner sees it, but without the customer; none if there is no such booking.
     pub async fn booking(&self, booking_id: &BookingId) -> Result<Option<Booking>, StoreError> {
         Ok(self.books(booking_id).await?.booking())
     }
 
-    /// What the tables hold on a booking. The header comes first: what follows from it is already there then, and is read.
+    /// What the tables hold about a booking. The header is read first: whatever follows from it exists by then, and is
+    /// read.
     async fn books(&self, booking_id: &BookingId) -> Result<Books, StoreError> {
         let header = self.headers.get(booking_id).await?;
         let paid = match &header {
@@ -493,7 +486,7 @@ impl Audit {
     }
 }
 
-/// What was read, or the violation that it cannot be: that hides no other.
+/// What was read, or the violation that it cannot be read, which hides no other violation.
 fn if_readable<T>(about: String, read: Result<T, StoreError>) -> Result<Result<T, Violation>, StoreError> {
     match read {
         Err(StoreError::Corrupt { cause, .. }) => {

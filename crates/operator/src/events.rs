@@ -1,8 +1,8 @@
 //! The payloads in `events/`, for `sam local invoke`: one for each way in which each function is invoked.
 //!
-//! They tell of eight bookings, all of the same trip, which is so far ahead that it stays bookable. [`prepare`] makes a
-//! stack ready for them. After that each can be sent in any order and as often as one likes, and is answered as
-//! `events/answers.json` says; and once all of them were sent, the bookings have ended as [`ENDS`] says.
+//! They belong to eight bookings of the same trip, which is so far in the future that it stays bookable. [`prepare`]
+//! sets up a stack for them. After that they can be sent in any order and any number of times, and are answered as in
+//! `events/answers.json`; once all were sent, the bookings have ended as in [`ENDS`].
 
 use std::{
     collections::BTreeMap,
@@ -26,15 +26,15 @@ use crate::loader::{LoadError, Stock, dates};
 use local_aws::{Stack, StackError};
 use traveller::{TripRequest, trip::USUAL};
 
-/// When the trip of all events starts.
+/// The start of the trip in all events.
 const DATE: Date = date(2099, 3, 1);
 const NIGHTS: u16 = 3;
-/// In place of the digest of a request, as there is none.
+/// Stands for the digest of a request: these bookings have no request.
 const REQUEST: &str = "events";
-/// What the functions must answer, by file.
+/// The file with the expected answers.
 const ANSWERS: &str = "answers.json";
 
-/// The bookings that the events tell of, by the number that is their name, and how each ends.
+/// The bookings of the events, by number, and how each ends.
 pub const ENDS: [(u8, Variant, Status); 8] = [
     (1, Variant::Orchestrated, Status::Confirmed), // reserved, charged and confirmed by commands
     (2, Variant::Orchestrated, Status::Failed),    // aborted, cancelled and failed by commands
@@ -43,22 +43,20 @@ pub const ENDS: [(u8, Variant, Status); 8] = [
     (5, Variant::Choreographed, Status::Failed),   // rejected, aborted and cancelled, by events
     (UNPARKED, Variant::Orchestrated, Status::Confirmed), // put back by an operator although it has ended
     (7, Variant::Choreographed, Status::Failed),   // given up by flight
-    (8, Variant::Choreographed, Status::Failed),   // requested, and nobody was told
+    (8, Variant::Choreographed, Status::Failed),   // requested, but not delivered
 ];
-/// The booking that payment lacks only the flight of.
+/// The booking for which payment still lacks the flight's price.
 const COLLECTED: u8 = 4;
 const UNPARKED: u8 = 6;
 
-/// A payload, and what its function must answer.
+/// A payload, and the expected answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// Its path within `events/`, such as `flight/command-reserve.json`.
     pub name: String,
-    /// The file.
     pub path: PathBuf,
-    /// Its folder, which is the function's: `flight`.
+    /// The function, which is the name of the folder: `flight`.
     pub function: String,
-    /// What Lambda gives to the function.
     pub payload: Value,
     /// What the answer must contain.
     pub answer: Value,
@@ -67,36 +65,24 @@ pub struct Sample {
 /// Why events cannot be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum EventsError {
-    /// A file cannot be read.
     #[error("{path} cannot be read: {cause}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: io::Error,
-    },
+    File { path: PathBuf, cause: io::Error },
     /// Every file needs an answer, and every answer a file.
     #[error("events/{ANSWERS} and the files beside it do not belong together: {0} is in one of them only")]
     Unpaired(String),
-    /// The stack cannot be used.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// Stock cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The program was built with a bad price list.
+    /// The program was built with an invalid price list.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
-    /// DynamoDB did not answer, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The sandbox provider did not answer.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The sandbox provider does not know its own card.
     #[error("the payment provider refuses the card of the events")]
     Card,
-    /// A step could not be carried out.
     #[error(transparent)]
     Step(#[from] StepError),
     /// The program's own request is refused.
@@ -104,7 +90,7 @@ pub enum EventsError {
     Refused(String),
 }
 
-/// All payloads in this project's `events/`, by name.
+/// All payloads in this project's `events/`, ordered by name.
 pub fn samples(root: &Path) -> Result<Vec<Sample>, EventsError> {
     let root = root.join("events");
     let mut answers: BTreeMap<String, Value> = read(&root.join(ANSWERS))?;
@@ -138,8 +124,9 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EventsError> {
     serde_json::from_str(&text).map_err(|error| cause(error.into()))
 }
 
-/// Where an answer is otherwise than it must be; none if it is not. Objects may say more; where an object is expected
-/// and there is text, as in the body of an HTTP answer, the text is read as JSON.
+/// The first difference between an answer and the expected one; none if there is none. Objects may have additional
+/// members. Where an object is expected but there is a string, as in the body of an HTTP response, the string is parsed
+/// as JSON.
 pub fn difference(expected: &Value, answer: &Value) -> Option<String> {
     if let (Value::Object(expected), Value::Object(answer)) = (expected, answer) {
         let of = |(name, value): (&String, &Value)| {
@@ -153,14 +140,14 @@ pub fn difference(expected: &Value, answer: &Value) -> Option<String> {
     (expected != answer).then(|| format!("expected {expected}, got {answer}"))
 }
 
-/// The name of a booking that the events tell of.
+/// The id of a booking of the events.
 pub fn booking(number: u8) -> BookingId {
-    // Thirty-two digits are a name.
+    // Thirty-two digits are an id.
     BookingId::try_from(format!("{number:032x}")).unwrap_or_else(|_| unreachable!())
 }
 
-/// Puts the trip of the events on sale and records their bookings, as far as they are when the events come. May be
-/// repeated. For a local AWS only: it replaces stock, and nobody has asked for these bookings.
+/// Puts the trip of the events on sale, and records their bookings in the state that the events expect. May be
+/// repeated. For a local AWS only: it replaces stock, and these bookings were never requested.
 pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
     let sdk = stack.sdk().await?;
     let client = store::client(&sdk);
@@ -187,7 +174,7 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
             request_digest: REQUEST.into(),
             variant,
             status: Status::Pending,
-            owner: Owner::of("anonymous"), // as the API calls everybody when nobody is asked for a name
+            owner: Owner::of("anonymous"), // the caller if the API does not authenticate
             parts: parts.clone(),
             total: None,
             reason: None,

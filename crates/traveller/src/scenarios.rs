@@ -1,5 +1,5 @@
-//! The ways in which a booking can go, each with what must come of it, whoever coordinates. The demo shows them and the
-//! end-to-end tests hold the system to them.
+//! The ways in which a booking can go, each with the result that it must have in both variants. The demo shows them,
+//! and the end-to-end tests check the system against them.
 
 use std::{fmt, time::Duration};
 
@@ -8,56 +8,52 @@ use serde_json::Value;
 
 use crate::{Answer, Booking, Client, ClientError, TripRequest, client::Entry};
 
-/// The two ways to coordinate a booking, in the order in which they are shown.
+/// The variants, in the order in which they are shown.
 pub const VARIANTS: [Variant; 2] = [Variant::Orchestrated, Variant::Choreographed];
 
-/// A request, and what must come of it.
+/// A request, and the result that it must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// A few words.
     pub name: &'static str,
     /// One sentence on what happens.
     pub about: &'static str,
-    /// Makes the request from one that can be booked.
+    /// Turns a request that can be booked into this scenario's.
     pub change: fn(&mut TripRequest),
     /// How often the request is sent, each time with the same key.
     pub sent: usize,
-    /// What must come of it.
     pub expected: Expected,
 }
 
-/// What must come of a request.
+/// The result that a request must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// How the booking ends.
     pub status: Status,
     /// The step that failed, and its code.
     pub reason: Option<(Step, &'static str)>,
-    /// Steps that must be in the timeline, or must not. What is not listed here has to fit all the same: see
-    /// [`contradictions`]. Where events race, a part that must be given back may never have been reserved: see
-    /// [`was_overtaken`].
+    /// What must be in the timeline for these steps. The steps that are not listed are checked by [`contradictions`].
+    /// Where events race, a part may be cancelled before it was reserved: see [`was_overtaken`].
     pub steps: &'static [(Step, Did)],
 }
 
-/// What a step of the timeline must say.
+/// What the timeline must contain for a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Did {
-    /// This outcome.
+    /// An entry with this outcome.
     End(&'static str),
-    /// Cancelled, and what had been reserved is for sale again.
+    /// A cancel that released a reservation.
     GiveBack,
-    /// Cancelled, although nothing had been reserved.
+    /// A cancel that found no reservation.
     FindNothing,
-    /// It was not carried out.
+    /// No entry.
     NotHappen,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// What each request was answered.
+    /// The answer to each request.
     pub answers: Vec<Answer>,
-    /// The bookings that there are now because of it.
+    /// The bookings that now exist because of the requests.
     pub bookings: Vec<Booking>,
 }
 
@@ -98,14 +94,14 @@ const DECLINED: &[(Step, Did)] = &[
 pub const ALL: [Scenario; 9] = [
     Scenario {
         name: "trip confirmed",
-        about: "Flight, hotel and car are free and the card is good.",
+        about: "Flight, hotel and car are available and the card is good.",
         change: |_| (),
         sent: 1,
         expected: CONFIRMED,
     },
     Scenario {
         name: "trip without a car",
-        about: "Flight and hotel only: a trip has the parts that are asked for.",
+        about: "Flight and hotel only: a trip has the parts that its request names.",
         change: |trip| drop(trip.parts.remove(&travel::CAR.name)),
         sent: 1,
         expected: Expected {
@@ -150,7 +146,7 @@ pub const ALL: [Scenario; 9] = [
     },
     Scenario {
         name: "insufficient funds",
-        about: "Everything is reserved, but the account has too little on it: everything is given back.",
+        about: "Everything is reserved, but the account has insufficient funds: everything is given back.",
         change: |trip| trip.payment.token = "tok_insufficient_funds".into(),
         sent: 1,
         expected: Expected {
@@ -182,7 +178,7 @@ pub const ALL: [Scenario; 9] = [
     },
     Scenario {
         name: "provider answers too late",
-        about: "The provider charges, but nobody hears of it in time: payment asks what happened, and it is charged once.",
+        about: "The provider charges but answers too late: payment asks what happened, and the trip is charged once.",
         change: |trip| trip.payment.token = "tok_timeout".into(),
         sent: 1,
         expected: CONFIRMED,
@@ -204,15 +200,15 @@ pub const ALL: [Scenario; 9] = [
 ];
 
 impl Scenario {
-    /// The request, made from one that can be booked, to be coordinated like this.
+    /// The request of this scenario, made from one that can be booked, in this variant.
     pub fn request(&self, mut trip: TripRequest, variant: Variant) -> TripRequest {
         trip.variant = variant;
         (self.change)(&mut trip);
         trip
     }
 
-    /// Sends the request as often as the scenario says, and waits until what it led to has ended. `look` gets to see
-    /// the booking on its way.
+    /// Sends the request as often as the scenario requires, and waits until its booking has ended. `look` gets the
+    /// intermediate states of the booking.
     pub async fn run(
         &self,
         client: &Client,
@@ -235,7 +231,7 @@ impl Scenario {
     }
 }
 
-/// Compares what came with what must come. The error lists every difference.
+/// Compares the result with the expected one. The error lists every difference.
 pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>> {
     let mut wrong = Vec::new();
     if observed.answers.len() != scenario.sent {
@@ -282,9 +278,9 @@ pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-/// Whether the cancel of a part came before its reserve, which was then refused: in the choreographed variant the events
-/// of a booking race, so that can happen to a part that could have been reserved. Nothing is charged before all parts are
-/// reserved, so it cannot after a charge was tried.
+/// Whether the cancel of a part arrived before its reserve, which was then refused. In the choreographed variant the
+/// events of a booking race, so this can happen to a part that could have been reserved. It cannot happen after a
+/// charge was tried, because nothing is charged before all parts are reserved.
 pub fn was_overtaken(booking: &Booking, part: PartName) -> bool {
     let refused = booking.entry(Step::Reserve(part)).is_some_and(|entry| {
         entry.outcome == "rejected" && entry.detail.get("code").and_then(Value::as_str) == Some("cancelled")
@@ -295,7 +291,7 @@ pub fn was_overtaken(booking: &Booking, part: PartName) -> bool {
         && FindNothing.fits(booking.entry(Step::Cancel(part)))
 }
 
-/// What in a booking that has ended contradicts itself: whatever was asked for, there is none.
+/// The contradictions within a booking that has ended: there must be none, whatever was requested.
 pub fn contradictions(booking: &Booking) -> Vec<String> {
     let mut wrong = Vec::new();
     let outcome = |step| booking.entry(step).map(|entry| entry.outcome.as_str());
@@ -392,7 +388,7 @@ fn shown(entry: Option<&Entry>) -> String {
 #[derive(PartialEq)]
 struct Ending<'a> {
     status: Status,
-    /// The name of a step, if it was one, and a code.
+    /// The name of the step, if it was one, and the code.
     reason: Option<(Option<String>, &'a str)>,
 }
 
@@ -481,7 +477,7 @@ mod tests {
         );
     }
 
-    /// The hotel is sold out, and the car's cancel came before its reserve.
+    /// The hotel is sold out, and the car's cancel arrived before its reserve.
     fn overtaken(variant: Variant) -> Booking {
         let mut booking = failed();
         booking.variant = variant;

@@ -57,7 +57,7 @@ fn confirmed() -> Books {
     confirmed
 }
 
-/// The flight was given back, the hotel was sold out, the car's cancel came first.
+/// The flight was given back, the hotel was sold out, the car's cancel arrived first.
 fn failed() -> Books {
     let cancelled = |part, released| entry(Step::Cancel(part), Outcome::Cancelled { released });
     let journal = vec![
@@ -234,7 +234,7 @@ fn stock_that_does_not_add_up_is_told() {
 
 #[test]
 fn a_line_is_in_motion_only_between_the_bounds_of_what_was_done_lately() {
-    // Ten were put on sale. Four are reserved: one of them lately; and two more were given back lately.
+    // Ten were put on sale. Four are reserved, one of them lately, and two more were given back lately.
     let reserved = Reserved { stands: 4, lately: 1, given_back_lately: 2 };
     let check = |available| check_line(&shelf(FLIGHT, "LH400", "2027-03-01", Some((available, 10))), reserved, true);
     assert_eq!(check(6), Verdict::Right);

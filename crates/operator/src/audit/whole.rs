@@ -1,23 +1,24 @@
-//! The audit of a whole stack, while others work on it.
+//! The audit of a whole stack, while it is in use.
 //!
-//! Nothing holds the tables still while they are read, so the order matters. What each read may rely on is that headers
-//! are written first and never go, that a step once recorded stays recorded, and that an end is final:
+//! Nothing locks the tables while they are read, so the order matters. Each read relies on this: headers are written
+//! first and never deleted, a recorded step stays recorded, and an end is final:
 //!
 //! ```text
 //!   1. stock       a page at a time ──▶ available and seeded of each line
-//!   2. ledger      the payments that were charged: all have headers by now
+//!   2. ledger      the charged payments: all have headers by now
 //!   3. journal     booking by booking, with header, decision and charge ──▶ check_booking, reservations of each line
-//!   4. headers     those that the journal knows nothing of, those that are open ──▶ check_booking
+//!   4. headers     those without a journal, those that are open ──▶ check_booking
 //!   5. payments    those without a header
 //!   6. each line   available + reservations = seeded?
 //! ```
 //!
-//! *A booking* may move on between two reads of it. If something seems wrong it is read once more, header first: whatever
-//! its status promises was there before the status was, so it is found if it is there at all. *A line* is read before the
-//! journal. So whatever it was taken for is in the journal, and what was recorded since says so by its time: between
-//! bounds the sum is *in motion*, and only outside of them it is wrong.
+//! *A booking* may change between two reads of it. If something seems wrong it is read once more, header first:
+//! whatever its status promises was written before the status, so it is found if it exists at all. *A line* is read
+//! before the journal. So every reservation counted in the line is in the journal, and what was recorded later shows it
+//! by its time: within these bounds the line is *in motion*, and only outside of them it is wrong.
 //!
-//! Memory is for a page of each table, for the lines of stock, and for so many charges at once ([`Reading::charges`]).
+//! Memory holds a page of each table, the stock lines, and a limited number of charges at once
+//! ([`AuditOptions::charges`]).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -32,85 +33,79 @@ use store::{Cursor, Entered, Entry, Header, StoreError, Unreadable};
 
 use super::{Audit, Books, Ends, Kind, Reserved, Shelf, Verdict, Violation, check_booking, check_line, lines_of};
 
-/// How long before a line was read a step may say that it finished and yet have been written after: a function lives
-/// for ten seconds at the most, and clocks differ.
+/// How long before a line was read a step may claim to have finished, and yet have been written afterwards: a function
+/// lives for ten seconds at most, and clocks differ.
 const LATE: SignedDuration = SignedDuration::from_secs(30);
 
-/// How long a booking may be pending beyond the age at which it is driven again: a step that must succeed is tried for a
-/// quarter of an hour before it is given up, and three of them may come one after the other.
+/// How long a booking may be pending beyond the age at which it is driven again: a step that must succeed is tried for
+/// a quarter of an hour before it is given up, and three of them may follow one another.
 pub const SLACK: SignedDuration = SignedDuration::from_hours(1);
 
-/// How to read a stack.
+/// How to audit a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reading {
-    /// When bookings have to have ended.
     pub ends: Ends,
     /// Whether nothing is under way. Then nothing can be in motion either.
     pub is_at_rest: bool,
-    /// Bookings that were accepted before this may have no journal any more, and are not checked.
+    /// Bookings that were accepted before this time may have lost their journals, and are not checked.
     pub journal_since: Timestamp,
-    /// How many items to read at once; none if as many as fit into a megabyte, which is the most.
+    /// How many items to read at once; none for as many as fit into a megabyte, which is the maximum.
     pub page: Option<i32>,
-    /// How many charges to keep in mind at once. If there are more, headers are read once more for each such number.
+    /// How many charges to keep in memory at once. If there are more, the headers are read once more for each batch.
     pub charges: usize,
 }
 
 impl Reading {
-    /// How many charges are kept in mind if nothing else is said: some 8 MB.
+    /// How many charges are kept in memory by default: some 8 MB.
     pub const CHARGES: usize = 1 << 18;
 }
 
-/// Something that was found.
+/// A result of the audit.
 #[derive(Debug)]
 pub enum Finding<'f> {
-    /// Violations that belong together: those of a booking with what the tables hold on it, if it is one.
+    /// Violations that belong together, with what the tables hold about their booking, if they are about one.
     Wrong(&'f [Violation], Option<&'f Books>),
-    /// A line of stock that is in motion.
+    /// A stock line that is in motion.
     InMotion(&'f str),
 }
 
-/// What was looked at, and what was found.
+/// The result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// How many bookings there are of each status.
+    /// How many bookings there are in each status.
     pub bookings: [(Status, u64); 4],
-    /// How many of those were not checked, because their journal may be gone.
+    /// How many of those were not checked, because their journals may have expired.
     pub expired: u64,
-    /// How many lines of stock there are.
+    /// How many stock lines there are.
     pub lines: u64,
     /// How many of those were in motion.
     pub in_motion: u64,
-    /// How many items the journal has.
     pub journal_items: u64,
-    /// How many violations there are.
     pub violations: u64,
-    /// How long it took.
     pub took: Duration,
 }
 
 /// Why a stack cannot be audited.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// There is no such table.
     #[error("there is no table {0}: deploy template.yaml again, or check that region and account are the stack's")]
     NoTable(String),
-    /// DynamoDB did not answer, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A line of stock, and what is reserved of it.
+/// A stock line, and what is reserved of it.
 #[derive(Debug, Default)]
 struct Line {
     units: Option<(i64, i64)>,
     reserved: Reserved,
 }
 
-/// One audit, as far as it is.
+/// The state of one audit.
 struct Run<'a, T, P> {
     audit: &'a Audit,
     reading: Reading,
-    /// When the first line was read, and some time before.
+    /// When the first line was read, minus some time.
     late: Timestamp,
     lines: HashMap<(PartName, String, Option<Date>), Line>,
     report: Report,
@@ -121,7 +116,7 @@ struct Run<'a, T, P> {
 const STATUSES: [Status; 4] = [Status::Confirmed, Status::Failed, Status::Pending, Status::NeedsOperator];
 
 impl Audit {
-    /// How many items the tables have, about.
+    /// Approximately how many items the tables have.
     pub async fn size(&self) -> Result<u64, AuditError> {
         let mut size = 0;
         for table in &self.tables {
@@ -131,7 +126,7 @@ impl Audit {
         Ok(size)
     }
 
-    /// Audits everything. `tell` gets to know each finding at once, `progress` how many more items were read.
+    /// Audits everything. `tell` gets each finding immediately, `progress` the number of further items read.
     pub async fn whole<E: From<AuditError>>(
         &self,
         reading: Reading,
@@ -167,13 +162,13 @@ impl Audit {
     }
 }
 
-/// Payment references as the numbers that their 32 digits are: a fifth of what their texts would take.
+/// Payment references as the numbers that their 32 digits stand for: a fifth of the size of their texts.
 type References = HashSet<u128>;
 
-/// Some of the payments that were charged.
+/// Some of the charged payments.
 struct Charges {
     references: References,
-    /// Where the others begin.
+    /// Where the next ones start.
     next: Option<Cursor>,
 }
 
@@ -220,7 +215,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         Ok(())
     }
 
-    /// The payments that were charged, from there on, as far as they can be kept in mind.
+    /// The charged payments from this position on, as many as fit into memory.
     async fn read_charges(&mut self, from: Option<Cursor>) -> Result<Charges, E> {
         let mut charges = Charges { references: References::new(), next: from };
         loop {
@@ -228,13 +223,14 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             (self.progress)(page.items.len() as u64);
             for item in page.items {
                 match item {
-                    Ok(Entered { paid: None, .. }) => {} // a card is attached before there is a header
+                    Ok(Entered { paid: None, .. }) => {} // a card is attached before the header is written
                     Ok(Entered { reference, paid: Some(paid) }) => {
                         match PaymentReference::try_from(reference.clone()) {
                             Ok(reference) => charges.references.extend(number(&reference)),
                             Err(error) => {
-                                let says =
-                                    format!("the provider was paid {paid}, but this names no payment: it {error}");
+                                let says = format!(
+                                    "the provider was paid {paid}, but this is not a payment reference: it {error}"
+                                );
                                 self.one(Kind::Orphan, format!("payment {reference}"), says)?;
                             }
                         }
@@ -252,7 +248,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     async fn check_charges(&mut self, without_header: &References) -> Result<(), E> {
         for number in without_header {
             let about = format!("payment {number:032x}");
-            let Ok(reference) = PaymentReference::try_from(format!("{number:032x}")) else { continue }; // it was one
+            let Ok(reference) = PaymentReference::try_from(format!("{number:032x}")) else { continue }; // always valid
             match self.audit.ledger.paid(&reference).await {
                 Ok(None) => {}
                 Ok(Some(paid)) => {
@@ -284,7 +280,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                 }
             }
             next = page.next;
-            // The last one may go on in the next page.
+            // The last booking may continue on the next page.
             bookings.extend(if next.is_none() { last.take() } else { None });
             self.check_journals(bookings).await?;
             if next.is_none() {
@@ -293,7 +289,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         }
     }
 
-    /// Checks the bookings that these are the steps of, and notes what they have reserved.
+    /// Checks the bookings with these steps, and adds up what they have reserved.
     async fn check_journals(&mut self, journals: Vec<(String, Vec<Entry>)>) -> Result<(), E> {
         let mut of = BTreeMap::<String, Vec<Entry>>::new();
         for (id, entries) in journals {
@@ -303,9 +299,11 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         for id in of.keys() {
             match BookingId::try_from(id.clone()) {
                 Ok(id) => ids.push(id),
-                Err(error) => {
-                    self.one(Kind::Orphan, format!("journal item {id}"), format!("is of no booking: it {error}"))?
-                }
+                Err(error) => self.one(
+                    Kind::Orphan,
+                    format!("journal item {id}"),
+                    format!("does not belong to a booking: its id {error}"),
+                )?,
             }
         }
         let headers = self.audit.headers.of_all(&ids).await.map_err(AuditError::from)?;
@@ -328,7 +326,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             let paid = charges.items.remove(reference).and_then(|entry| entry.paid);
             let books = Books { booking_id, header, journal, decision, paid, unreadable: Vec::new() };
             if is_unreadable {
-                self.note(&books); // whoever reads the table where it is tells of it
+                self.note(&books); // reported where its table is read
             } else {
                 self.check(books).await?;
             }
@@ -336,13 +334,13 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         Ok(())
     }
 
-    /// Checks a booking, and notes what it has reserved. It may have moved on while it was read: if it seems wrong it is
-    /// read once more.
+    /// Checks a booking, and adds up what it has reserved. It may have changed while it was read: if it seems wrong it
+    /// is read once more.
     async fn check(&mut self, books: Books) -> Result<(), E> {
         let books = if self.violations(&books).is_empty() { books } else { self.read_again(books).await? };
         self.note(&books);
         let mut violations = self.violations(&books);
-        // Those are told of where all headers are read, as most of them have no journal.
+        // Those are reported where all headers are read, as most of them have no journal.
         violations.retain(|violation| violation.kind != Kind::NotEnded);
         self.found(&violations, Some(&books))
     }
@@ -350,7 +348,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     async fn read_again(&self, books: Books) -> Result<Books, E> {
         match self.audit.books(&books.booking_id).await {
             Ok(again) => Ok(again),
-            Err(StoreError::Corrupt { .. }) => Ok(books), // whoever reads the table where it is tells of it
+            Err(StoreError::Corrupt { .. }) => Ok(books), // reported where its table is read
             Err(error) => Err(AuditError::from(error).into()),
         }
     }
@@ -358,7 +356,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     fn violations(&self, books: &Books) -> Vec<Violation> {
         let is_expired = books.header.as_ref().is_some_and(|header| self.is_expired(header));
         let mut violations = if is_expired { Vec::new() } else { check_booking(books, &self.reading.ends) };
-        violations.retain(|violation| violation.kind != Kind::Unreadable); // told of where its table is read
+        violations.retain(|violation| violation.kind != Kind::Unreadable); // reported where its table is read
         violations
     }
 
@@ -372,7 +370,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         !self.reading.is_at_rest && finished_at.is_some_and(|finished_at| finished_at >= self.late)
     }
 
-    /// Adds what a booking has reserved, or had just before, to the lines.
+    /// Adds what a booking has reserved, or had reserved just before, to the lines.
     fn note(&mut self, books: &Books) {
         let Some(header) = &books.header else { return };
         for (part, _) in header.parts.iter() {
@@ -398,8 +396,8 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         }
     }
 
-    /// Counts all bookings, and checks those that are open or that the journal knows nothing of. Takes their payments out
-    /// of those that were charged.
+    /// Counts all bookings, and checks those that are open or have no journal. Removes their payments from the charged
+    /// ones.
     async fn read_headers(&mut self, charges: &mut References) -> Result<(), E> {
         let mut next = None;
         loop {
@@ -429,7 +427,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             let recorded = self.audit.journal.recorded(&steps).await.map_err(AuditError::from)?;
             ended.retain(|(header, _)| !recorded.contains(header.booking_id.as_str()));
             for (header, _) in ended {
-                // If there is a journal, the booking is checked already.
+                // If there is a journal, the booking is already checked.
                 self.check_without_journal(header, |_, books| books.journal.is_empty()).await?;
             }
             next = page.next;
@@ -439,8 +437,8 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         }
     }
 
-    /// Reads a booking and tells of those violations that this is true of.
-    async fn check_without_journal(&mut self, header: Header, is_told: fn(Kind, &Books) -> bool) -> Result<(), E> {
+    /// Reads a booking and reports the violations that satisfy `is_reported`.
+    async fn check_without_journal(&mut self, header: Header, is_reported: fn(Kind, &Books) -> bool) -> Result<(), E> {
         let unread = Books {
             booking_id: header.booking_id.clone(),
             header: Some(header),
@@ -451,11 +449,11 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         };
         let books = self.read_again(unread).await?;
         let mut violations = self.violations(&books);
-        violations.retain(|violation| is_told(violation.kind, &books));
+        violations.retain(|violation| is_reported(violation.kind, &books));
         self.found(&violations, Some(&books))
     }
 
-    /// Takes the payments of all bookings out of those that were charged.
+    /// Removes the payments of all bookings from the charged ones.
     async fn read_headers_for(&self, charges: &mut References) -> Result<(), E> {
         let mut next = None;
         loop {
@@ -480,7 +478,11 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                 match item.map(|(id, _)| BookingId::try_from(id)) {
                     Ok(Ok(id)) => ids.push(id),
                     Ok(Err(error)) => {
-                        self.one(Kind::Orphan, "payment record".into(), format!("is of no booking: its id {error}"))?;
+                        self.one(
+                            Kind::Orphan,
+                            "payment record".into(),
+                            format!("does not belong to a booking: its id {error}"),
+                        )?;
                     }
                     Err(item) => self.unreadable("payment record", &item)?,
                 }
@@ -491,7 +493,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                 if headers.items.contains_key(id.as_str()) || headers.unreadable.contains(id.as_str()) {
                     continue;
                 }
-                // If there is a journal, it was told of there.
+                // If there is a journal, it was reported there.
                 let (journal, unreadable) = self.audit.journal.entries(&id).await.map_err(AuditError::from)?;
                 if journal.is_empty() && unreadable.is_empty() {
                     let says = "there is no such booking, but a payment record";
@@ -510,7 +512,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         let mut lines: Vec<_> = mem::take(&mut self.lines).into_iter().collect();
         lines.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for ((part, product, date), Line { units, reserved }) in lines {
-            // Only journals of trips that are over can be gone.
+            // Only journals of past trips can have expired.
             let is_whole = self.report.expired == 0 || date.is_none_or(|date| date >= today);
             let shelf = Shelf { part, line: StockLine { product, date, units: 0 }, units };
             match check_line(&shelf, reserved, is_whole) {
@@ -526,7 +528,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     }
 }
 
-/// Items that were asked for by their keys.
+/// Items that were read by their keys.
 struct Read<T> {
     items: HashMap<String, T>,
     unreadable: HashSet<String>,
@@ -545,7 +547,7 @@ impl<T> Read<T> {
     }
 }
 
-/// What a payment reference is as a number.
+/// A payment reference as a number.
 fn number(reference: &PaymentReference) -> Option<u128> {
     u128::from_str_radix(reference.as_str(), 16).ok()
 }
@@ -554,7 +556,7 @@ fn reference(header: &Header) -> PaymentReference {
     PaymentReference::derive(&header.booking_id, &header.request_digest)
 }
 
-/// The step that is recorded with this status, in one transaction.
+/// The step that is recorded in the same transaction as this status.
 fn end_of(status: Status) -> Option<Step> {
     match status {
         Status::Confirmed => Some(Step::Confirm),

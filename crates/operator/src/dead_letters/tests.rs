@@ -23,7 +23,7 @@ fn id() -> BookingId {
     BookingId::try_from(ID.to_owned()).unwrap()
 }
 
-/// An SQS that refuses each request whose body has one of these words.
+/// An SQS that refuses each request whose body contains one of these words.
 #[derive(Debug)]
 struct Refusing(&'static [&'static str]);
 
@@ -68,7 +68,7 @@ async fn a_queue_that_is_refused_hides_no_other() {
     };
     assert_eq!((flight.messages.len(), car.messages.len()), (1, 1));
     let error = error.to_string();
-    assert!(error.starts_with("looking at the attributes of hotel-dead failed: "), "{error}");
+    assert!(error.starts_with("reading the attributes of hotel-dead failed: "), "{error}");
     assert!(error.contains("you may not") && error.ends_with("and your permissions"), "{error}");
 }
 

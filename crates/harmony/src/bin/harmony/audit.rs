@@ -39,15 +39,15 @@ pub struct Options {
     json: bool,
 }
 
-/// What `audit --json` prints.
+/// The output of `audit --json`.
 #[derive(Serialize)]
 struct Audited {
     violations: Vec<Violated>,
-    /// Lines of stock that changed while they were read, so that they cannot be checked.
+    /// Stock lines that changed while they were read, so that they could not be checked.
     in_motion: Vec<String>,
-    /// How many bookings there are of each status.
+    /// How many bookings there are in each status.
     bookings: BTreeMap<&'static str, u64>,
-    /// How many of those were not checked, because their journal may be gone.
+    /// How many of those were not checked, because their journals may have expired.
     expired: u64,
     stock_lines: u64,
     journal_items: u64,
@@ -106,7 +106,7 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
     let report = audit.whole(reading, tell, |items| progress.done(items as usize)).await;
     drop(progress);
     if report.is_err() {
-        // There is no document of half an audit, and yet this is what it has found.
+        // Half an audit makes no document, but these are its findings.
         for Violated { kind, about, says } in &violations {
             complain(format!("violation {kind} {about}: {says}"));
         }
@@ -128,7 +128,7 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
     Ok(if report.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Says what was found: `violation KIND ABOUT: WHAT`, a line each, then the timeline.
+/// Prints a finding: `violation KIND ABOUT: WHAT`, one line each, then the timeline.
 fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
     match finding {
         Finding::InMotion(line) => say(format!("in motion {}", plain(line)))?,
@@ -145,7 +145,7 @@ fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
     Ok(())
 }
 
-/// The booking as `harmony show` would show it, or the steps of what is none.
+/// The booking as in `harmony show`, or the steps that belong to no booking.
 fn timeline(books: &Books, look: Look) -> String {
     match books.booking() {
         Some(booking) => render(&booking, look),

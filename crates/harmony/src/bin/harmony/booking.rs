@@ -28,7 +28,7 @@ use crate::{
     target::{self, Target},
 };
 
-/// How long a booking may take. A step that must succeed is tried for minutes, but not as a rule.
+/// How long a booking may take. A step that must succeed may be retried for minutes, but rarely is.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
@@ -108,16 +108,16 @@ impl Options {
     }
 }
 
-/// What `book --json` prints, whatever came of it.
+/// The output of `book --json`, whatever the result.
 #[derive(Serialize)]
 struct Booked<'b> {
-    /// Repeats this request if it is sent with it again.
+    /// Sending the request with this key again repeats it.
     idempotency_key: &'b str,
     /// Null if it was not accepted, or if that is unknown.
     booking_id: Option<&'b BookingId>,
     /// The booking once it has ended, as `show --json` prints it.
     booking: Option<&'b Booking>,
-    /// Why there is none.
+    /// Why there is no booking.
     error: Option<String>,
 }
 
@@ -142,14 +142,16 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
     };
     let nothing = Booked { idempotency_key: &key, booking_id: None, booking: None, error: None };
 
-    let again =
-        format!("the same command with --key {key} --date {} sends it again, and books once", request.first_day());
+    let again = format!(
+        "the same command with --key {key} --date {} repeats the request without booking twice",
+        request.first_day()
+    );
     let signal = Signal::watch()?;
     let interrupted = || End::Interrupted(signal.came().unwrap_or(0));
     let id = match signal.unless(client.book_accepted(&request, &key)).await {
         Some(Ok(accepted)) => accepted.booking_id,
         Some(Err(error)) => {
-            // A refusal (4xx) is one, whoever says it: what follows from anything else, only the same key finds out.
+            // A 4xx is a refusal, even from a proxy. After anything else, only the same key can find out what happened.
             let (is_unclear, error) = match error {
                 ClientError::Refused { status: 400..500, .. } if !error.can_pass() => (false, error.to_string()),
                 ClientError::Refused { status: 400..500, .. } => (false, format!("{error}; later, {again}")),
@@ -224,7 +226,7 @@ pub async fn show(target: &target::Options, ShowOptions { id, wait, json }: &Sho
         };
         (booking, ExitCode::SUCCESS)
     };
-    let nothing = || format!("there is no booking {id} at {}: see whether it was made there", client.api_url());
+    let nothing = || format!("there is no booking {id} at {}: check that it was made there", client.api_url());
     let booking = booking.ok_or_else(nothing)?;
     if *json {
         say_json(&booking)?
@@ -240,7 +242,7 @@ async fn follow(client: &Client, id: &BookingId) -> std::result::Result<Booking,
     client.follow(id, PATIENCE, |booking| progress.now(format!("booking {id}: {} …", booking.status))).await
 }
 
-/// Reads a variant by its name.
+/// Parses a variant's name.
 pub fn variant() -> impl TypedValueParser<Value = Variant> {
     let named = |name: String| VARIANTS.into_iter().find(|variant| variant.name() == name).ok_or("no such variant");
     PossibleValuesParser::new(VARIANTS.map(Variant::name)).try_map(named)

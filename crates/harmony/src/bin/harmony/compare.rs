@@ -97,9 +97,9 @@ fn rate(text: &str) -> std::result::Result<f64, String> {
 
 /// How long bookings may take to end after the load.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How many bookings each mode is warmed up with: each function has an instance then.
+/// How many bookings each mode is warmed up with, so that each function has an instance.
 const WARM_UP: usize = 16;
-/// How many outages are measured at once. Each has a local AWS of its own, on which there is little to do.
+/// How many outages are measured at once. Each has its own local AWS, which is hardly busy.
 const OUTAGES_AT_ONCE: usize = 3;
 
 pub async fn run(options: &Options) -> Result<ExitCode> {
@@ -127,7 +127,7 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
     if wanted(Part::Load) {
         put_load(options, &mut measured).await?;
     }
-    // What goes wrong in an outage, or while a failure is explained, is told after all that was measured is written.
+    // Failures of outages and explanations are reported after all measurements are written.
     let suffered = if wanted(Part::Outages) { outages(options, &mut measured).await } else { Ok(()) };
     let explained = if wanted(Part::Explanations) { explain(&mut measured).await } else { Ok(()) };
 
@@ -170,10 +170,10 @@ fn write(folder: &Path, report: &Report) -> Result<()> {
 
 fn ratios(path: &Path) -> Result<Vec<Ratio>> {
     let text = fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    Ok(serde_json::from_slice(&text).map_err(|error| format!("{} holds no ratios: {error}", path.display()))?)
+    Ok(serde_json::from_slice(&text).map_err(|error| format!("{} does not contain ratios: {error}", path.display()))?)
 }
 
-/// What is run, on what, when.
+/// What is measured, where and when.
 fn about(options: &Options) -> Vec<(&'static str, String)> {
     let first = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
@@ -228,7 +228,7 @@ fn about(options: &Options) -> Vec<(&'static str, String)> {
     ]
 }
 
-/// Travellers of a stack, with plenty on sale for them.
+/// Travellers on a stack that has plenty of stock for them.
 async fn travellers(stack: &Stack) -> Result<Travellers> {
     let first = today().saturating_add(30.days());
     let travellers = Travellers::of(stack, Client::new(&stack.api_url)?, first).await?;
@@ -264,7 +264,7 @@ async fn count_work(options: &Options, folder: &Path, measured: &mut Measurement
 }
 
 async fn put_load(options: &Options, measured: &mut Measurements) -> Result<()> {
-    let mut running = Vec::new(); // as long as the load lasts
+    let mut running = Vec::new(); // they live as long as the load lasts
     let mut stack = async |given: &Option<String>, mode: Mode| -> Result<Stack> {
         if let Some(name) = given {
             return Ok(Stack::deployed(name).await?);
@@ -315,7 +315,7 @@ async fn put_load(options: &Options, measured: &mut Measurements) -> Result<()> 
 
 async fn outages(options: &Options, measured: &mut Measurements) -> Result<()> {
     let plan = Plan {
-        rate: 1.0, // what waits comes all at once afterwards, and the machine must not be what is slow then
+        rate: 1.0, // waiting bookings all continue at once afterwards, and the machine must not be the bottleneck
         before: Duration::from_secs(10),
         outage: Duration::from_secs(options.outage.into()),
         after: Duration::from_secs(20),
@@ -335,7 +335,7 @@ async fn outages(options: &Options, measured: &mut Measurements) -> Result<()> {
     keep(suffered.collect::<Vec<_>>().await, &mut measured.suffered)
 }
 
-/// Keeps what went well; the error says all that did not.
+/// Keeps the successful measurements; the error lists all failures.
 fn keep<T>(measured: impl IntoIterator<Item = Result<T>>, kept: &mut Vec<T>) -> Result<()> {
     let mut failed = Vec::new();
     for each in measured {

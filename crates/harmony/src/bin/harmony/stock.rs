@@ -39,8 +39,8 @@ impl Days {
 pub async fn load(target: &target::Options, options: Options) -> Result<ExitCode> {
     let stack = target.stack().await?;
     if !stack.is_local() && !options.yes {
-        let what = "loading replaces the stock of a stack on AWS, and what was sold of it would be for sale again";
-        return Err(format!("{what}: give --yes if that is right").into());
+        let what = "loading replaces the stock of a stack on AWS, and units that were sold would be for sale again";
+        return Err(format!("{what}: give --yes to do it anyway").into());
     }
     let started = Instant::now();
     let lines = load_into(&stack, &options.days.dates()).await?;
@@ -48,7 +48,7 @@ pub async fn load(target: &target::Options, options: Options) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads stock with a progress bar, and says how many lines.
+/// Loads stock with a progress bar, and returns the number of lines.
 pub async fn load_into(stack: &Stack, dates: &[Date]) -> Result<usize> {
     let stock = Stock::of(stack, &stack.sdk().await?)?;
     let lines = stock.count(dates);
