@@ -46,7 +46,7 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
             symlink(real, bootstrap)?;
         }
     }
-    let mut steps = Steps::on(Options { functions: Some(functions), ..Options::default() }).await?;
+    let mut steps = Steps::on(LocalAwsOptions { functions: Some(functions), ..LocalAwsOptions::default() }).await?;
     let flight = steps.flight.clone();
     for _ in 0..20 {
         steps.reserve(&flight).await?;

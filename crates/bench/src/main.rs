@@ -36,7 +36,7 @@ async fn all() -> Outcome<()> {
     let mut report = Report::default();
     cold::measure(&mut report)?;
     {
-        let mut steps = Steps::on(Options::default()).await?;
+        let mut steps = Steps::on(LocalAwsOptions::default()).await?;
         let processor = warm::measure(&mut report, &mut steps).await?;
         waiting::measure(&mut report, &steps, processor)?;
         peers::measure(&mut report, &mut steps).await?;

@@ -202,7 +202,7 @@ async fn count(ways: &mut [Way], peers: &[&Peer]) -> Outcome<()> {
     fresh(&folder)?;
     let log = folder.join("log");
     let env = vec![("LOG_LEVEL".to_owned(), "DEBUG".to_owned())];
-    let mut steps = Steps::on(Options { log: Some(log.clone()), env, ..Options::default() }).await?;
+    let mut steps = Steps::on(LocalAwsOptions { log: Some(log.clone()), env, ..LocalAwsOptions::default() }).await?;
     let calls = || -> Outcome<usize> {
         let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
         Ok(text.lines().filter(|line| line.contains("-> service=dynamodb")).count())

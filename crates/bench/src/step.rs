@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use local_aws::{LocalAws, Options, Stack};
+use local_aws::{LocalAws, LocalAwsOptions, Stack};
 use saga::{BookingId, IdempotencyKey, Leg, StockLine};
 use serde_json::{Value, json};
 use store::{Journal, StockTable};
@@ -20,7 +20,7 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    pub(crate) async fn on(options: Options) -> Outcome<Self> {
+    pub(crate) async fn on(options: LocalAwsOptions) -> Outcome<Self> {
         let local = LocalAws::start(options)?;
         let stack = local.stack();
         let trip = TripRequest::default();

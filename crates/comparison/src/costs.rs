@@ -59,13 +59,13 @@ pub struct Published {
 pub struct Region {
     #[serde(skip)]
     name: String,
-    pub prices: BTreeMap<String, Price>,
+    pub prices: BTreeMap<String, PublishedPrice>,
     pub quotas: BTreeMap<String, Quota>,
 }
 
 /// The price of something, in the first tier and without the free tier.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Price {
+pub struct PublishedPrice {
     /// USD …
     pub usd: f64,
     /// … for this many units.

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 /// An investigation of one booking.
 #[derive(Clone, Debug, Serialize)]
-pub struct Path {
+pub struct Explanation {
     pub mode: Mode,
     /// The source that was queried.
     pub by: &'static str,
@@ -72,30 +72,35 @@ impl<'s> Operator<'s> {
     }
 
     /// Which step failed, according to the booking itself.
-    async fn booking(&mut self, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
-        let answer = self.api.send("GET", &format!("/bookings/{id}"), &[], "").await?;
+    async fn booking(&mut self, booking_id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
+        let answer = self.api.send("GET", &format!("/bookings/{booking_id}"), &[], "").await?;
         Ok(self.answered("the booking: GET /bookings/{id}".into(), &answer.body, explanation))
     }
 
     /// The log of one function, for this booking.
-    async fn log(&mut self, function: &str, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
+    async fn log(
+        &mut self,
+        function: &str,
+        booking_id: &BookingId,
+        explanation: &str,
+    ) -> Result<bool, ComparisonError> {
         let group = format!("/aws/lambda/{EXPLAINED}-{function}");
-        let body = json!({"logGroupName": group, "filterPattern": format!("\"{id}\"")});
+        let body = json!({"logGroupName": group, "filterPattern": format!("\"{booking_id}\"")});
         self.ask(&format!("log of {function}: FilterLogEvents"), "Logs_20140328.FilterLogEvents", body, explanation)
             .await
     }
 
-    async fn history(&mut self, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
+    async fn history(&mut self, booking_id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
         let machine = self.stack.state_machine_arn()?;
-        let execution = format!("{}:{id}", machine.replace(":stateMachine:", ":execution:"));
+        let execution = format!("{}:{booking_id}", machine.replace(":stateMachine:", ":execution:"));
         let body = json!({"executionArn": execution, "maxResults": 1000});
         let what = "history of the execution: GetExecutionHistory";
         self.ask(what, "AWSStepFunctions.GetExecutionHistory", body, explanation).await
     }
 
-    fn path(&mut self, mode: Mode, by: &'static str, found: bool) -> Path {
+    fn path(&mut self, mode: Mode, by: &'static str, found: bool) -> Explanation {
         let (questions, bytes) = (std::mem::take(&mut self.questions), std::mem::take(&mut self.bytes));
-        Path { mode, by, questions, found, bytes }
+        Explanation { mode, by, questions, found, bytes }
     }
 }
 
@@ -104,7 +109,7 @@ const EXPLAINED: &str = "explained";
 const FUNCTIONS: [&str; 6] = ["api", "flight", "hotel", "car", "payment", "booking"];
 
 /// Makes bookings fail in both variants, and investigates each in every way.
-pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
+pub async fn explanations() -> Result<Vec<Explanation>, ComparisonError> {
     let aws = local_aws(EXPLAINED, "STANDARD", &[], None)?;
     let stack = aws.stack();
     let trip = TripRequest::default();

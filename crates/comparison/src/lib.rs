@@ -28,8 +28,8 @@ use crate::load::TravellersError;
 use costs::CostsError;
 use local_aws::{LocalAws, LocalError, Stack, StackError, checkout::root, local};
 use operator::audit::{
-    Audit, Ends,
-    whole::{AuditError, Finding, Reading},
+    Audit, Deadline,
+    whole::{AuditError, AuditOptions, Finding},
 };
 use traveller::ClientError;
 use work::WorkError;
@@ -120,24 +120,24 @@ pub fn local_aws(
 ) -> Result<LocalAws, LocalError> {
     let always = [("WorkflowType", workflow_type), ("ApiRateLimit", "10000"), ("ApiBurstLimit", "5000")];
     let parameters = always.iter().chain(parameters).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    LocalAws::start(local::Options {
+    LocalAws::start(local::LocalAwsOptions {
         stack_name: name.into(),
         parameters: parameters.collect(),
         log: Some(root()?.join(format!(".harmony/{name}.log"))),
         work: work.map(Path::to_owned),
-        ..local::Options::default()
+        ..local::LocalAwsOptions::default()
     })
 }
 
 /// The violations found by an audit of everything, once all bookings have ended.
 pub async fn violations(stack: &Stack) -> Result<Vec<String>, ComparisonError> {
     let audit = Audit::of(stack, &stack.sdk().await?)?;
-    let reading = Reading {
-        ends: Ends { of_before: Timestamp::MAX, may_be_parked: true },
+    let reading = AuditOptions {
+        deadline: Deadline { accepted_before: Timestamp::MAX, may_need_operator: true },
         is_at_rest: true,
         journal_since: Timestamp::now().saturating_sub(stack.journal_retention()?).unwrap_or(Timestamp::MIN),
         page: None,
-        charges: Reading::CHARGES,
+        charges: AuditOptions::CHARGES,
     };
     let mut found = Vec::new();
     let tell = |finding: Finding<'_>| -> Result<(), ComparisonError> {

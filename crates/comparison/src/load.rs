@@ -152,15 +152,15 @@ pub enum Load {
 
 #[derive(Clone, Debug)]
 struct Made {
-    id: BookingId,
+    booking_id: BookingId,
     fate: Fate,
     due: Timestamp,
     accepted: Duration,
 }
 
 #[derive(Clone, Debug)]
-pub struct Ended {
-    pub id: BookingId,
+pub struct EndedBooking {
+    pub booking_id: BookingId,
     /// How it should have ended.
     pub fate: Fate,
     pub due: Timestamp,
@@ -172,7 +172,7 @@ pub struct Ended {
     pub at: Timestamp,
 }
 
-impl Ended {
+impl EndedBooking {
     /// From when its request was due until it had ended.
     pub fn took(&self) -> Duration {
         Duration::try_from(self.at.duration_since(self.due)).unwrap_or_default() // zero if a clock is behind
@@ -181,30 +181,30 @@ impl Ended {
 
 /// The result of a load.
 #[derive(Clone, Debug)]
-pub struct Measured {
+pub struct LoadResult {
     /// From when a request was due until it was accepted, in microseconds.
     pub accepted: Histogram<u64>,
     /// From when a request was due until its booking had ended, in microseconds, by fate.
     pub ended: BTreeMap<Fate, Histogram<u64>>,
-    pub bookings: Vec<Ended>,
+    pub bookings: Vec<EndedBooking>,
     /// Ended bookings per second, from when the first was due until the last had ended.
     pub per_second: f64,
     /// How much of the processor was used during the load.
-    pub used: Used,
+    pub used: ProcessorShares,
     /// How often a request had to be repeated.
     pub repeated: usize,
 }
 
-impl Measured {
+impl LoadResult {
     /// The bookings that ended differently than expected.
-    pub fn otherwise(&self) -> impl Iterator<Item = &Ended> {
+    pub fn unexpected(&self) -> impl Iterator<Item = &EndedBooking> {
         self.bookings.iter().filter(|booking| booking.status != booking.fate.status())
     }
 }
 
 /// Shares of one processor core.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Used {
+pub struct ProcessorShares {
     /// This process.
     pub generator: f64,
     /// The local AWS itself; zero on AWS.
@@ -258,7 +258,7 @@ impl Travellers {
         name: &str,
         within: Duration,
         made: impl Fn(usize),
-    ) -> Result<Measured, TravellersError> {
+    ) -> Result<LoadResult, TravellersError> {
         let (started, before) = (Instant::now(), self.processor_times());
         let fate = &fate;
         let repeated = AtomicUsize::new(0);
@@ -271,9 +271,9 @@ impl Travellers {
             let at = Timestamp::now() - SignedDuration::try_from(due.elapsed()).unwrap_or_default();
             let fate = fate(n);
             let request = request(n, variant, fate, self.first);
-            let id = self.accepted(&request, &format!("{name}-{n}"), repeated).await?;
+            let booking_id = self.accepted(&request, &format!("{name}-{n}"), repeated).await?;
             made(1);
-            Ok::<_, TravellersError>(Made { id, fate, due: at, accepted: due.elapsed() })
+            Ok::<_, TravellersError>(Made { booking_id, fate, due: at, accepted: due.elapsed() })
         };
         let all: Vec<Made> = match load {
             Load::Closed { travellers, bookings } => {
@@ -294,7 +294,7 @@ impl Travellers {
         let [generator, local_aws, functions] =
             [0, 1, 2].map(|of: usize| after[of].saturating_sub(before[of]).as_secs_f64() / lasted.as_secs_f64());
         let ends = self.ends(&all, within).await?;
-        let used = Used { generator, local_aws, functions };
+        let used = ProcessorShares { generator, local_aws, functions };
         Ok(measured(&all, &ends, used, repeated.load(Ordering::Relaxed)))
     }
 
@@ -340,7 +340,7 @@ impl Travellers {
     ) -> Result<BTreeMap<String, (Status, Timestamp)>, TravellersError> {
         let deadline = Instant::now() + within;
         let mut ends = BTreeMap::new();
-        let mut open: Vec<_> = all.iter().map(|made| made.id.clone()).collect();
+        let mut open: Vec<_> = all.iter().map(|made| made.booking_id.clone()).collect();
         while !open.is_empty() {
             let looks =
                 stream::iter(open.chunks(LOOK).map(<[_]>::to_vec)).map(async |ids| self.headers.of_all(&ids).await);
@@ -361,11 +361,16 @@ impl Travellers {
     }
 }
 
-fn measured(all: &[Made], ends: &BTreeMap<String, (Status, Timestamp)>, used: Used, repeated: usize) -> Measured {
+fn measured(
+    all: &[Made],
+    ends: &BTreeMap<String, (Status, Timestamp)>,
+    used: ProcessorShares,
+    repeated: usize,
+) -> LoadResult {
     let ended = |made: &Made| {
-        let (status, at) = *ends.get(made.id.as_str())?; // all have one
-        let Made { id, fate, due, accepted } = made.clone();
-        Some(Ended { id, fate, due, accepted, status, at })
+        let (status, at) = *ends.get(made.booking_id.as_str())?; // all have one
+        let Made { booking_id, fate, due, accepted } = made.clone();
+        Some(EndedBooking { booking_id, fate, due, accepted, status, at })
     };
     let bookings: Vec<_> = all.iter().filter_map(ended).collect();
     let (mut accepted, mut ended) = (histogram(), BTreeMap::new());
@@ -376,7 +381,7 @@ fn measured(all: &[Made], ends: &BTreeMap<String, (Status, Timestamp)>, used: Us
     let first = bookings.iter().map(|booking| booking.due).min().unwrap_or_default();
     let last = bookings.iter().map(|booking| booking.at).max().unwrap_or_default();
     let per_second = bookings.len() as f64 / last.duration_since(first).as_secs_f64().max(0.001);
-    Measured { accepted, ended, bookings, per_second, used, repeated }
+    LoadResult { accepted, ended, bookings, per_second, used, repeated }
 }
 
 /// From a microsecond to an hour, with three significant digits.
@@ -417,7 +422,7 @@ mod tests {
     fn times_count_from_when_a_request_was_due() {
         let id = |n: u8| BookingId::try_from(format!("{n:032x}")).unwrap();
         let due = Timestamp::from_second(1_000).unwrap();
-        let made = |n, fate| Made { id: id(n), fate, due, accepted: Duration::from_millis(20) };
+        let made = |n, fate| Made { booking_id: id(n), fate, due, accepted: Duration::from_millis(20) };
         let end = |status, ms| (status, due + SignedDuration::from_millis(ms));
         let ends = BTreeMap::from([
             (id(1).to_string(), end(Status::Confirmed, 200)),
@@ -425,11 +430,11 @@ mod tests {
             (id(3).to_string(), end(Status::Failed, 500)),
         ]);
         let all = [made(1, Fate::Confirmed), made(2, Fate::Declined), made(3, Fate::Confirmed)];
-        let measured = measured(&all, &ends, Used::default(), 0);
+        let measured = measured(&all, &ends, ProcessorShares::default(), 0);
         assert_eq!(measured.accepted.max() / 1000, 20);
         assert_eq!(measured.ended[&Fate::Confirmed].len(), 2);
         assert!((199..=201).contains(&(measured.ended[&Fate::Confirmed].min() / 1000)));
-        assert_eq!(measured.otherwise().map(|booking| &booking.id).collect::<Vec<_>>(), [&id(3)]);
+        assert_eq!(measured.unexpected().map(|booking| &booking.booking_id).collect::<Vec<_>>(), [&id(3)]);
         assert!((measured.per_second - 6.0).abs() < 0.01, "{}", measured.per_second);
     }
 

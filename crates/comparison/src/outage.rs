@@ -12,21 +12,21 @@ use saga::Status;
 use serde::Serialize;
 
 use super::{ComparisonError, Mode, local_aws, violations};
-use crate::load::{Ended, Fate, Load, Measured, Travellers};
+use crate::load::{EndedBooking, Fate, Load, LoadResult, Travellers};
 use local_aws::LocalAws;
 use traveller::{Client, trip::today};
 
 /// The kind of outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum OutageKind {
     /// Four of five requests are throttled.
     Throttled,
     /// All requests are denied.
     Stopped,
 }
 
-impl Kind {
+impl OutageKind {
     pub const ALL: [Self; 2] = [Self::Throttled, Self::Stopped];
 
     pub const fn name(self) -> &'static str {
@@ -46,7 +46,7 @@ impl Kind {
 
 /// The schedule of an outage, from the first request on.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan {
+pub struct OutagePlan {
     /// Bookings per second.
     pub rate: f64,
     /// How long everything works first.
@@ -60,7 +60,7 @@ pub struct Plan {
     pub reconcile_after: Duration,
 }
 
-impl Plan {
+impl OutagePlan {
     fn lasting(&self) -> Duration {
         self.before + self.outage + self.after
     }
@@ -68,7 +68,7 @@ impl Plan {
 
 /// A booking on the time line of an outage, in seconds from the first request.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Point {
+pub struct OutagePoint {
     /// When it was requested.
     pub due: f64,
     /// When it had ended.
@@ -78,23 +78,23 @@ pub struct Point {
 
 /// The result of an outage.
 #[derive(Clone, Debug, Serialize)]
-pub struct Suffered {
+pub struct OutageResult {
     pub mode: Mode,
-    pub kind: Kind,
+    pub kind: OutageKind,
     /// Start and end, in seconds from the first request.
     pub outage: (f64, f64),
     /// How many bookings were requested.
     pub asked: usize,
     /// All bookings that ended, ordered by when they were due. As far as their travellers are concerned, all can be
     /// confirmed.
-    pub points: Vec<Point>,
+    pub points: Vec<OutagePoint>,
     /// How many requests had to be repeated before they were accepted.
     pub repeated: usize,
     /// The violations that the audit found.
     pub violations: Vec<String>,
 }
 
-impl Suffered {
+impl OutageResult {
     /// The maximum duration of a booking without an outage, in seconds, with a margin.
     const LATE: f64 = 2.0;
 
@@ -126,7 +126,12 @@ impl Suffered {
 }
 
 /// Measures one outage in one mode, on a local AWS of its own. A booking that does not end at all is an error.
-pub async fn suffer(mode: Mode, kind: Kind, plan: Plan, tell: impl Fn(usize)) -> Result<Suffered, ComparisonError> {
+pub async fn measure_outage(
+    mode: Mode,
+    kind: OutageKind,
+    plan: OutagePlan,
+    tell: impl Fn(usize),
+) -> Result<OutageResult, ComparisonError> {
     let name = format!("outage-{mode:?}-{kind:?}").to_lowercase();
     let age = plan.reconcile_after.as_secs().to_string();
     // Others may be running, and starting one takes a while.
@@ -147,11 +152,15 @@ pub async fn suffer(mode: Mode, kind: Kind, plan: Plan, tell: impl Fn(usize)) ->
     let (from, to) = orders?;
     let violations = violations(&stack).await?;
     let asked = (plan.rate * plan.lasting().as_secs_f64()) as usize; // as the load counts them
-    Ok(Suffered { asked, ..suffered(mode, kind, (from, to), &measured?, violations) })
+    Ok(OutageResult { asked, ..outage_result(mode, kind, (from, to), &measured?, violations) })
 }
 
 /// Starts and ends the outage; returns when that was.
-async fn order(aws: &mut LocalAws, kind: Kind, plan: Plan) -> Result<(Timestamp, Timestamp), ComparisonError> {
+async fn order(
+    aws: &mut LocalAws,
+    kind: OutageKind,
+    plan: OutagePlan,
+) -> Result<(Timestamp, Timestamp), ComparisonError> {
     let (share, how) = kind.order();
     tokio::time::sleep(plan.before).await;
     aws.refuse(share, how).map_err(ComparisonError::Order)?;
@@ -161,23 +170,23 @@ async fn order(aws: &mut LocalAws, kind: Kind, plan: Plan) -> Result<(Timestamp,
     Ok((from, Timestamp::now()))
 }
 
-fn suffered(
+fn outage_result(
     mode: Mode,
-    kind: Kind,
+    kind: OutageKind,
     (from, to): (Timestamp, Timestamp),
-    measured: &Measured,
+    measured: &LoadResult,
     violations: Vec<String>,
-) -> Suffered {
+) -> OutageResult {
     let first = measured.bookings.iter().map(|booking| booking.due).min().unwrap_or(from);
     let since = |at: Timestamp| at.duration_since(first).as_secs_f64();
-    let point = |booking: &Ended| Point {
+    let point = |booking: &EndedBooking| OutagePoint {
         due: since(booking.due),
         ended: since(booking.due) + booking.took().as_secs_f64(),
         confirmed: booking.status == Status::Confirmed,
     };
     let mut points: Vec<_> = measured.bookings.iter().map(point).collect();
     points.sort_by(|one, other| one.due.total_cmp(&other.due));
-    Suffered {
+    OutageResult {
         mode,
         kind,
         outage: (since(from), since(to)),
@@ -194,7 +203,7 @@ mod tests {
 
     #[test]
     fn delays_count_for_bookings_and_recovery_from_the_end_of_the_outage() {
-        let point = |due, ended, confirmed| Point { due, ended, confirmed };
+        let point = |due, ended, confirmed| OutagePoint { due, ended, confirmed };
         let points = vec![
             point(1.0, 1.2, true),
             point(12.0, 45.0, true),
@@ -202,11 +211,11 @@ mod tests {
             point(25.0, 25.1, true),
             point(26.0, 90.0, true), // requested after the outage
         ];
-        let (mode, kind) = (Mode::Choreographed, Kind::Stopped);
-        let suffered =
-            Suffered { mode, kind, outage: (10.0, 20.0), asked: 6, points, repeated: 0, violations: Vec::new() };
-        assert_eq!((suffered.delayed(), suffered.failed(), suffered.lost()), (3, 1, 1));
-        assert!((suffered.recovery() - 25.0).abs() < 1e-9);
-        assert!((suffered.longest() - 64.0).abs() < 1e-9);
+        let (mode, kind) = (Mode::Choreographed, OutageKind::Stopped);
+        let result =
+            OutageResult { mode, kind, outage: (10.0, 20.0), asked: 6, points, repeated: 0, violations: Vec::new() };
+        assert_eq!((result.delayed(), result.failed(), result.lost()), (3, 1, 1));
+        assert!((result.recovery() - 25.0).abs() < 1e-9);
+        assert!((result.longest() - 64.0).abs() < 1e-9);
     }
 }

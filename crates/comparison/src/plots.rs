@@ -19,8 +19,8 @@ use plotters::{
 use super::{
     ComparisonError, Mode,
     costs::{Costs, Service, total},
-    outage::Suffered,
-    work::Note,
+    outage::OutageResult,
+    work::WorkRecord,
 };
 
 /// Width of every plot, in pixels.
@@ -246,8 +246,8 @@ pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, Compari
 }
 
 /// Each booking that was requested around an outage: one point at its duration.
-pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
-    let points = || all.iter().flat_map(|suffered| &suffered.points);
+pub fn outages(all: &[&OutageResult]) -> Result<String, ComparisonError> {
+    let points = || all.iter().flat_map(|result| &result.points);
     let last = points().map(|point| point.due).fold(1.0, f64::max);
     let longest = points().map(|point| point.ended - point.due).fold(1.0, f64::max);
     let top = longest * 40.0; // room for the legend, on a logarithmic scale
@@ -258,7 +258,7 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
             .y_label_area_size(64)
             .build_cartesian_2d(0.0..last * 1.02, (0.02..top).log_scale())
             .map_err(failed)?;
-        if let Some((from, to)) = all.first().map(|suffered| suffered.outage) {
+        if let Some((from, to)) = all.first().map(|result| result.outage) {
             let shade = Rectangle::new([(from, 0.02), (to, top)], RGBColor(250, 236, 228).filled());
             chart.draw_series([shade]).map_err(failed)?;
         }
@@ -274,21 +274,21 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
             .y_label_formatter(&|seconds: &f64| format!("{seconds}"))
             .draw()
             .map_err(failed)?;
-        for suffered in all {
-            let colour = colour(suffered.mode);
-            let at = |point: &super::outage::Point| (point.due, (point.ended - point.due).max(0.021));
-            let good = suffered.points.iter().filter(|point| point.confirmed);
+        for result in all {
+            let colour = colour(result.mode);
+            let at = |point: &super::outage::OutagePoint| (point.due, (point.ended - point.due).max(0.021));
+            let good = result.points.iter().filter(|point| point.confirmed);
             chart
                 .draw_series(good.map(|point| Circle::new(at(point), 3, colour.mix(0.75).filled())))
                 .map_err(failed)?
-                .label(format!("{}: confirmed", suffered.mode.name()))
+                .label(format!("{}: confirmed", result.mode.name()))
                 .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
-            let bad: Vec<_> = suffered.points.iter().filter(|point| !point.confirmed).collect();
+            let bad: Vec<_> = result.points.iter().filter(|point| !point.confirmed).collect();
             if !bad.is_empty() {
                 chart
                     .draw_series(bad.into_iter().map(|point| Cross::new(at(point), 4, colour.stroke_width(2))))
                     .map_err(failed)?
-                    .label(format!("{}: given back", suffered.mode.name()))
+                    .label(format!("{}: given back", result.mode.name()))
                     .legend(move |(x, y)| Cross::new((x + 8, y), 4, colour.stroke_width(2)));
             }
         }
@@ -299,25 +299,25 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
 /// The rows of a timeline, from top to bottom.
 const ROWS: [&str; 8] = ["api", "coordinator", "flight", "hotel", "car", "payment", "booking", "DynamoDB"];
 
-fn row(note: &Note) -> Option<usize> {
-    let name = match note.kind.as_str() {
-        "invocation" => note.name.rsplit('-').next().unwrap_or_default(),
+fn row(record: &WorkRecord) -> Option<usize> {
+    let name = match record.kind.as_str() {
+        "invocation" => record.name.rsplit('-').next().unwrap_or_default(),
         "execution" | "transition" | "publish" | "delivery" | "receive" | "delete" => "coordinator",
-        "request" if note.service == "DynamoDB" => "DynamoDB",
+        "request" if record.service == "DynamoDB" => "DynamoDB",
         _ => return None,
     };
     ROWS.iter().position(|row| *row == name)
 }
 
 /// The work for one booking in each mode, one below the other on the same scale.
-pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonError> {
-    let first = |notes: &[Note]| notes.iter().map(|note| note.at).fold(f64::MAX, f64::min);
-    let end = |notes: &[Note]| notes.iter().map(|note| note.at + note.took).fold(0.0, f64::max);
-    let longest = all.values().map(|notes| (end(notes) - first(notes)) * 1e3).fold(1.0, f64::max);
+pub fn timelines(all: &BTreeMap<Mode, Vec<WorkRecord>>) -> Result<String, ComparisonError> {
+    let first = |records: &[WorkRecord]| records.iter().map(|record| record.at).fold(f64::MAX, f64::min);
+    let end = |records: &[WorkRecord]| records.iter().map(|record| record.at + record.took).fold(0.0, f64::max);
+    let longest = all.values().map(|records| (end(records) - first(records)) * 1e3).fold(1.0, f64::max);
     let panel = 250;
     svg(panel * u32::try_from(all.len()).unwrap_or(3) + 10, |area| {
-        for (area, (mode, notes)) in area.split_evenly((all.len(), 1)).iter().zip(all) {
-            let from = first(notes);
+        for (area, (mode, records)) in area.split_evenly((all.len(), 1)).iter().zip(all) {
+            let from = first(records);
             let height = ROWS.len() as f64;
             let mut chart = ChartBuilder::on(area)
                 .margin_left(16)
@@ -352,11 +352,11 @@ pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonEr
                     .draw_series([EmptyElement::at(at) + Text::new(name.to_owned(), (-8, 0), style)])
                     .map_err(failed)?;
             }
-            for note in notes {
-                let Some(row) = row(note) else { continue };
+            for record in records {
+                let Some(row) = row(record) else { continue };
                 let middle = height - row as f64 - 0.5;
-                let (start, stop) = ((note.at - from) * 1e3, (note.at + note.took - from) * 1e3);
-                let (half, fill) = match note.kind.as_str() {
+                let (start, stop) = ((record.at - from) * 1e3, (record.at + record.took - from) * 1e3);
+                let (half, fill) = match record.kind.as_str() {
                     "execution" => (0.12, colour(*mode).mix(0.35)),
                     "transition" | "publish" | "delivery" | "receive" | "delete" => (0.38, colour(*mode).mix(0.9)),
                     "request" => (0.3, service_colour(Service::DynamoDb).mix(0.9)),
@@ -375,7 +375,7 @@ pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outage::{Kind, Point};
+    use crate::outage::{OutageKind, OutagePoint};
 
     fn histogram() -> Histogram<u64> {
         let mut histogram = Histogram::<u64>::new(3).unwrap();
@@ -399,17 +399,17 @@ mod tests {
 
     #[test]
     fn a_booking_that_was_given_back_is_not_drawn_as_one_that_was_confirmed() {
-        let point = |due, confirmed| Point { due, ended: due + 1.0, confirmed };
-        let suffered = |confirmed| Suffered {
+        let point = |due, confirmed| OutagePoint { due, ended: due + 1.0, confirmed };
+        let result = |confirmed| OutageResult {
             mode: Mode::Standard,
-            kind: Kind::Stopped,
+            kind: OutageKind::Stopped,
             outage: (1.0, 2.0),
             asked: 2,
             points: vec![point(0.5, true), point(1.5, confirmed)],
             repeated: 0,
             violations: Vec::new(),
         };
-        let [all_good, one_bad] = [true, false].map(|confirmed| outages(&[&suffered(confirmed)]).unwrap());
+        let [all_good, one_bad] = [true, false].map(|confirmed| outages(&[&result(confirmed)]).unwrap());
         assert!(!all_good.contains("given back") && one_bad.contains("given back"));
     }
 

@@ -11,20 +11,20 @@ pub use self::rendering::difference;
 use super::{
     ComparisonError, Mode,
     costs::{self, Costs, Published, Region, Service},
-    explanation::Path,
-    outage::{self, Suffered},
+    explanation::Explanation,
+    outage::{self, OutageResult},
     plots,
-    work::{self, Counted, Unit, Work},
+    work::{self, CountedWork, Unit, Work},
 };
-use crate::load::{Fate, Measured, Mix};
+use crate::load::{Fate, LoadResult, Mix};
 
 /// One turn of a mode: the closed load, then the open one.
 #[derive(Clone, Debug)]
 pub struct Turn {
     /// At the maximum throughput.
-    pub closed: Measured,
+    pub closed: LoadResult,
     /// At a fixed rate.
-    pub open: Measured,
+    pub open: LoadResult,
 }
 
 /// All measurements.
@@ -35,9 +35,9 @@ pub struct Measurements {
     /// The percentages of bookings that cannot succeed.
     pub mix: Mix,
     pub turns: BTreeMap<Mode, Vec<Turn>>,
-    pub counted: Vec<Counted>,
-    pub suffered: Vec<Suffered>,
-    pub explanations: Vec<Path>,
+    pub counted: Vec<CountedWork>,
+    pub outage_results: Vec<OutageResult>,
+    pub explanations: Vec<Explanation>,
     /// The violations that the audits found.
     pub violations: Vec<String>,
 }
@@ -124,7 +124,7 @@ impl Measurements {
                 self.limits(&published)?,
             ]);
         }
-        if !self.suffered.is_empty() {
+        if !self.outage_results.is_empty() {
             sections.push(self.outages()?);
         }
         if !self.explanations.is_empty() {
@@ -150,7 +150,7 @@ impl Measurements {
     }
 
     fn latency(&self, ratios: &mut Vec<Ratio>) -> Result<Section, ComparisonError> {
-        type Of = fn(&Measured) -> Vec<&Histogram<u64>>;
+        type Of = fn(&LoadResult) -> Vec<&Histogram<u64>>;
         let accepted: Of = |measured| vec![&measured.accepted];
         let confirmed: Of = |measured| measured.ended.get(&Fate::Confirmed).into_iter().collect();
         let failed: Of =
@@ -211,7 +211,7 @@ impl Measurements {
         let mut rows = Vec::new();
         for mode in Mode::ALL.into_iter().filter(|mode| self.turns.contains_key(mode)) {
             let (own, all) = (median(rates(mode)), rates(mode));
-            let used = |of: fn(&crate::load::Used) -> f64| {
+            let used = |of: fn(&crate::load::ProcessorShares) -> f64| {
                 let shares = self.turns(mode).map(|turn| of(&turn.closed.used)).collect();
                 format!("{:.0}%", 100.0 * median(shares))
             };
@@ -234,11 +234,11 @@ impl Measurements {
                 again.to_string(),
             ]);
         }
-        let otherwise: usize = self
+        let unexpected: usize = self
             .turns
             .values()
             .flatten()
-            .map(|turn| turn.closed.otherwise().count() + turn.open.otherwise().count())
+            .map(|turn| turn.closed.unexpected().count() + turn.open.unexpected().count())
             .sum();
         let head = [
             "closed load",
@@ -259,14 +259,14 @@ impl Measurements {
             ),
             table(&head, rows),
             Part::Text(format!(
-                "{otherwise} bookings ended otherwise than they must. The audit of all tables found {} violations.",
+                "{unexpected} bookings ended differently than expected. The audit of all tables found {} violations.",
                 self.violations.len()
             )),
         ];
         Section { title: "How many bookings there can be", parts }
     }
 
-    fn counted(&self, mode: Mode, fate: Fate) -> Option<&Counted> {
+    fn counted(&self, mode: Mode, fate: Fate) -> Option<&CountedWork> {
         self.counted.iter().find(|counted| counted.mode == mode && counted.fate == fate)
     }
 
@@ -526,18 +526,18 @@ impl Measurements {
                 .into(),
         )];
         let mut rows = Vec::new();
-        for suffered in &self.suffered {
+        for result in &self.outage_results {
             rows.push(vec![
-                format!("{}, {}", suffered.kind.name(), suffered.mode.name()),
-                number(suffered.outage.1 - suffered.outage.0),
-                suffered.asked.to_string(),
-                suffered.delayed().to_string(),
-                suffered.failed().to_string(),
-                suffered.lost().to_string(),
-                number(suffered.recovery()),
-                number(suffered.longest()),
-                suffered.repeated.to_string(),
-                suffered.violations.len().to_string(),
+                format!("{}, {}", result.kind.name(), result.mode.name()),
+                number(result.outage.1 - result.outage.0),
+                result.asked.to_string(),
+                result.delayed().to_string(),
+                result.failed().to_string(),
+                result.lost().to_string(),
+                number(result.recovery()),
+                number(result.longest()),
+                result.repeated.to_string(),
+                result.violations.len().to_string(),
             ]);
         }
         let head = [
@@ -553,8 +553,8 @@ impl Measurements {
             "violations",
         ];
         parts.push(table(&head, rows));
-        for (kind, name) in outage::Kind::ALL.into_iter().zip(["outage-throttled", "outage-stopped"]) {
-            let all: Vec<_> = self.suffered.iter().filter(|suffered| suffered.kind == kind).collect();
+        for (kind, name) in outage::OutageKind::ALL.into_iter().zip(["outage-throttled", "outage-stopped"]) {
+            let all: Vec<_> = self.outage_results.iter().filter(|result| result.kind == kind).collect();
             if !all.is_empty() {
                 let caption = format!("Each booking around an outage: {}", kind.name());
                 parts.push(Part::Plot { name, caption, svg: plots::outages(&all)? });

@@ -13,5 +13,5 @@ pub mod cloud;
 pub mod local;
 pub mod stack;
 
-pub use local::{LocalAws, LocalError, Options};
+pub use local::{LocalAws, LocalAwsOptions, LocalError};
 pub use stack::{Stack, StackError};

@@ -50,7 +50,7 @@ pub enum LocalError {
 
 /// How to start a local AWS.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct LocalAwsOptions {
     /// The stack's name, which prefixes the names of its tables and functions.
     pub stack_name: String,
     /// Values for the template's parameters.
@@ -69,7 +69,7 @@ pub struct Options {
     pub functions: Option<PathBuf>,
 }
 
-impl Default for Options {
+impl Default for LocalAwsOptions {
     fn default() -> Self {
         Self {
             stack_name: "harmony".into(),
@@ -100,7 +100,7 @@ struct Launcher {
 
 impl LocalAws {
     /// Starts a local AWS and deploys the template. Returns when the stack is complete, which takes a few seconds.
-    pub fn start(options: Options) -> Result<Self, LocalError> {
+    pub fn start(options: LocalAwsOptions) -> Result<Self, LocalError> {
         let root = root()?;
         let python = root.join(".venv/bin/python");
         if !python.exists() {

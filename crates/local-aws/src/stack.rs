@@ -236,7 +236,7 @@ pub struct Running {
 
 /// The announcement of `harmony local` for other commands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
+pub struct RunningStack {
     /// The process id of `harmony local`.
     pub harmony_pid: u32,
     #[serde(flatten)]
@@ -310,7 +310,7 @@ impl Running {
     pub fn announce(&self, stack: &Stack) -> Result<(), StackError> {
         let path = self.folder.join(STACK);
         let cause = |cause| StackError::File { path: path.clone(), cause };
-        let found = Found { harmony_pid: process::id(), stack: stack.clone() };
+        let found = RunningStack { harmony_pid: process::id(), stack: stack.clone() };
         let json = serde_json::to_vec_pretty(&found).map_err(|error| cause(error.into()))?;
         // Written aside and renamed, so that no reader sees half of it.
         let aside = self.folder.join("stack.json.new");
@@ -318,7 +318,7 @@ impl Running {
     }
 
     /// The announcement of this project's `harmony local`; none if none runs or it is not ready yet.
-    pub fn find(folder: &Path) -> Result<Option<Found>, StackError> {
+    pub fn find(folder: &Path) -> Result<Option<RunningStack>, StackError> {
         if !Self::is_claimed(folder)? {
             return Ok(None);
         }

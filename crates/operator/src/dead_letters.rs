@@ -17,7 +17,7 @@ use std::{
 use aws_sdk_sqs::{
     Client,
     types::{
-        ChangeMessageVisibilityBatchRequestEntry, ListMessageMoveTasksResultEntry, Message as Received,
+        ChangeMessageVisibilityBatchRequestEntry, ListMessageMoveTasksResultEntry, Message,
         MessageSystemAttributeName::{DeadLetterQueueSourceArn, SentTimestamp},
         QueueAttributeName,
     },
@@ -36,7 +36,7 @@ use serde_json::{Value, json};
 
 use local_aws::{Stack, StackError};
 use traveller::{
-    client::Reason,
+    client::FailureReason,
     show::{Look, count, plain, wrap},
 };
 
@@ -66,15 +66,15 @@ pub enum DriveError {
 
 /// A booking that the reconciler could not be asked to drive: SQS did not answer, or refused.
 #[derive(Debug, thiserror::Error)]
-#[error("asking the reconciler for booking {booking} failed: {cause}; check your permissions, then repeat it")]
+#[error("asking the reconciler for booking {booking_id} failed: {cause}; check your permissions, then repeat it")]
 pub struct NotAsked {
-    pub booking: BookingId,
+    pub booking_id: BookingId,
     pub cause: String,
 }
 
 /// Why a dead-letter queue cannot be read, or its messages cannot be put back.
 #[derive(Debug, thiserror::Error)]
-pub enum DeadLetterError {
+pub enum DeadLetterQueueError {
     #[error("{operation} {queue} failed: {cause}; check that the queue is there, and your permissions")]
     Refused { operation: &'static str, queue: String, cause: String },
     /// It is not clear where the messages came from.
@@ -104,15 +104,15 @@ pub struct DeadLetterQueue {
 
 /// The content of a dead-letter queue.
 #[derive(Clone, Debug, Default)]
-pub struct Content {
+pub struct QueueContent {
     /// The messages, oldest first.
-    pub messages: Vec<Message>,
+    pub messages: Vec<DeadLetter>,
     /// How many more messages there are: another reader has hidden them, or there are very many.
     pub held: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Message {
+pub struct DeadLetter {
     /// The message's id in this queue.
     pub id: String,
     /// The booking that it belongs to, if it names one.
@@ -153,10 +153,10 @@ pub async fn drive(stack: &Stack, bookings: &[BookingId]) -> Result<(), DriveErr
 
 async fn ask(client: &Client, inbox: &str, bookings: &[BookingId]) -> Result<(), DriveError> {
     let mut not_asked = Vec::new();
-    for booking in bookings {
-        let message = json!({"booking_id": booking, "asked_at": Timestamp::now()}).to_string();
+    for booking_id in bookings {
+        let message = json!({"booking_id": booking_id, "asked_at": Timestamp::now()}).to_string();
         if let Err(error) = client.send_message().queue_url(inbox).message_body(message).send().await {
-            not_asked.push(NotAsked { booking: booking.clone(), cause: store::causes(&error) });
+            not_asked.push(NotAsked { booking_id: booking_id.clone(), cause: store::causes(&error) });
         }
     }
     if not_asked.is_empty() { Ok(()) } else { Err(DriveError::NotAsked(not_asked)) }
@@ -166,7 +166,7 @@ async fn ask(client: &Client, inbox: &str, bookings: &[BookingId]) -> Result<(),
 pub async fn contents(
     queues: Vec<DeadLetterQueue>,
     within: Duration,
-) -> Vec<(DeadLetterQueue, Result<Content, DeadLetterError>)> {
+) -> Vec<(DeadLetterQueue, Result<QueueContent, DeadLetterQueueError>)> {
     let looks = queues.into_iter().map(async |queue| {
         let content = queue.content(within).await;
         (queue, content)
@@ -187,14 +187,14 @@ impl DeadLetterQueue {
         name(&self.url)
     }
 
-    fn refused<E: std::error::Error>(&self, operation: &'static str) -> impl Fn(E) -> DeadLetterError {
+    fn refused<E: std::error::Error>(&self, operation: &'static str) -> impl Fn(E) -> DeadLetterQueueError {
         let queue = self.name().to_owned();
-        move |error| DeadLetterError::Refused { operation, queue: queue.clone(), cause: store::causes(&error) }
+        move |error| DeadLetterQueueError::Refused { operation, queue: queue.clone(), cause: store::causes(&error) }
     }
 
     /// The content of the queue. The messages stay there. Waits up to `within` for messages that another reader has
     /// hidden.
-    pub async fn content(&self, within: Duration) -> Result<Content, DeadLetterError> {
+    pub async fn content(&self, within: Duration) -> Result<QueueContent, DeadLetterQueueError> {
         let deadline = Instant::now() + within;
         let mut found = BTreeMap::new();
         let held = loop {
@@ -212,11 +212,11 @@ impl DeadLetterQueue {
             if found.is_empty() { None } else { self.source().await.ok().and_then(|source| source.attempts) };
         let mut messages: Vec<_> = found.values().map(|message| read(message, attempts)).collect();
         messages.sort_by_key(|message| message.sent);
-        Ok(Content { messages, held })
+        Ok(QueueContent { messages, held })
     }
 
     /// How many messages there are, hidden or not, as far as SQS knows right now.
-    async fn size(&self) -> Result<usize, DeadLetterError> {
+    async fn size(&self) -> Result<usize, DeadLetterQueueError> {
         const COUNTS: [QueueAttributeName; 2] = [
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
@@ -230,14 +230,14 @@ impl DeadLetterQueue {
         &self,
         url: &str,
         names: &[QueueAttributeName],
-    ) -> Result<HashMap<QueueAttributeName, String>, DeadLetterError> {
+    ) -> Result<HashMap<QueueAttributeName, String>, DeadLetterQueueError> {
         let request = self.client.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
         let answer = request.send().await.map_err(self.refused("reading the attributes of"))?;
         Ok(answer.attributes.unwrap_or_default())
     }
 
     /// Receives every visible message, page by page until nothing new arrives, then makes all of them visible again.
-    async fn look(&self, found: &mut BTreeMap<String, Received>) -> Result<(), DeadLetterError> {
+    async fn look(&self, found: &mut BTreeMap<String, Message>) -> Result<(), DeadLetterQueueError> {
         let mut seen = BTreeMap::new();
         while seen.len() < MAX_MESSAGES {
             let request = self
@@ -270,12 +270,12 @@ impl DeadLetterQueue {
         Ok(())
     }
 
-    async fn source(&self) -> Result<Source, DeadLetterError> {
+    async fn source(&self) -> Result<Source, DeadLetterQueueError> {
         let request = self.client.list_dead_letter_source_queues().queue_url(&self.url);
         let answer = request.send().await.map_err(self.refused("looking up the source of"))?;
         let [url] = answer.queue_urls() else {
             let sources = answer.queue_urls().len();
-            return Err(DeadLetterError::NoSource { queue: self.name().to_owned(), sources });
+            return Err(DeadLetterQueueError::NoSource { queue: self.name().to_owned(), sources });
         };
         let mut attributes =
             self.attributes(url, &[QueueAttributeName::QueueArn, QueueAttributeName::RedrivePolicy]).await?;
@@ -287,7 +287,11 @@ impl DeadLetterQueue {
 
     /// Moves everything back to where it came from, and waits until none of these messages is left. `tell` gets the
     /// progress.
-    pub async fn put_back(&self, messages: &[Message], tell: impl Fn(&str)) -> Result<PutBack, DeadLetterError> {
+    pub async fn put_back(
+        &self,
+        messages: &[DeadLetter],
+        tell: impl Fn(&str),
+    ) -> Result<PutBack, DeadLetterQueueError> {
         let deadline = Instant::now() + PATIENCE;
         let source = self.source().await?;
         let arn = self.attributes(&self.url, &[QueueAttributeName::QueueArn]).await?;
@@ -298,7 +302,7 @@ impl DeadLetterQueue {
             moved += self.move_all(arn, &source, deadline).await?;
             tell(&format!("{}: checking whether it is empty", self.name()));
             let content = self.content(HELD.min(deadline.saturating_duration_since(Instant::now()))).await?;
-            let is_left = |message: &&Message| messages.iter().any(|before| before.id == message.id);
+            let is_left = |message: &&DeadLetter| messages.iter().any(|before| before.id == message.id);
             let left = content.messages.iter().filter(is_left).count() + content.held;
             if left == 0 {
                 return Ok(PutBack { into: source.name, moved, came: content.messages.len() });
@@ -309,12 +313,12 @@ impl DeadLetterQueue {
         }
     }
 
-    fn left(&self, left: usize) -> DeadLetterError {
-        DeadLetterError::Left { queue: self.name().to_owned(), left: count(left as u64, "message") }
+    fn left(&self, left: usize) -> DeadLetterQueueError {
+        DeadLetterQueueError::Left { queue: self.name().to_owned(), left: count(left as u64, "message") }
     }
 
     /// Moves the visible messages. Only one such task can run per queue; if there already is one, it does the same.
-    async fn move_all(&self, arn: &str, source: &Source, deadline: Instant) -> Result<i64, DeadLetterError> {
+    async fn move_all(&self, arn: &str, source: &Source, deadline: Instant) -> Result<i64, DeadLetterQueueError> {
         let earlier = match self.last_task(arn).await? {
             Some(task) if matches!(task.status(), Some("RUNNING" | "CANCELLING")) => None,
             earlier => {
@@ -330,7 +334,7 @@ impl DeadLetterQueue {
                 Some("COMPLETED") => return Ok(task.map_or(0, |task| task.approximate_number_of_messages_moved)),
                 Some(status @ ("FAILED" | "CANCELLED")) => {
                     let cause = task.as_ref().and_then(|task| task.failure_reason()).unwrap_or("SQS gives no reason");
-                    return Err(DeadLetterError::NotMoved {
+                    return Err(DeadLetterQueueError::NotMoved {
                         queue: self.name().to_owned(),
                         status: status.to_lowercase(),
                         cause: cause.to_owned(),
@@ -342,7 +346,7 @@ impl DeadLetterQueue {
         }
     }
 
-    async fn last_task(&self, arn: &str) -> Result<Option<ListMessageMoveTasksResultEntry>, DeadLetterError> {
+    async fn last_task(&self, arn: &str) -> Result<Option<ListMessageMoveTasksResultEntry>, DeadLetterQueueError> {
         let request = self.client.list_message_move_tasks().source_arn(arn).max_results(1); // the newest is first
         let answer =
             request.send().await.map_err(self.refused("looking up how far SQS is with moving the messages of"))?;
@@ -373,7 +377,7 @@ fn beginning(text: &str, most: usize) -> String {
 }
 
 /// Reads a message from a dead-letter queue whose source makes this many attempts.
-fn read(message: &Received, attempts: Option<u64>) -> Message {
+fn read(message: &Message, attempts: Option<u64>) -> DeadLetter {
     let body = message.body().unwrap_or_default();
     let (booking_id, says, by) = describe(body).unwrap_or_else(|| {
         let says = if body.is_empty() { "nothing".into() } else { format!("unreadable: {}", beginning(body, SHOWN.0)) };
@@ -389,7 +393,7 @@ fn read(message: &Received, attempts: Option<u64>) -> Message {
         (None, None, _) => by.to_owned(),
     };
     let sent = system(SentTimestamp).and_then(|sent| Timestamp::from_millisecond(sent.parse().ok()?).ok());
-    Message { id: message.message_id().unwrap_or_default().to_owned(), booking_id, says, sent, why }
+    DeadLetter { id: message.message_id().unwrap_or_default().to_owned(), booking_id, says, sent, why }
 }
 
 /// A message of the state machine about a step that must succeed and was given up.
@@ -403,7 +407,7 @@ struct Parked {
 #[derive(Deserialize)]
 struct Unending {
     booking_id: BookingId,
-    reason: Reason,
+    reason: FailureReason,
 }
 
 #[derive(Deserialize)]
@@ -446,7 +450,7 @@ fn describe(body: &str) -> Option<Description> {
 const TABLE: usize = 84;
 
 /// The messages of a queue as a table, or as a list on a narrow terminal.
-pub fn render(messages: &[Message], now: Timestamp, look: Look) -> String {
+pub fn render(messages: &[DeadLetter], now: Timestamp, look: Look) -> String {
     if look.is_too_narrow_for(TABLE) {
         let entries = messages.iter().map(|message| {
             let about = message.booking_id.as_ref().map_or("no booking".into(), ToString::to_string);

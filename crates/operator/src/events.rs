@@ -64,7 +64,7 @@ pub struct Sample {
 
 /// Why events cannot be sent.
 #[derive(Debug, thiserror::Error)]
-pub enum EventsError {
+pub enum SampleError {
     #[error("{path} cannot be read: {cause}")]
     File { path: PathBuf, cause: io::Error },
     /// Every file needs an answer, and every answer a file.
@@ -91,7 +91,7 @@ pub enum EventsError {
 }
 
 /// All payloads in this project's `events/`, ordered by name.
-pub fn samples(root: &Path) -> Result<Vec<Sample>, EventsError> {
+pub fn samples(root: &Path) -> Result<Vec<Sample>, SampleError> {
     let root = root.join("events");
     let mut answers: BTreeMap<String, Value> = read(&root.join(ANSWERS))?;
     let mut samples = Vec::new();
@@ -100,26 +100,26 @@ pub fn samples(root: &Path) -> Result<Vec<Sample>, EventsError> {
             let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let function = part(&folder);
             let name = format!("{function}/{}", part(&path));
-            let Some(answer) = answers.remove(&name) else { return Err(EventsError::Unpaired(name)) };
+            let Some(answer) = answers.remove(&name) else { return Err(SampleError::Unpaired(name)) };
             samples.push(Sample { payload: read(&path)?, name, path, function, answer });
         }
     }
     match answers.pop_first() {
-        Some((name, _)) => Err(EventsError::Unpaired(name)),
+        Some((name, _)) => Err(SampleError::Unpaired(name)),
         None => Ok(samples),
     }
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>, EventsError> {
-    let cause = |cause| EventsError::File { path: folder.to_owned(), cause };
+fn list(folder: &Path) -> Result<Vec<PathBuf>, SampleError> {
+    let cause = |cause| SampleError::File { path: folder.to_owned(), cause };
     let paths = fs::read_dir(folder).map_err(cause)?.map(|entry| entry.map(|entry| entry.path()));
     let mut paths = paths.collect::<io::Result<Vec<_>>>().map_err(cause)?;
     paths.sort_unstable();
     Ok(paths)
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EventsError> {
-    let cause = |cause| EventsError::File { path: path.to_owned(), cause };
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, SampleError> {
+    let cause = |cause| SampleError::File { path: path.to_owned(), cause };
     let text = fs::read_to_string(path).map_err(cause)?;
     serde_json::from_str(&text).map_err(|error| cause(error.into()))
 }
@@ -148,7 +148,7 @@ pub fn booking(number: u8) -> BookingId {
 
 /// Puts the trip of the events on sale, and records their bookings in the state that the events expect. May be
 /// repeated. For a local AWS only: it replaces stock, and these bookings were never requested.
-pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
+pub async fn prepare(stack: &Stack) -> Result<(), SampleError> {
     let sdk = stack.sdk().await?;
     let client = store::client(&sdk);
     let journal = Journal::new(client.clone(), stack.journal_table()?, 730);
@@ -165,7 +165,7 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
 
     let request = travel::TRAVEL.read(&TripRequest::on(DATE).to_json(), DATE);
     let BookingRequest { customer, parts, token, .. } =
-        request.map_err(|violations| EventsError::Refused(saga::Violation::list(&violations)))?;
+        request.map_err(|violations| SampleError::Refused(saga::Violation::list(&violations)))?;
     Stock::of(stack, &sdk)?.load(&dates(DATE, NIGHTS), |_| ()).await?;
     let now = Timestamp::now();
     for (number, variant, _) in ENDS {
@@ -182,12 +182,12 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
             created_at: now,
             updated_at: now,
         };
-        payment.provider.attach(&header.plan().payment.reference, &token).await?.map_err(|_| EventsError::Card)?;
+        payment.provider.attach(&header.plan().payment.reference, &token).await?.map_err(|_| SampleError::Card)?;
         intake.accept(&header, &customer, now).await?;
         let price = |part_type: &PartType| {
             let contents = parts.get(part_type.name).map(|part| part.contents).unwrap_or_default();
             let quote = quote(part_type, &Catalogue::read(part_type.price_list)?, &contents);
-            quote.map(|quote| quote.price).map_err(|rejection| EventsError::Refused(rejection.message))
+            quote.map(|quote| quote.price).map_err(|rejection| SampleError::Refused(rejection.message))
         };
         if number == COLLECTED {
             for part_type in USUAL.iter().filter(|part_type| part_type.name != travel::FLIGHT.name) {
@@ -200,7 +200,7 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
         }
         if number == UNPARKED {
             let prices = USUAL.iter().map(|part_type| Ok(price(part_type)?.amount.unsigned_abs()));
-            let total = Money::eur(prices.sum::<Result<_, EventsError>>()?);
+            let total = Money::eur(prices.sum::<Result<_, SampleError>>()?);
             let step = Command { booking_id: header.booking_id, action: Action::Confirm { total } };
             let command = json!({"step": step.step(), "booking_id": step.booking_id, "total": total});
             bookings.handle(&command).await?;

@@ -31,9 +31,9 @@ pub enum LoadError {
 
 /// Loads the stock of a stack.
 #[derive(Clone, Debug)]
-pub struct Stock(Vec<(PartType, Catalogue, StockTable)>);
+pub struct StockLoader(Vec<(PartType, Catalogue, StockTable)>);
 
-impl Stock {
+impl StockLoader {
     pub fn of(stack: &Stack, sdk: &SdkConfig) -> Result<Self, LoadError> {
         let client = store::client(sdk);
         let journal = Journal::new(client.clone(), stack.journal_table()?, 1); // never written here

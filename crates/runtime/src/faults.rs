@@ -45,7 +45,7 @@ const SAID: &str = "said";
 
 /// Where a fault strikes, and what it does.
 #[derive(Debug, Deserialize)]
-struct Fault {
+struct InjectedFault {
     function: String,
     operation: String,
     when: When,
@@ -138,7 +138,7 @@ impl Folder {
         if !point.text.contains(name.split('.').next()?) {
             return None;
         }
-        let fault: Fault = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        let fault: InjectedFault = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
         let strikes = (&*fault.operation, fault.when) == (point.operation, point.when)
             && fault.function == self.function
             && fault.contains.iter().all(|word| point.text.contains(word))

@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 #[cfg(feature = "fault-points")]
 use crate::faults::Task;
-use crate::{Input, Queue, Unreadable, message};
+use crate::{Input, Queue, UnreadableMessage, message};
 
 /// The kind of a handler's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl<H, P, E> Handler<H, P, E> {
         let source = payload.pointer("/Records/0/eventSource").or(payload.pointer("/Records/0/EventSource"));
         let (input, published_by) = match source.and_then(Value::as_str) {
             Some("aws:sqs") => {
-                let batch = Batch::deserialize(payload).map_err(|error| Unreadable(error.to_string()))?;
+                let batch = Batch::deserialize(payload).map_err(|error| UnreadableMessage(error.to_string()))?;
                 return Ok(Some(self.batch(batch).await));
             }
             Some("aws:sns") => match message::read(message::notified(&payload)?)? {
@@ -132,15 +132,16 @@ impl<H, P, E> Handler<H, P, E> {
         };
         let answer = match ((self.handle)(input).await, published_by) {
             (Ok(Some(answer)), Some(PublishedBy::Function)) => {
-                let event = serde_json::to_string(&answer).map_err(|error| Unreadable(error.to_string()))?;
+                let event = serde_json::to_string(&answer).map_err(|error| UnreadableMessage(error.to_string()))?;
                 (self.publish)(event).await.map(|()| None).map_err(Into::into)
             }
             (answer, _) => answer,
         };
         match answer {
-            Ok(answer) => {
-                answer.map(serde_json::to_value).transpose().map_err(|error| Unreadable(error.to_string()).into())
-            }
+            Ok(answer) => answer
+                .map(serde_json::to_value)
+                .transpose()
+                .map_err(|error| UnreadableMessage(error.to_string()).into()),
             Err(error) => Err(Diagnostic {
                 error_type: (self.fault)(&error).error_type.to_owned(),
                 error_message: error.to_string(),
@@ -254,8 +255,8 @@ struct Attributes {
     received: String,
 }
 
-impl From<Unreadable> for Diagnostic {
-    fn from(error: Unreadable) -> Self {
+impl From<UnreadableMessage> for Diagnostic {
+    fn from(error: UnreadableMessage) -> Self {
         Self { error_type: UNREADABLE.into(), error_message: error.to_string() }
     }
 }

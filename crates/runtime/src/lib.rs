@@ -17,7 +17,7 @@ use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter, util::SubscriberI
 pub use aws::{AwsError, aws};
 pub use invocation::{Fault, Handler, PublishedBy, answer_http, remaining, serve_http};
 pub use lambda_runtime::{Diagnostic, Error};
-pub use message::{Failure, Input, Unreadable, event, read};
+pub use message::{Failure, Input, UnreadableMessage, event, read};
 pub use queue::{Queue, REASON};
 
 /// A required setting is missing.

@@ -42,14 +42,14 @@ pub struct Failure {
 /// A message that cannot be read, however often it is delivered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the message cannot be read: {0}")]
-pub struct Unreadable(pub(crate) String);
+pub struct UnreadableMessage(pub(crate) String);
 
-fn unreadable(cause: impl Into<String>) -> Unreadable {
-    Unreadable(cause.into())
+fn unreadable(cause: impl Into<String>) -> UnreadableMessage {
+    UnreadableMessage(cause.into())
 }
 
 /// Reads a message from a topic or a queue; none if it contains no event.
-pub fn read(text: &str) -> Result<Option<Input>, Unreadable> {
+pub fn read(text: &str) -> Result<Option<Input>, UnreadableMessage> {
     let message: Value = serde_json::from_str(text).map_err(|error| unreadable(format!("it is no JSON: {error}")))?;
     if !message.is_object() {
         return Err(unreadable("it is no JSON object"));
@@ -74,7 +74,7 @@ pub fn read(text: &str) -> Result<Option<Input>, Unreadable> {
 }
 
 /// The event in a message, whether published or given up; none if it contains no event.
-pub fn event(text: &str) -> Result<Option<Value>, Unreadable> {
+pub fn event(text: &str) -> Result<Option<Value>, UnreadableMessage> {
     Ok(read(text)?.map(|input| match input {
         Input::Event(event) | Input::Command(event) => event,
         Input::Failure(failure) => failure.event,
@@ -82,7 +82,7 @@ pub fn event(text: &str) -> Result<Option<Value>, Unreadable> {
 }
 
 /// The message in an invocation by SNS, which always contains exactly one.
-pub(crate) fn notified(payload: &Value) -> Result<&str, Unreadable> {
+pub(crate) fn notified(payload: &Value) -> Result<&str, UnreadableMessage> {
     match payload["Records"].as_array().map(Vec::as_slice) {
         Some([record]) => record.pointer("/Sns/Message").and_then(Value::as_str),
         _ => None,
@@ -90,7 +90,7 @@ pub(crate) fn notified(payload: &Value) -> Result<&str, Unreadable> {
     .ok_or_else(|| unreadable("it is about an invocation without an SNS message"))
 }
 
-fn response(mut record: Value) -> Result<Option<Value>, Unreadable> {
+fn response(mut record: Value) -> Result<Option<Value>, UnreadableMessage> {
     match record["responsePayload"].take() {
         event @ Value::Object(_) => Ok(Some(event)),
         Value::Null => Ok(None),
@@ -129,7 +129,7 @@ mod tests {
         })
     }
 
-    fn read_json(message: &Value) -> Result<Input, Unreadable> {
+    fn read_json(message: &Value) -> Result<Input, UnreadableMessage> {
         read(&message.to_string()).map(|input| input.expect("it contains an event"))
     }
 

@@ -8,9 +8,9 @@ use saga::{
     Step, Variant, Violation,
 };
 use serde_json::{Value, json};
-use store::{Commit, Entry, Header, IntakeStore, Journal, Receipt};
+use store::{Commit, Header, IntakeStore, Journal, JournalEntry, Receipt};
 
-use crate::{Clock, Events, Executions, PaymentProvider, StepError, start::Starter};
+use crate::{Clock, EventPublisher, Executions, PaymentProvider, StepError, start::Starter};
 
 /// The maximum size of a request body, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
@@ -20,7 +20,7 @@ pub const MAX_BYTES: usize = 16 * 1024;
 const MAX_ERRORS: (usize, usize) = (50, 8 * 1024);
 
 /// A response of the API.
-pub type Answer = Response<String>;
+pub type ApiResponse = Response<String>;
 
 /// The API of one saga, over its stores and services.
 #[derive(Debug)]
@@ -43,11 +43,11 @@ pub struct Api<I, E, T, P> {
     pub clock: Clock,
 }
 
-impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, P> {
+impl<I: IntakeStore, E: Executions, T: EventPublisher, P: PaymentProvider> Api<I, E, T, P> {
     /// Handles a request. `caller` identifies the caller according to the gateway; a booking belongs to its caller. The
     /// URI's path is one of the paths in the API's OpenAPI description, wherever the API is served. A trailing slash
     /// makes no difference, as in API Gateway.
-    pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> Answer {
+    pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> ApiResponse {
         let path = request.uri().path();
         let path = path.strip_suffix('/').unwrap_or(path);
         let below = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.saga.collection));
@@ -79,7 +79,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         answer
     }
 
-    async fn post(&self, caller: &str, request: &Request<Vec<u8>>) -> Result<Answer, StepError> {
+    async fn post(&self, caller: &str, request: &Request<Vec<u8>>) -> Result<ApiResponse, StepError> {
         let (headers, body) = (request.headers(), request.body());
         let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !media_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
@@ -126,7 +126,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
     // Token first, then header, then start. A crash after the token leaves a payment that is never charged. A crash
     // after the header leaves a booking with everything that the reconciler needs to start it, and a claim on the
     // start, which a repeated request respects: the start may have been made.
-    async fn accept(&self, asked: &Asked<'_>, owner: Owner, request: BookingRequest) -> Result<Answer, StepError> {
+    async fn accept(&self, asked: &Asked<'_>, owner: Owner, request: BookingRequest) -> Result<ApiResponse, StepError> {
         let reference = PaymentReference::derive(&asked.booking_id, &asked.request_digest);
         if self.provider.attach(&reference, &request.token).await?.is_err() {
             let unknown = violation("/payment/token", "is not known to the payment provider");
@@ -156,14 +156,14 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
 
     // An accepted request stays accepted: rules that refuse it now, even if only because time has passed, apply to new
     // requests. So a request that violates rules is looked up before it is refused.
-    async fn refuse(&self, asked: &Asked<'_>, violations: &[Violation]) -> Result<Answer, StepError> {
+    async fn refuse(&self, asked: &Asked<'_>, violations: &[Violation]) -> Result<ApiResponse, StepError> {
         match self.intake.receipt(&asked.booking_id).await? {
             Some(found) => self.repeat(asked, &found).await,
             None => Ok(invalid(violations)),
         }
     }
 
-    async fn repeat(&self, asked: &Asked<'_>, found: &Receipt) -> Result<Answer, StepError> {
+    async fn repeat(&self, asked: &Asked<'_>, found: &Receipt) -> Result<ApiResponse, StepError> {
         if found.request_digest != asked.request_digest {
             return Ok(problem(Problem::KeyReused, "this Idempotency-Key was already used for another request"));
         }
@@ -187,7 +187,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
     }
 
     // A booking of another caller is treated like one that does not exist.
-    async fn get(&self, caller: &str, id: &str) -> Result<Answer, StepError> {
+    async fn get(&self, caller: &str, id: &str) -> Result<ApiResponse, StepError> {
         let unknown = || problem(Problem::NotFound, "there is no such booking");
         let Ok(booking_id) = BookingId::try_from(id.to_owned()) else { return Ok(unknown()) };
         let header = self.intake.header(&booking_id).await?;
@@ -223,7 +223,7 @@ impl Asked<'_> {
     // `Location` is a reference relative to the URI that the client requested (RFC 9110, section 10.2.2). The whole URI
     // is not known here: in front of the resource's path there may be the stage, the base path of a custom domain, or a
     // prefix that a proxy has removed.
-    fn accepted(&self, collection: &str, variant: Variant, replayed: bool) -> Answer {
+    fn accepted(&self, collection: &str, variant: Variant, replayed: bool) -> ApiResponse {
         let body = json!({"booking_id": self.booking_id, "variant": variant, "status": Status::Pending});
         let mut answer = answer(StatusCode::ACCEPTED, "application/json", body.to_string());
         let location =
@@ -240,7 +240,7 @@ impl Asked<'_> {
 }
 
 /// A booking as its owner sees it in `GET /bookings/{booking_id}`.
-pub fn view(saga: &Definition, header: &Header, customer: Option<&Customer>, entries: &[Entry]) -> Value {
+pub fn view(saga: &Definition, header: &Header, customer: Option<&Customer>, entries: &[JournalEntry]) -> Value {
     let timeline: Vec<_> = entries.iter().map(timeline_entry).collect();
     let payment = entries.iter().filter(|entry| matches!(entry.step, Step::Abort | Step::Charge));
     let mut view = json!({
@@ -260,7 +260,7 @@ pub fn view(saga: &Definition, header: &Header, customer: Option<&Customer>, ent
     view
 }
 
-fn timeline_entry(entry: &Entry) -> Value {
+fn timeline_entry(entry: &JournalEntry) -> Value {
     // An outcome is written as {"outcome": …, "detail": …}, which is what the timeline wants.
     let mut view = match &entry.outcome {
         Some(outcome) => json!(outcome),
@@ -322,7 +322,7 @@ fn violation(pointer: &str, detail: impl Into<String>) -> Violation {
 }
 
 /// Lists the violations, and says how many more there are.
-fn invalid(violations: &[Violation]) -> Answer {
+fn invalid(violations: &[Violation]) -> ApiResponse {
     let mut bytes = 0;
     let fits = |violation: &&Violation| {
         bytes += violation.pointer.len() + violation.detail.len();
@@ -338,7 +338,7 @@ fn invalid(violations: &[Violation]) -> Answer {
     refused(Problem::InvalidRequest, &body)
 }
 
-fn problem(problem: Problem, detail: &str) -> Answer {
+fn problem(problem: Problem, detail: &str) -> ApiResponse {
     refused(problem, &described(problem, detail))
 }
 
@@ -353,7 +353,7 @@ fn described(problem: Problem, detail: &str) -> Value {
     })
 }
 
-fn refused(problem: Problem, body: &Value) -> Answer {
+fn refused(problem: Problem, body: &Value) -> ApiResponse {
     let mut answer = answer(problem.parts().0, "application/problem+json", body.to_string());
     if let Problem::Unavailable = problem {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -365,7 +365,7 @@ fn refused(problem: Problem, body: &Value) -> Answer {
 const EXPOSED: HeaderValue = HeaderValue::from_static("Location, Idempotency-Replayed, Retry-After");
 
 /// The answer to a browser's preflight request: <https://fetch.spec.whatwg.org/#http-cors-protocol>.
-fn preflight() -> Answer {
+fn preflight() -> ApiResponse {
     let mut answer = Response::new(String::new());
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let headers = answer.headers_mut();
@@ -378,7 +378,7 @@ fn preflight() -> Answer {
     answer
 }
 
-fn answer(status: StatusCode, media_type: &'static str, body: String) -> Answer {
+fn answer(status: StatusCode, media_type: &'static str, body: String) -> ApiResponse {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));

@@ -9,7 +9,7 @@ use saga::{
 use serde_json::Value;
 use store::{BookingStore, Commit, End, HeaderFound};
 
-use crate::{Attempt, Clock, MAX_DECISIONS, Response, StepError, answer, command, event_for, published};
+use crate::{Attempt, Clock, MAX_DECISIONS, StepError, StepResponse, answer, command, event_for, published};
 
 /// The participant that owns the headers.
 #[derive(Debug)]
@@ -22,12 +22,12 @@ pub struct BookingService<S> {
 
 impl<S: BookingStore> BookingService<S> {
     /// Carries out a command and returns the reply.
-    pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
-        self.carry_out(&command(payload, Participant::Booking)?).await.map(Response::Reply)
+    pub async fn handle(&self, payload: &Value) -> Result<StepResponse, StepError> {
+        self.carry_out(&command(payload, Participant::Booking)?).await.map(StepResponse::Reply)
     }
 
     /// Reacts to an event and returns the event to publish; none if there is nothing to do yet.
-    pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
+    pub async fn react(&self, message: &Value) -> Result<Option<StepResponse>, StepError> {
         let Some(cause) = event_for(Participant::Booking, message)? else { return Ok(None) };
         let booking_id = cause.booking_id.clone();
         let action = match reaction::of_booking(&cause.event) {
@@ -47,9 +47,9 @@ impl<S: BookingStore> BookingService<S> {
     }
 
     /// Records that a booking needs an operator.
-    pub async fn park(&self, booking: &BookingId, reason: &Reason) -> Result<(), StepError> {
+    pub async fn park(&self, booking_id: &BookingId, reason: &Reason) -> Result<(), StepError> {
         let action = Action::Park { reason: reason.clone() };
-        self.carry_out(&Command { booking_id: booking.clone(), action }).await.map(drop)
+        self.carry_out(&Command { booking_id: booking_id.clone(), action }).await.map(drop)
     }
 
     async fn carry_out(&self, command: &Command) -> Result<Reply, StepError> {
@@ -67,13 +67,13 @@ impl<S: BookingStore> BookingService<S> {
     /// Ends the booking, or marks it for an operator. May be repeated. One request.
     async fn end(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         step: Step,
         outcome: Outcome,
         total: Option<Money>,
         reason: Option<&Reason>,
     ) -> Result<Outcome, StepError> {
-        let this = Attempt::begin(booking, step, String::new(), self.clock);
+        let this = Attempt::begin(booking_id, step, String::new(), self.clock);
         let mut known = HeaderFound { status: Some(Status::Pending), recorded: None };
         for _ in 0..MAX_DECISIONS {
             let contradiction = StepError::Contradiction { step, status: known.status };
@@ -88,7 +88,7 @@ impl<S: BookingStore> BookingService<S> {
                     match self.store.end(&this.record(&outcome), &End { status, total, reason }).await? {
                         Commit::Done => {
                             if let Some(Reason { step, detail, .. }) = reason.filter(|reason| reason.is_technical()) {
-                                let (booking_id, step) = (booking.as_str(), step.map(|step| step.to_string()));
+                                let (booking_id, step) = (booking_id.as_str(), step.map(|step| step.to_string()));
                                 tracing::error!(booking_id, step, detail, "booking failed for a technical reason");
                             }
                             return Ok(outcome);

@@ -3,7 +3,7 @@
 use saga::{Status, Step};
 use store::StoreError;
 
-use crate::{DeadLettersError, EventsError, ExecutionsError, ProviderError};
+use crate::{DeadLettersError, ExecutionsError, ProviderError, PublishError};
 
 /// Why a step has no outcome.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +47,7 @@ pub enum StepError {
     Executions(#[from] ExecutionsError),
     /// The topic could not be reached, or refused.
     #[error(transparent)]
-    Events(#[from] EventsError),
+    Events(#[from] PublishError),
     /// The dead-letter queues could not be reached, or refused.
     #[error(transparent)]
     DeadLetters(#[from] DeadLettersError),
@@ -72,7 +72,7 @@ pub enum ErrorKind {
     ChargeInProgress,
     /// See [`ExecutionsError`].
     ExecutionsUnavailable,
-    /// See [`EventsError`].
+    /// See [`PublishError`].
     EventsUnavailable,
     /// See [`DeadLettersError`].
     DeadLettersUnavailable,

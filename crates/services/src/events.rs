@@ -5,9 +5,9 @@ use aws_sdk_sns::Client;
 use crate::executions::is_refused;
 
 /// Publishes events to the participants.
-pub trait Events {
+pub trait EventPublisher {
     /// Publishes an event, as JSON. May be repeated for the same event.
-    fn publish(&self, event: String) -> impl Future<Output = Result<(), EventsError>> + Send;
+    fn publish(&self, event: String) -> impl Future<Output = Result<(), PublishError>> + Send;
 }
 
 /// SNS did not answer, or refused.
@@ -15,7 +15,7 @@ pub trait Events {
 #[error(
     "publishing an event failed: {cause}; try again, and if it keeps failing check the topic's ARN and permissions"
 )]
-pub struct EventsError {
+pub struct PublishError {
     /// Whether it is certain that nothing was published. If the answer is missing, it may have been lost.
     pub is_refused: bool,
     /// The error of the SDK.
@@ -36,11 +36,11 @@ impl Topic {
     }
 }
 
-impl Events for Topic {
-    async fn publish(&self, event: String) -> Result<(), EventsError> {
+impl EventPublisher for Topic {
+    async fn publish(&self, event: String) -> Result<(), PublishError> {
         match self.client.publish().topic_arn(&self.arn).message(event).send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(EventsError { is_refused: is_refused(&error), cause: store::causes(&error) }),
+            Err(error) => Err(PublishError { is_refused: is_refused(&error), cause: store::causes(&error) }),
         }
     }
 }

@@ -27,7 +27,7 @@ use store::{Begun, Record};
 pub use booking::BookingService;
 pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError, GivenUpBy};
 pub use error::{ErrorKind, StepError};
-pub use events::{Events, EventsError, Topic};
+pub use events::{EventPublisher, PublishError, Topic};
 pub use executions::{Executions, ExecutionsError, StateMachine};
 pub use payment::{ASKING, LEASE, PATIENCE, PaymentService};
 pub use provider::{PaymentProvider, ProviderError, UnknownToken};
@@ -45,7 +45,7 @@ const MAX_DECISIONS: u32 = 6;
 /// What a participant returns from a step.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub enum Response {
+pub enum StepResponse {
     /// The reply to the sender of a command.
     Reply(Reply),
     /// An event to publish.
@@ -76,8 +76,8 @@ fn event(message: &Value) -> Result<Option<Envelope>, StepError> {
 }
 
 /// The event to publish after a step that another event caused.
-fn published(cause: &Envelope, reply: &Reply, clock: Clock) -> Option<Response> {
-    cause.after(reply.step, &reply.outcome, clock()).map(Box::new).map(Response::Event)
+fn published(cause: &Envelope, reply: &Reply, clock: Clock) -> Option<StepResponse> {
+    cause.after(reply.step, &reply.outcome, clock()).map(Box::new).map(StepResponse::Event)
 }
 
 /// A value as JSON.

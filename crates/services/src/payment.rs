@@ -13,7 +13,7 @@ use serde_json::Value;
 use store::{Commit, PaymentStore};
 
 use crate::{
-    Attempt, Clock, MAX_DECISIONS, PaymentProvider, ProviderError, Response, StepError, answer, command, event,
+    Attempt, Clock, MAX_DECISIONS, PaymentProvider, ProviderError, StepError, StepResponse, answer, command, event,
     event_for, published,
 };
 
@@ -43,12 +43,12 @@ pub struct PaymentService<S, P> {
 
 impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
     /// Carries out a command and returns the reply.
-    pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
-        self.carry_out(&command(payload, Participant::Payment)?).await.map(Response::Reply)
+    pub async fn handle(&self, payload: &Value) -> Result<StepResponse, StepError> {
+        self.carry_out(&command(payload, Participant::Payment)?).await.map(StepResponse::Reply)
     }
 
     /// Reacts to an event and returns the event to publish; none if there is nothing to do yet.
-    pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
+    pub async fn react(&self, message: &Value) -> Result<Option<StepResponse>, StepError> {
         let Some(cause) = event_for(Participant::Payment, message)? else { return Ok(None) };
         self.follow(&cause, reaction::of_payment(&cause.event)).await
     }
@@ -60,13 +60,17 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
         message: &Value,
         function: &str,
         error_type: &str,
-    ) -> Result<Option<Response>, StepError> {
+    ) -> Result<Option<StepResponse>, StepError> {
         let Some(cause) = event(message)? else { return Ok(None) };
         let who = function.rsplit('-').next().and_then(Participant::named);
         self.follow(&cause, reaction::of_payment_to_failure(&cause.event, who, error_type)).await
     }
 
-    async fn follow(&self, cause: &Envelope, reaction: Option<PaymentReaction>) -> Result<Option<Response>, StepError> {
+    async fn follow(
+        &self,
+        cause: &Envelope,
+        reaction: Option<PaymentReaction>,
+    ) -> Result<Option<StepResponse>, StepError> {
         let action = match reaction {
             None => return Ok(None),
             Some(PaymentReaction::Abort { reference, reason }) => Action::Abort { reference, reason: Some(reason) },
@@ -94,14 +98,14 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
     /// repeat.
     pub async fn charge(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         reference: &PaymentReference,
         prices: &Prices,
     ) -> Result<Outcome, StepError> {
         let total = prices.total().map_err(|error| StepError::InvalidInput(format!("/prices: {error}")))?;
         let validation = digest(&[reference.as_str().as_bytes(), crate::json(prices).as_bytes()]);
         let to_charge = payment::to_charge(total);
-        let this = Attempt::begin(booking, Step::Charge, validation, self.clock);
+        let this = Attempt::begin(booking_id, Step::Charge, validation, self.clock);
         let (mut charging, mut failure) = (Charging::default(), StepError::ChargeInProgress);
         for _ in 0..MAX_DECISIONS * MOVES {
             let now = (self.clock)().as_millisecond();
@@ -125,7 +129,7 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
                         match self.ask_provider(reference, *amount, find_first).await {
                             Ok(outcome) => charging.answered(Some(outcome)),
                             Err(error) => {
-                                let booking_id = booking.as_str();
+                                let booking_id = booking_id.as_str();
                                 tracing::warn!(booking_id, %error, "it is unknown whether the booking is charged");
                                 failure = error.into();
                                 charging.answered(None)
@@ -143,8 +147,9 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
                     }
                 }
                 Charge::Release { until } => {
-                    if let Err(error) = self.store.release(booking, until, now).await {
-                        tracing::warn!(booking_id = booking.as_str(), %error, "the lease could not be released and stays until it ends");
+                    if let Err(error) = self.store.release(booking_id, until, now).await {
+                        let booking_id = booking_id.as_str();
+                        tracing::warn!(booking_id, %error, "the lease could not be released and stays until it ends");
                     }
                     Charging::released()
                 }
@@ -188,11 +193,11 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
     /// Makes sure that the booking is not charged, or returns `Charged` if it is. May be repeated. Two requests.
     pub async fn abort(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         reference: &PaymentReference,
         reason: Option<&Reason>,
     ) -> Result<Outcome, StepError> {
-        let this = Attempt::begin(booking, Step::Abort, digest(&[reference.as_str().as_bytes()]), self.clock);
+        let this = Attempt::begin(booking_id, Step::Abort, digest(&[reference.as_str().as_bytes()]), self.clock);
         let mut aborting = Aborting::begin(reason.cloned());
         for _ in 0..MAX_DECISIONS * MOVES {
             aborting = match aborting.next() {

@@ -21,7 +21,7 @@ use store::{BookingStore, HeaderStore, StoreError};
 use tokio::time::Instant;
 
 use crate::{
-    BookingService, Clock, DeadLetters, ErrorKind, Events, Executions, GivenUpBy, MAX_DECISIONS, StepError,
+    BookingService, Clock, DeadLetters, ErrorKind, EventPublisher, Executions, GivenUpBy, MAX_DECISIONS, StepError,
     start::Starter,
 };
 
@@ -147,7 +147,7 @@ async fn each_until<T, R>(
         .await
 }
 
-impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> Reconciler<H, E, P, D, B> {
+impl<H: HeaderStore, E: Executions, P: EventPublisher, D: DeadLetters, B: BookingStore> Reconciler<H, E, P, D, B> {
     /// One run over everything that is given up or stuck, which ends within `remaining`. A booking that cannot be read
     /// or driven does not hold up the others: it is logged, tried again in the next run, and reported as an error once
     /// everything else is done. The alarm is on this function's errors.
@@ -275,9 +275,9 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         }
     }
 
-    async fn park(&self, booking: &BookingId, reason: &Reason) -> Result<(), StepError> {
-        self.bookings.park(booking, reason).await?;
-        let (booking_id, step) = (booking.as_str(), reason.step.map(|step| step.to_string()));
+    async fn park(&self, booking_id: &BookingId, reason: &Reason) -> Result<(), StepError> {
+        self.bookings.park(booking_id, reason).await?;
+        let (booking_id, step) = (booking_id.as_str(), reason.step.map(|step| step.to_string()));
         tracing::error!(booking_id, step, code = reason.code, detail = reason.detail, "booking needs an operator");
         Ok(())
     }
@@ -324,7 +324,7 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::{DeadLettersError, EventsError, ExecutionsError};
+    use crate::{DeadLettersError, ExecutionsError, PublishError};
 
     /// Stuck bookings whose executions ended long ago.
     struct World {
@@ -414,8 +414,8 @@ mod tests {
     }
 
     impl HeaderStore for &World {
-        async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
-            match self.state().open.iter().find(|(id, _)| id == booking) {
+        async fn get(&self, booking_id: &BookingId) -> Result<Option<Header>, StoreError> {
+            match self.state().open.iter().find(|(id, _)| id == booking_id) {
                 Some((_, Some(header))) => Ok(Some(header.clone())),
                 Some((_, None)) => {
                     Err(StoreError::Corrupt { operation: "reading a booking", cause: "variant durable".into() })
@@ -447,8 +447,8 @@ mod tests {
         }
     }
 
-    impl Events for &World {
-        async fn publish(&self, _: String) -> Result<(), EventsError> {
+    impl EventPublisher for &World {
+        async fn publish(&self, _: String) -> Result<(), PublishError> {
             Ok(())
         }
     }

@@ -9,7 +9,7 @@ use saga::{
 use serde_json::Value;
 use store::{Commit, NotTaken, StockStore};
 
-use crate::{Attempt, Clock, MAX_DECISIONS, Response, StepError, answer, command, event_for, published};
+use crate::{Attempt, Clock, MAX_DECISIONS, StepError, StepResponse, answer, command, event_for, published};
 
 /// The participant that sells one kind of part.
 #[derive(Debug)]
@@ -30,12 +30,12 @@ impl<S: StockStore> Seller<S> {
     }
 
     /// Carries out a command and returns the reply.
-    pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
-        self.carry_out(&command(payload, self.participant())?).await.map(Response::Reply)
+    pub async fn handle(&self, payload: &Value) -> Result<StepResponse, StepError> {
+        self.carry_out(&command(payload, self.participant())?).await.map(StepResponse::Reply)
     }
 
     /// Reacts to an event and returns the event to publish; none if there is nothing to do.
-    pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
+    pub async fn react(&self, message: &Value) -> Result<Option<StepResponse>, StepError> {
         let Some(cause) = event_for(self.participant(), message)? else { return Ok(None) };
         let Some(action) = reaction::of_seller(self.part_type.name, &cause.event) else { return Ok(None) };
         let reply = self.carry_out(&Command { booking_id: cause.booking_id.clone(), action }).await?;

@@ -11,8 +11,8 @@ use serde::Serialize;
 use store::{Bookings, Headers, Intake, Journal, Payments, StockTable};
 
 use crate::{
-    BookingService, DeadLetterQueues, Events, PaymentProvider, PaymentService, Reconciler, Seller, StateMachine,
-    StepError, Topic, api::Api,
+    BookingService, DeadLetterQueues, EventPublisher, PaymentProvider, PaymentService, Reconciler, Seller,
+    StateMachine, StepError, Topic, api::Api,
 };
 
 /// Runs the seller of this kind of part until Lambda ends the process.

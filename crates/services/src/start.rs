@@ -5,7 +5,7 @@ use saga::{Claim, Envelope, Status, Variant};
 use serde_json::json;
 use store::{ClaimStore, Header};
 
-use crate::{Events, Executions, StepError};
+use crate::{EventPublisher, Executions, StepError};
 
 /// What is needed to start bookings, for the API and the reconciler.
 pub(crate) struct Starter<'a, C, E, P> {
@@ -14,7 +14,7 @@ pub(crate) struct Starter<'a, C, E, P> {
     pub(crate) events: &'a P,
 }
 
-impl<C: ClaimStore, E: Executions, P: Events> Starter<'_, C, E, P> {
+impl<C: ClaimStore, E: Executions, P: EventPublisher> Starter<'_, C, E, P> {
     /// Takes this claim on the booking and starts it; returns whether it did. If not, the header is outdated: another
     /// worker has claimed the booking, or it has ended.
     pub(crate) async fn claim_and_start(

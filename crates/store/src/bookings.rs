@@ -14,8 +14,8 @@ use saga::{
 
 use crate::{
     BookingStore, ClaimStore, Commit, Cursor, End, GivenBack, HeaderFound, HeaderStore, IntakeStore, Journal, Page,
-    Record, StoreError, Unreadable,
-    journal::{recording, time},
+    Record, StoreError, UnreadableItem,
+    journal::{recorded_outcome, time},
     tables,
     transaction::{Item, built, from_json, integer, json, number, string, text, write},
 };
@@ -67,7 +67,7 @@ pub struct Receipt {
     /// The stored status.
     pub status: Status,
     /// The whole header, or why it cannot be read.
-    pub header: Result<Header, Unreadable>,
+    pub header: Result<Header, UnreadableItem>,
 }
 
 /// The table of headers.
@@ -99,8 +99,8 @@ impl Headers {
         Self { client, table: table.into() }
     }
 
-    async fn item(&self, booking: &BookingId) -> Result<Option<Item>, StoreError> {
-        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
+    async fn item(&self, booking_id: &BookingId) -> Result<Option<Item>, StoreError> {
+        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking_id.as_str()));
         let answer = request.consistent_read(true).send().await;
         Ok(answer.map_err(|error| StoreError::unavailable("reading a booking", error))?.item)
     }
@@ -112,7 +112,7 @@ impl Headers {
 
     /// The headers of these bookings, in any order. Each booking may be named once. Bookings without a header are left
     /// out.
-    pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<Header, Unreadable>>, StoreError> {
+    pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<Header, UnreadableItem>>, StoreError> {
         let keys = bookings.iter().map(|id| Item::from([("booking_id".into(), string(id.as_str()))])).collect();
         tables::each(&self.client, &self.table, &KEY, keys, header).await
     }
@@ -144,13 +144,13 @@ impl Bookings {
 }
 
 impl BookingStore for Bookings {
-    async fn collect(&self, booking: &BookingId, part: PartName) -> Result<Option<GivenBack>, StoreError> {
+    async fn collect(&self, booking_id: &BookingId, part: PartName) -> Result<Option<GivenBack>, StoreError> {
         const COLLECT: &str = "recording that a part is cancelled";
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
-            .key("booking_id", string(booking.as_str()))
+            .key("booking_id", string(booking_id.as_str()))
             .update_expression("ADD cancelled :part")
             .condition_expression("attribute_exists(booking_id)")
             .expression_attribute_values(":part", AttributeValue::Ss(vec![part.to_string()]))
@@ -210,7 +210,7 @@ impl BookingStore for Bookings {
         refused.all_known(2)?; // if the booking has ended but this step is not recorded, it is the opposite end
         Ok(Commit::Found(HeaderFound {
             status: refused.item(0).map(|item| status(END, item)).transpose()?,
-            recorded: refused.item(1).map(recording).transpose()?.flatten(),
+            recorded: refused.item(1).map(recorded_outcome).transpose()?.flatten(),
         }))
     }
 }
@@ -292,17 +292,17 @@ impl IntakeStore for Intake {
         Ok(Commit::Found(Box::new(receipt(found)?)))
     }
 
-    async fn receipt(&self, booking: &BookingId) -> Result<Option<Receipt>, StoreError> {
-        self.headers.item(booking).await?.as_ref().map(receipt).transpose()
+    async fn receipt(&self, booking_id: &BookingId) -> Result<Option<Receipt>, StoreError> {
+        self.headers.item(booking_id).await?.as_ref().map(receipt).transpose()
     }
 
-    async fn header(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
-        self.headers.get(booking).await
+    async fn header(&self, booking_id: &BookingId) -> Result<Option<Header>, StoreError> {
+        self.headers.get(booking_id).await
     }
 
-    async fn customer(&self, booking: &BookingId) -> Result<Option<Customer>, StoreError> {
+    async fn customer(&self, booking_id: &BookingId) -> Result<Option<Customer>, StoreError> {
         const READ: &str = "reading the customer";
-        let key = string(booking.as_str());
+        let key = string(booking_id.as_str());
         let answer = self.headers.client.get_item().table_name(&self.customers).key("booking_id", key).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable(READ, error))?;
         answer.item.map(|item| from_json(READ, &item, "customer")).transpose()
@@ -310,8 +310,8 @@ impl IntakeStore for Intake {
 }
 
 impl HeaderStore for Headers {
-    async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
-        self.item(booking).await?.as_ref().map(header).transpose()
+    async fn get(&self, booking_id: &BookingId) -> Result<Option<Header>, StoreError> {
+        self.item(booking_id).await?.as_ref().map(header).transpose()
     }
 
     async fn open_before(&self, limit: Timestamp) -> (Vec<BookingId>, Vec<StoreError>) {
@@ -384,8 +384,8 @@ fn item(header: &Header) -> Item {
 }
 
 /// The shard of a booking in the index.
-fn shard(booking: &BookingId) -> &str {
-    &booking.as_str()[..1] // an id is 32 ASCII digits
+fn shard(booking_id: &BookingId) -> &str {
+    &booking_id.as_str()[..1] // an id is 32 ASCII digits
 }
 
 const READ: &str = "reading a booking";

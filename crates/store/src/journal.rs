@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 use saga::{BookingId, Outcome, Step};
 
 use crate::{
-    Commit, Cursor, Page, Recording, StoreError, Unreadable, tables,
+    Commit, Cursor, Page, RecordedOutcome, StoreError, UnreadableItem, tables,
     transaction::{Item, built, integer, number, string, text},
 };
 
@@ -47,7 +47,7 @@ pub struct Record<'a> {
 
 /// One executed step, as read from the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub struct JournalEntry {
     /// The step.
     pub step: Step,
     /// Its outcome; none while it is in progress.
@@ -86,7 +86,10 @@ impl Journal {
     }
 
     /// All steps of a booking, in the order in which they began, and the items that cannot be read.
-    pub async fn entries(&self, booking_id: &BookingId) -> Result<(Vec<Entry>, Vec<Unreadable>), StoreError> {
+    pub async fn entries(
+        &self,
+        booking_id: &BookingId,
+    ) -> Result<(Vec<JournalEntry>, Vec<UnreadableItem>), StoreError> {
         const READ: &str = "reading the journal";
         let mut pages = self
             .client
@@ -112,7 +115,11 @@ impl Journal {
 
     /// A page of all items, at most `limit` if given: booking id and step. All steps of a booking follow each other,
     /// because a table keeps items with the same partition key together.
-    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<(String, Entry)>, StoreError> {
+    pub async fn page(
+        &self,
+        from: Option<Cursor>,
+        limit: Option<i32>,
+    ) -> Result<Page<(String, JournalEntry)>, StoreError> {
         let read = |item: &Item| Ok((text("reading the journal", item, "id")?.to_owned(), entry(item)?));
         tables::page(&self.client, &self.table, &KEY, from, limit, read).await
     }
@@ -129,7 +136,7 @@ impl Journal {
         &self,
         operation: &'static str,
         record: &Record<'_>,
-    ) -> Result<Commit<Recording>, StoreError> {
+    ) -> Result<Commit<RecordedOutcome>, StoreError> {
         let request = self
             .client
             .put_item()
@@ -141,7 +148,7 @@ impl Journal {
             Ok(_) => Ok(Commit::Done),
             Err(error) => match error.as_service_error() {
                 Some(aws_sdk_dynamodb::operation::put_item::PutItemError::ConditionalCheckFailedException(failed)) => {
-                    match failed.item().map(recording).transpose()?.flatten() {
+                    match failed.item().map(recorded_outcome).transpose()?.flatten() {
                         Some(found) => Ok(Commit::Found(found)),
                         None => {
                             Err(StoreError::corrupt(operation, "the step is in progress, which this step never is"))
@@ -301,12 +308,12 @@ fn key(id: &str, step: Step) -> Item {
 }
 
 /// The outcome in an item; none while its step is in progress.
-pub(crate) fn recording(item: &Item) -> Result<Option<Recording>, StoreError> {
+pub(crate) fn recorded_outcome(item: &Item) -> Result<Option<RecordedOutcome>, StoreError> {
     let entry = entry(item)?;
-    Ok(entry.outcome.map(|outcome| Recording { outcome, validation: entry.validation }))
+    Ok(entry.outcome.map(|outcome| RecordedOutcome { outcome, validation: entry.validation }))
 }
 
-pub(crate) fn entry(item: &Item) -> Result<Entry, StoreError> {
+pub(crate) fn entry(item: &Item) -> Result<JournalEntry, StoreError> {
     const READ: &str = "reading a journal item";
     let outcome = match text(READ, item, "status")? {
         IN_PROGRESS => None,
@@ -316,7 +323,7 @@ pub(crate) fn entry(item: &Item) -> Result<Entry, StoreError> {
         }
         other => return Err(StoreError::corrupt(READ, format!("status {other}"))),
     };
-    Ok(Entry {
+    Ok(JournalEntry {
         step: Step::try_from(text(READ, item, "step")?.to_owned()).map_err(|error| StoreError::corrupt(READ, error))?,
         validation: text(READ, item, "validation")?.to_owned(),
         started_at: text(READ, item, "started_at")?.to_owned(),

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use saga::{Money, PaymentReference};
 
 use crate::{
-    Cursor, Page, StoreError, Unreadable,
+    Cursor, Page, StoreError, UnreadableItem,
     journal::time,
     payments::money,
     tables,
@@ -56,7 +56,7 @@ pub struct Paid {
 
 /// An item of the ledger, for readers that scan all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entered {
+pub struct LedgerEntry {
     /// The payment reference.
     pub reference: String,
     /// What the customer has paid in total, after all charges and refunds; none if nothing.
@@ -165,14 +165,14 @@ impl Ledger {
         let request = self.client.get_item().table_name(&self.table).key("reference", string(reference.as_str()));
         let answer = request.consistent_read(true).send().await;
         match answer.map_err(|error| StoreError::unavailable(ASK, error))?.item {
-            Some(item) => Ok(entered(&item)?.paid.map(|amount| Paid { amount, charge_id: charge_id(reference) })),
+            Some(item) => Ok(ledger_entry(&item)?.paid.map(|amount| Paid { amount, charge_id: charge_id(reference) })),
             None => Ok(None),
         }
     }
 
     /// A page of all entries, at most `limit` if given.
-    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<Entered>, StoreError> {
-        tables::page(&self.client, &self.table, &["reference"], from, limit, entered).await
+    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<LedgerEntry>, StoreError> {
+        tables::page(&self.client, &self.table, &["reference"], from, limit, ledger_entry).await
     }
 
     /// The entries of these payments, in any order. Each payment may be named once. Payments without an entry are left
@@ -180,10 +180,10 @@ impl Ledger {
     pub async fn of_all(
         &self,
         references: &[PaymentReference],
-    ) -> Result<Vec<Result<Entered, Unreadable>>, StoreError> {
+    ) -> Result<Vec<Result<LedgerEntry, UnreadableItem>>, StoreError> {
         let key = |reference: &PaymentReference| Item::from([("reference".into(), string(reference.as_str()))]);
         let keys = references.iter().map(key).collect();
-        tables::each(&self.client, &self.table, &["reference"], keys, entered).await
+        tables::each(&self.client, &self.table, &["reference"], keys, ledger_entry).await
     }
 
     fn update(&self, reference: &PaymentReference) -> UpdateItemFluentBuilder {
@@ -191,9 +191,9 @@ impl Ledger {
     }
 }
 
-fn entered(item: &Item) -> Result<Entered, StoreError> {
+fn ledger_entry(item: &Item) -> Result<LedgerEntry, StoreError> {
     let is_paid = item.contains_key("charged_at") && !item.contains_key("voided_at");
-    Ok(Entered {
+    Ok(LedgerEntry {
         reference: text(CHARGE, item, "reference")?.to_owned(),
         paid: if is_paid { Some(money(CHARGE, item)?) } else { None },
     })

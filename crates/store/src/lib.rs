@@ -17,11 +17,11 @@ mod transaction;
 
 pub use bookings::{Bookings, Header, Headers, Intake, Receipt};
 pub use error::{StoreError, causes};
-pub use journal::{Begun, Entry, Journal, Record};
-pub use ledger::{Card, ChargeResult, Entered, Ledger, Paid};
+pub use journal::{Begun, Journal, JournalEntry, Record};
+pub use ledger::{Card, ChargeResult, Ledger, LedgerEntry, Paid};
 pub use payments::Payments;
 pub use stock::{OnSale, StockTable};
-pub use tables::{Cursor, Page, Unreadable, count};
+pub use tables::{Cursor, Page, UnreadableItem, count};
 pub use transaction::{client, patient_client};
 
 use std::collections::BTreeMap;
@@ -44,7 +44,7 @@ pub enum Commit<F> {
 
 /// An outcome recorded in the journal, and the digest of the command that led to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recording {
+pub struct RecordedOutcome {
     /// The recorded outcome.
     pub outcome: Outcome,
     /// The digest of the command, to tell a repeat from another command.
@@ -55,7 +55,7 @@ pub struct Recording {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotTaken {
     /// The reserve was carried out, or ruled out by a tombstone, before.
-    Recorded(Recording),
+    Recorded(RecordedOutcome),
     /// A line has too few units, or does not exist.
     Stock(Stock),
 }
@@ -64,9 +64,9 @@ pub enum NotTaken {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartRecords {
     /// The outcome of `reserve`; none if it is not recorded.
-    pub reserve: Option<Recording>,
+    pub reserve: Option<RecordedOutcome>,
     /// The outcome of `cancel`; none if it is not recorded.
-    pub cancel: Option<Recording>,
+    pub cancel: Option<RecordedOutcome>,
 }
 
 /// A seller's stock and its part of the journal.
@@ -80,7 +80,7 @@ pub trait StockStore {
     ) -> impl Future<Output = Result<Commit<NotTaken>, StoreError>> + Send;
 
     /// Records an outcome without touching the stock, if none is recorded for that step.
-    fn record(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<Recording>, StoreError>> + Send;
+    fn record(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<RecordedOutcome>, StoreError>> + Send;
 
     /// Gives back the units of all lines and records the outcome of `cancel`, if the part is reserved with the same
     /// digest and not cancelled.
@@ -123,7 +123,7 @@ pub trait PaymentStore {
     /// Ends the lease now, if this worker still holds it: the worker lives, but the provider did not answer.
     fn release(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         lease_ends: i64,
         now: i64,
     ) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -139,7 +139,7 @@ pub trait PaymentStore {
     /// repeated.
     fn collect(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         part: PartName,
         price: Price,
     ) -> impl Future<Output = Result<BTreeMap<PartName, Price>, StoreError>> + Send;
@@ -148,7 +148,7 @@ pub trait PaymentStore {
     fn fence(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<PaymentFound>, StoreError>> + Send;
 
     /// Records an outcome and nothing else, if none is recorded for that step.
-    fn record(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<Recording>, StoreError>> + Send;
+    fn record(&self, record: &Record<'_>) -> impl Future<Output = Result<Commit<RecordedOutcome>, StoreError>> + Send;
 }
 
 /// The current state of a header.
@@ -157,7 +157,7 @@ pub struct HeaderFound {
     /// Its status; none if there is no such booking.
     pub status: Option<Status>,
     /// What is recorded for the step in question.
-    pub recorded: Option<Recording>,
+    pub recorded: Option<RecordedOutcome>,
 }
 
 /// Which parts of a booking are cancelled, and which parts it has.
@@ -186,7 +186,7 @@ pub trait BookingStore {
     /// changes no status, and may be repeated.
     fn collect(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         part: PartName,
     ) -> impl Future<Output = Result<Option<GivenBack>, StoreError>> + Send;
 
@@ -223,19 +223,19 @@ pub trait IntakeStore: ClaimStore {
     ) -> impl Future<Output = Result<Commit<Box<Receipt>>, StoreError>> + Send;
 
     /// The current data that a repeated request is answered from; none if there is no such booking. A consistent read.
-    fn receipt(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Receipt>, StoreError>> + Send;
+    fn receipt(&self, booking_id: &BookingId) -> impl Future<Output = Result<Option<Receipt>, StoreError>> + Send;
 
     /// The current header; none if there is no such booking. A consistent read.
-    fn header(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
+    fn header(&self, booking_id: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
 
     /// The customer; none if it is no longer kept.
-    fn customer(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Customer>, StoreError>> + Send;
+    fn customer(&self, booking_id: &BookingId) -> impl Future<Output = Result<Option<Customer>, StoreError>> + Send;
 }
 
 /// Booking headers, for the reconciler.
 pub trait HeaderStore: ClaimStore {
     /// The current header; none if there is no such booking. A consistent read.
-    fn get(&self, booking: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
+    fn get(&self, booking_id: &BookingId) -> impl Future<Output = Result<Option<Header>, StoreError>> + Send;
 
     /// All bookings that have not ended and were created before this time, oldest first. Items that cannot be read are
     /// among the errors and do not hide the others. Reads from an index, so the newest changes may be missing: good

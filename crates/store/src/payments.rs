@@ -13,7 +13,8 @@ use saga::{
 };
 
 use crate::{
-    Begun, Commit, Cursor, Journal, Page, PaymentFound, PaymentStore, Record, Recording, StoreError, Unreadable,
+    Begun, Commit, Cursor, Journal, Page, PaymentFound, PaymentStore, Record, RecordedOutcome, StoreError,
+    UnreadableItem,
     journal::entry,
     tables,
     transaction::{Item, Refused, built, from_json, integer, json, number, string, text, write},
@@ -34,8 +35,8 @@ impl Payments {
     }
 
     /// The decision on a booking so far.
-    pub async fn state(&self, booking: &BookingId) -> Result<State, StoreError> {
-        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
+    pub async fn state(&self, booking_id: &BookingId) -> Result<State, StoreError> {
+        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking_id.as_str()));
         let answer = request.consistent_read(true).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable("reading a payment", error))?;
         state(answer.item.as_ref())
@@ -48,7 +49,10 @@ impl Payments {
 
     /// The records of these bookings, in any order. Each booking may be named once. Bookings without a record are left
     /// out.
-    pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<(String, State), Unreadable>>, StoreError> {
+    pub async fn of_all(
+        &self,
+        bookings: &[BookingId],
+    ) -> Result<Vec<Result<(String, State), UnreadableItem>>, StoreError> {
         let keys = bookings.iter().map(|id| Item::from([("booking_id".into(), string(id.as_str()))])).collect();
         tables::each(&self.client, &self.table, &["booking_id"], keys, record).await
     }
@@ -123,8 +127,8 @@ impl PaymentStore for Payments {
         found(write(&self.client, LEASE, items).await?)
     }
 
-    async fn release(&self, booking: &BookingId, lease_ends: i64, now: i64) -> Result<(), StoreError> {
-        self.journal.release(booking, Step::Charge, lease_ends, now).await
+    async fn release(&self, booking_id: &BookingId, lease_ends: i64, now: i64) -> Result<(), StoreError> {
+        self.journal.release(booking_id, Step::Charge, lease_ends, now).await
     }
 
     async fn complete(&self, record: &Record<'_>, decision: &State) -> Result<Commit<PaymentFound>, StoreError> {
@@ -150,7 +154,7 @@ impl PaymentStore for Payments {
 
     async fn collect(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         part: PartName,
         price: Price,
     ) -> Result<BTreeMap<PartName, Price>, StoreError> {
@@ -159,7 +163,7 @@ impl PaymentStore for Payments {
             .client
             .update_item()
             .table_name(&self.table)
-            .key("booking_id", string(booking.as_str()))
+            .key("booking_id", string(booking_id.as_str()))
             .update_expression("SET #price = :price")
             .expression_attribute_names("#price", format!("{PRICE_OF}{part}"))
             .expression_attribute_values(":price", string(json(&price)))
@@ -174,7 +178,7 @@ impl PaymentStore for Payments {
         known.map(price).collect()
     }
 
-    async fn record(&self, record: &Record<'_>) -> Result<Commit<Recording>, StoreError> {
+    async fn record(&self, record: &Record<'_>) -> Result<Commit<RecordedOutcome>, StoreError> {
         self.journal.record("recording an outcome", record).await
     }
 }

@@ -11,8 +11,8 @@ use jiff::civil::Date;
 use saga::{Outcome, Step, StockLine, reservation::Stock};
 
 use crate::{
-    Begun, Commit, Cursor, Journal, NotTaken, Page, PartRecords, Record, Recording, StockStore, StoreError,
-    journal::recording,
+    Begun, Commit, Cursor, Journal, NotTaken, Page, PartRecords, Record, RecordedOutcome, StockStore, StoreError,
+    journal::recorded_outcome,
     tables,
     transaction::{Item, built, number, string, text, write},
 };
@@ -164,7 +164,7 @@ impl StockStore for StockTable {
         Ok(Commit::Found(NotTaken::Stock(stock)))
     }
 
-    async fn record(&self, record: &Record<'_>) -> Result<Commit<Recording>, StoreError> {
+    async fn record(&self, record: &Record<'_>) -> Result<Commit<RecordedOutcome>, StoreError> {
         self.journal.record("recording an outcome", record).await
     }
 
@@ -212,7 +212,7 @@ fn reserve_of<'a>(record: &Record<'a>) -> Result<Begun<'a>, StoreError> {
 }
 
 /// A seller's steps are only written once completed.
-fn completed(operation: &'static str, item: &Item) -> Result<Recording, StoreError> {
-    recording(item)?
+fn completed(operation: &'static str, item: &Item) -> Result<RecordedOutcome, StoreError> {
+    recorded_outcome(item)?
         .ok_or_else(|| StoreError::corrupt(operation, "the step is in progress, which a seller's step never is"))
 }

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Page<T> {
     /// The items. One that cannot be read does not hide the others.
-    pub items: Vec<Result<T, Unreadable>>,
+    pub items: Vec<Result<T, UnreadableItem>>,
     /// Where the next page starts; none if this was the last page.
     pub next: Option<Cursor>,
 }
@@ -29,7 +29,7 @@ pub struct Cursor(Item);
 /// An item that does not have the form in which this program writes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the item {key} cannot be read: {cause}")]
-pub struct Unreadable {
+pub struct UnreadableItem {
     /// Its key; the components of a composite key are separated by a space.
     pub key: String,
     /// What is wrong with the item.
@@ -68,7 +68,7 @@ pub(crate) async fn each<T>(
     names: &[&str],
     keys: Vec<Item>,
     read: impl Fn(&Item) -> Result<T, StoreError>,
-) -> Result<Vec<Result<T, Unreadable>>, StoreError> {
+) -> Result<Vec<Result<T, UnreadableItem>>, StoreError> {
     let items = items(client, table, keys).await?;
     Ok(items.iter().map(|item| self::read(item, names, &read)).collect())
 }
@@ -102,11 +102,11 @@ pub(crate) fn read<T>(
     item: &Item,
     keys: &[&str],
     read: impl Fn(&Item) -> Result<T, StoreError>,
-) -> Result<T, Unreadable> {
+) -> Result<T, UnreadableItem> {
     read(item).map_err(|error| unreadable(item, keys, error))
 }
 
-fn unreadable(item: &Item, keys: &[&str], error: StoreError) -> Unreadable {
+fn unreadable(item: &Item, keys: &[&str], error: StoreError) -> UnreadableItem {
     let cause = match error {
         StoreError::Corrupt { cause, .. } => cause,
         other => other.to_string(),
@@ -115,5 +115,5 @@ fn unreadable(item: &Item, keys: &[&str], error: StoreError) -> Unreadable {
         Some(AttributeValue::S(text)) => text.clone(),
         other => format!("{other:?}"), // all key attributes are strings
     };
-    Unreadable { key: keys.iter().map(key).collect::<Vec<_>>().join(" "), cause }
+    UnreadableItem { key: keys.iter().map(key).collect::<Vec<_>>().join(" "), cause }
 }

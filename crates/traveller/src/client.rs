@@ -162,13 +162,13 @@ pub struct Booking {
     /// The amount paid, once the booking is confirmed.
     #[serde(default, deserialize_with = "total")]
     pub total: Option<Money>,
-    pub reason: Option<Reason>,
+    pub reason: Option<FailureReason>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     /// The customer; none if it is no longer kept.
     pub traveller: Option<Customer>,
     /// The steps so far, in the order in which they began.
-    pub timeline: Vec<Entry>,
+    pub timeline: Vec<TimelineEntry>,
     /// All other fields: the parts, and whatever a newer API adds.
     #[serde(flatten)]
     pub others: BTreeMap<String, Value>,
@@ -176,7 +176,7 @@ pub struct Booking {
 
 /// Why a booking failed, or needs an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
+pub struct FailureReason {
     /// The name of the step that failed, if it was one.
     pub step: Option<String>,
     /// Machine-readable: a rejection's code, or `technical_failure`.
@@ -186,7 +186,7 @@ pub struct Reason {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
+pub struct TimelineEntry {
     pub step: String,
     /// `reserved`, `rejected`, …, or `in_progress`.
     pub outcome: String,
@@ -198,7 +198,7 @@ pub struct Entry {
 
 impl Booking {
     /// The entry of this step.
-    pub fn entry(&self, step: Step) -> Option<&Entry> {
+    pub fn entry(&self, step: Step) -> Option<&TimelineEntry> {
         let step = step.to_string();
         self.timeline.iter().find(|entry| entry.step == step)
     }
@@ -236,7 +236,7 @@ fn total<'de, D: Deserializer<'de>>(total: D) -> Result<Option<Money>, D::Error>
     Ok(Option::<Amount>::deserialize(total)?.map(Money::from))
 }
 
-impl Entry {
+impl TimelineEntry {
     /// Whether a cancel released a reservation.
     pub fn released(&self) -> Option<bool> {
         self.detail.get("released").and_then(Value::as_bool)
@@ -387,8 +387,8 @@ impl Client {
     }
 
     /// The current state of a booking.
-    pub async fn show(&self, id: &BookingId) -> Result<Booking, ClientError> {
-        let path = format!("/bookings/{id}");
+    pub async fn show(&self, booking_id: &BookingId) -> Result<Booking, ClientError> {
+        let path = format!("/bookings/{booking_id}");
         let answer = self.send("GET", &path, &[], "").await?;
         let refused = self.refused("GET", &path, &answer);
         if answer.status != 200 {
@@ -404,26 +404,26 @@ impl Client {
     }
 
     /// A booking once it has ended or needs an operator.
-    pub async fn wait_until_final(&self, id: &BookingId, within: Duration) -> Result<Booking, ClientError> {
-        self.follow(id, within, |_| ()).await
+    pub async fn wait_until_final(&self, booking_id: &BookingId, within: Duration) -> Result<Booking, ClientError> {
+        self.follow(booking_id, within, |_| ()).await
     }
 
     /// A booking once it has ended or needs an operator; `look` gets every intermediate state that was read. Errors
     /// that [can pass](ClientError::can_pass) are retried.
     pub async fn follow(
         &self,
-        id: &BookingId,
+        booking_id: &BookingId,
         within: Duration,
         look: impl Fn(&Booking),
     ) -> Result<Booking, ClientError> {
-        self.follow_until(Status::is_final, id, within, look).await
+        self.follow_until(Status::is_final, booking_id, within, look).await
     }
 
     /// A booking once it has one of these statuses; `look` gets every intermediate state that was read.
     pub async fn follow_until(
         &self,
         ends: impl Fn(Status) -> bool,
-        id: &BookingId,
+        booking_id: &BookingId,
         within: Duration,
         look: impl Fn(&Booking),
     ) -> Result<Booking, ClientError> {
@@ -431,7 +431,7 @@ impl Client {
         let mut pause = LOOK_AGAIN.0;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let last = match tokio::time::timeout(left.max(LAST_LOOK), self.show(id)).await {
+            let last = match tokio::time::timeout(left.max(LAST_LOOK), self.show(booking_id)).await {
                 Ok(Ok(booking)) if ends(booking.status) => return Ok(booking),
                 Ok(Ok(booking)) => {
                     look(&booking);
@@ -442,7 +442,7 @@ impl Client {
                 Err(_) => "the API did not answer".into(),
             };
             if left.is_zero() {
-                return Err(ClientError::NotEnded { booking_id: id.clone(), last, within });
+                return Err(ClientError::NotEnded { booking_id: booking_id.clone(), last, within });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 3 / 2).min(LOOK_AGAIN.1);
@@ -531,7 +531,10 @@ mod tests {
         let booking: Booking = answer(200, &newer.to_string()).json().unwrap();
         assert_eq!(booking.total, Some(Money::eur(100)));
         assert_eq!(booking.reason.as_ref().and_then(|reason| reason.step.as_deref()), Some("visa.check"));
-        assert_eq!(booking.entry(Step::Reserve(travel::FLIGHT.name)).and_then(Entry::money), Some(Money::eur(100)));
+        assert_eq!(
+            booking.entry(Step::Reserve(travel::FLIGHT.name)).and_then(TimelineEntry::money),
+            Some(Money::eur(100))
+        );
         assert_eq!(booking.timeline[1].step, "visa.check");
         let parts: Vec<_> = booking.parts().into_iter().map(|(name, _)| name).collect();
         assert_eq!(parts, travel::part_names());

@@ -6,7 +6,7 @@ use std::{fmt, time::Duration};
 use saga::{Money, PartName, Status, Step, Variant};
 use serde_json::Value;
 
-use crate::{Answer, Booking, Client, ClientError, TripRequest, client::Entry};
+use crate::{Answer, Booking, Client, ClientError, TripRequest, client::TimelineEntry};
 
 /// The variants, in the order in which they are shown.
 pub const VARIANTS: [Variant; 2] = [Variant::Orchestrated, Variant::Choreographed];
@@ -32,20 +32,20 @@ pub struct Expected {
     pub reason: Option<(Step, &'static str)>,
     /// What must be in the timeline for these steps. The steps that are not listed are checked by [`contradictions`].
     /// Where events race, a part may be cancelled before it was reserved: see [`was_overtaken`].
-    pub steps: &'static [(Step, Did)],
+    pub steps: &'static [(Step, ExpectedStep)],
 }
 
 /// What the timeline must contain for a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Did {
+pub enum ExpectedStep {
     /// An entry with this outcome.
-    End(&'static str),
+    HasOutcome(&'static str),
     /// A cancel that released a reservation.
-    GiveBack,
+    Released,
     /// A cancel that found no reservation.
-    FindNothing,
+    NothingToRelease,
     /// No entry.
-    NotHappen,
+    Absent,
 }
 
 /// The result of a request.
@@ -57,7 +57,7 @@ pub struct Observed {
     pub bookings: Vec<Booking>,
 }
 
-use Did::{End, FindNothing, GiveBack, NotHappen};
+use ExpectedStep::{Absent, HasOutcome, NothingToRelease, Released};
 
 const FLIGHT: Step = Step::Reserve(travel::FLIGHT.name);
 const HOTEL: Step = Step::Reserve(travel::HOTEL.name);
@@ -70,24 +70,24 @@ const CONFIRMED: Expected = Expected {
     status: Status::Confirmed,
     reason: None,
     steps: &[
-        (FLIGHT, End("reserved")),
-        (HOTEL, End("reserved")),
-        (CAR, End("reserved")),
-        (Step::Charge, End("charged")),
-        (Step::Confirm, End("confirmed")),
+        (FLIGHT, HasOutcome("reserved")),
+        (HOTEL, HasOutcome("reserved")),
+        (CAR, HasOutcome("reserved")),
+        (Step::Charge, HasOutcome("charged")),
+        (Step::Confirm, HasOutcome("confirmed")),
     ],
 };
 
-const DECLINED: &[(Step, Did)] = &[
-    (FLIGHT, End("reserved")),
-    (HOTEL, End("reserved")),
-    (CAR, End("reserved")),
-    (Step::Charge, End("declined")),
-    (Step::Abort, NotHappen), // the declined charge is payment's decision
-    (CANCEL_FLIGHT, GiveBack),
-    (CANCEL_HOTEL, GiveBack),
-    (CANCEL_CAR, GiveBack),
-    (Step::Fail, End("failed")),
+const DECLINED: &[(Step, ExpectedStep)] = &[
+    (FLIGHT, HasOutcome("reserved")),
+    (HOTEL, HasOutcome("reserved")),
+    (CAR, HasOutcome("reserved")),
+    (Step::Charge, HasOutcome("declined")),
+    (Step::Abort, Absent), // the declined charge is payment's decision
+    (CANCEL_FLIGHT, Released),
+    (CANCEL_HOTEL, Released),
+    (CANCEL_CAR, Released),
+    (Step::Fail, HasOutcome("failed")),
 ];
 
 /// All scenarios.
@@ -108,11 +108,11 @@ pub const ALL: [Scenario; 9] = [
             status: Status::Confirmed,
             reason: None,
             steps: &[
-                (FLIGHT, End("reserved")),
-                (HOTEL, End("reserved")),
-                (CAR, NotHappen),
-                (Step::Charge, End("charged")),
-                (Step::Confirm, End("confirmed")),
+                (FLIGHT, HasOutcome("reserved")),
+                (HOTEL, HasOutcome("reserved")),
+                (CAR, Absent),
+                (Step::Charge, HasOutcome("charged")),
+                (Step::Confirm, HasOutcome("confirmed")),
             ],
         },
     },
@@ -125,15 +125,15 @@ pub const ALL: [Scenario; 9] = [
             status: Status::Failed,
             reason: Some((HOTEL, "sold_out")),
             steps: &[
-                (FLIGHT, End("reserved")),
-                (HOTEL, End("rejected")),
-                (CAR, End("reserved")),
-                (Step::Charge, NotHappen),
-                (Step::Abort, End("aborted")),
-                (CANCEL_FLIGHT, GiveBack),
-                (CANCEL_HOTEL, FindNothing),
-                (CANCEL_CAR, GiveBack),
-                (Step::Fail, End("failed")),
+                (FLIGHT, HasOutcome("reserved")),
+                (HOTEL, HasOutcome("rejected")),
+                (CAR, HasOutcome("reserved")),
+                (Step::Charge, Absent),
+                (Step::Abort, HasOutcome("aborted")),
+                (CANCEL_FLIGHT, Released),
+                (CANCEL_HOTEL, NothingToRelease),
+                (CANCEL_CAR, Released),
+                (Step::Fail, HasOutcome("failed")),
             ],
         },
     },
@@ -164,15 +164,15 @@ pub const ALL: [Scenario; 9] = [
             status: Status::Failed,
             reason: Some((FLIGHT, "unknown_flight")),
             steps: &[
-                (FLIGHT, End("rejected")),
-                (HOTEL, End("reserved")),
-                (CAR, End("reserved")),
-                (Step::Charge, NotHappen),
-                (Step::Abort, End("aborted")),
-                (CANCEL_FLIGHT, FindNothing),
-                (CANCEL_HOTEL, GiveBack),
-                (CANCEL_CAR, GiveBack),
-                (Step::Fail, End("failed")),
+                (FLIGHT, HasOutcome("rejected")),
+                (HOTEL, HasOutcome("reserved")),
+                (CAR, HasOutcome("reserved")),
+                (Step::Charge, Absent),
+                (Step::Abort, HasOutcome("aborted")),
+                (CANCEL_FLIGHT, NothingToRelease),
+                (CANCEL_HOTEL, Released),
+                (CANCEL_CAR, Released),
+                (Step::Fail, HasOutcome("failed")),
             ],
         },
     },
@@ -266,7 +266,7 @@ pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>
             Step::Reserve(part) | Step::Cancel(part) => Some(*part),
             _ => None,
         };
-        let may_be_late = expected.status == Status::Failed && [End("reserved"), GiveBack].contains(did);
+        let may_be_late = expected.status == Status::Failed && [HasOutcome("reserved"), Released].contains(did);
         if may_be_late && part.is_some_and(|part| was_overtaken(booking, part)) {
             continue;
         }
@@ -288,7 +288,7 @@ pub fn was_overtaken(booking: &Booking, part: PartName) -> bool {
     booking.variant == Variant::Choreographed
         && booking.entry(Step::Charge).is_none()
         && refused
-        && FindNothing.fits(booking.entry(Step::Cancel(part)))
+        && NothingToRelease.fits(booking.entry(Step::Cancel(part)))
 }
 
 /// The contradictions within a booking that has ended: there must be none, whatever was requested.
@@ -316,9 +316,10 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
                     ));
                 }
             }
-            let mut prices = parts.iter().map(|(reserve, _)| booking.entry(*reserve).and_then(Entry::money));
+            let mut prices = parts.iter().map(|(reserve, _)| booking.entry(*reserve).and_then(TimelineEntry::money));
             let sum = prices.try_fold(Money::eur(0), |sum, price| sum.plus(price?).ok());
-            let charged = booking.entry(Step::Charge).filter(|entry| entry.outcome == "charged").and_then(Entry::money);
+            let charged =
+                booking.entry(Step::Charge).filter(|entry| entry.outcome == "charged").and_then(TimelineEntry::money);
             if sum.is_none() || sum != charged || sum != booking.total {
                 let show = |money: Option<Money>| money.map_or("nothing".into(), |money| money.to_string());
                 wrong.push(format!(
@@ -331,7 +332,7 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
         }
         Status::Failed => {
             for &(reserve, cancel) in &parts {
-                let did = if outcome(reserve) == Some("reserved") { GiveBack } else { FindNothing };
+                let did = if outcome(reserve) == Some("reserved") { Released } else { NothingToRelease };
                 if !did.fits(booking.entry(cancel)) {
                     wrong.push(format!(
                         "expected {cancel} {did} after {reserve} {}, got {}",
@@ -352,31 +353,33 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
     wrong
 }
 
-impl Did {
-    fn fits(self, entry: Option<&Entry>) -> bool {
+impl ExpectedStep {
+    fn fits(self, entry: Option<&TimelineEntry>) -> bool {
         match self {
-            End(outcome) => entry.is_some_and(|entry| entry.outcome == outcome),
-            GiveBack => entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(true)),
-            FindNothing => entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(false)),
-            NotHappen => entry.is_none(),
+            HasOutcome(outcome) => entry.is_some_and(|entry| entry.outcome == outcome),
+            Released => entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(true)),
+            NothingToRelease => {
+                entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(false))
+            }
+            Absent => entry.is_none(),
         }
     }
 }
 
-impl fmt::Display for Did {
+impl fmt::Display for ExpectedStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            End(outcome) => outcome,
-            GiveBack => "cancelled with released=true",
-            FindNothing => "cancelled with released=false",
-            NotHappen => "not in the timeline",
+            HasOutcome(outcome) => outcome,
+            Released => "cancelled with released=true",
+            NothingToRelease => "cancelled with released=false",
+            Absent => "not in the timeline",
         })
     }
 }
 
-fn shown(entry: Option<&Entry>) -> String {
+fn shown(entry: Option<&TimelineEntry>) -> String {
     match entry {
-        None => NotHappen.to_string(),
+        None => Absent.to_string(),
         Some(entry) => match entry.released() {
             Some(released) => format!("{} with released={released}", entry.outcome),
             None => entry.outcome.clone(),

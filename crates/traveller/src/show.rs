@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use crate::{
     Booking,
-    client::{Entry, Reason},
+    client::{FailureReason, TimelineEntry},
 };
 
 /// How output is rendered.
@@ -159,7 +159,7 @@ pub fn reason(booking: &Booking) -> Option<String> {
     Some(plain(&format!("{}{detail}", because(reason))))
 }
 
-fn because(reason: &Reason) -> String {
+fn because(reason: &FailureReason) -> String {
     reason.step.as_ref().map_or_else(|| reason.code.clone(), |step| format!("{step} {}", reason.code))
 }
 
@@ -207,11 +207,11 @@ pub fn timeline(booking: &Booking, look: Look) -> String {
 }
 
 /// When a step began, relative to when the booking was accepted.
-pub fn started(booking: &Booking, entry: &Entry) -> String {
+pub fn started(booking: &Booking, entry: &TimelineEntry) -> String {
     format!("{:+} ms", milliseconds(booking.created_at, entry.started_at))
 }
 
-pub fn took(entry: &Entry) -> String {
+pub fn took(entry: &TimelineEntry) -> String {
     match entry.finished_at.map(|finished_at| milliseconds(entry.started_at, finished_at)) {
         Some(0) => "< 1 ms".to_owned(),
         Some(took) => format!("{took} ms"),
@@ -225,7 +225,7 @@ pub fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
 }
 
 /// The detail of an outcome, for people: in full, and in short.
-pub fn details(entry: &Entry) -> [String; 2] {
+pub fn details(entry: &TimelineEntry) -> [String; 2] {
     let text = |name: &str| entry.detail.get(name).and_then(Value::as_str).map(plain);
     let both = |text: String| [text.clone(), text];
     match (entry.money(), entry.released(), text("code"), entry.detail.get("reason")) {
@@ -233,7 +233,7 @@ pub fn details(entry: &Entry) -> [String; 2] {
         (_, Some(true), ..) => both("released".into()),
         (_, Some(false), ..) => ["nothing to release".into(), "nothing".into()],
         (_, _, Some(code), _) => [format!("{code}: {}", text("message").unwrap_or_default()), code],
-        (.., Some(reason)) => match Reason::deserialize(reason) {
+        (.., Some(reason)) => match FailureReason::deserialize(reason) {
             Ok(reason) => [plain(&because(&reason)), plain(&reason.code)],
             Err(_) => both(String::new()), // null: there is no reason
         },

@@ -20,11 +20,11 @@ pub struct TripRequest {
     /// Each part with its contents.
     #[serde(flatten)]
     pub parts: BTreeMap<PartName, Value>,
-    pub payment: Payment,
+    pub payment: TripPayment,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Payment {
+pub struct TripPayment {
     /// The payment provider's token for a card. The sandbox's tokens are not secret.
     pub token: String,
 }
@@ -47,7 +47,7 @@ impl TripRequest {
             variant: Variant::Orchestrated,
             traveller: Customer { name: "Ada Lovelace".into(), email: "ada@example.com".into() },
             parts: parts.iter().map(|part| (part.name, (part.example)(date, nights))).collect(),
-            payment: Payment { token: "tok_visa".into() },
+            payment: TripPayment { token: "tok_visa".into() },
         }
     }
 

@@ -29,9 +29,12 @@ use std::{
 use futures_util::future::try_join;
 use jiff::{SignedDuration, Timestamp, civil::Date};
 use saga::{BookingId, PartName, PaymentReference, Status, Step, StockLine, payment::State};
-use store::{Cursor, Entered, Entry, Header, StoreError, Unreadable};
+use store::{Cursor, Header, JournalEntry, LedgerEntry, StoreError, UnreadableItem};
 
-use super::{Audit, Books, Ends, Kind, Reserved, Shelf, Verdict, Violation, check_booking, check_line, lines_of};
+use super::{
+    Audit, AuditViolation, BookingRecords, Deadline, ReservedUnits, StockRecord, Verdict, ViolationKind, check_booking,
+    check_line, lines_of,
+};
 
 /// How long before a line was read a step may claim to have finished, and yet have been written afterwards: a function
 /// lives for ten seconds at most, and clocks differ.
@@ -43,8 +46,8 @@ pub const SLACK: SignedDuration = SignedDuration::from_hours(1);
 
 /// How to audit a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
-    pub ends: Ends,
+pub struct AuditOptions {
+    pub deadline: Deadline,
     /// Whether nothing is under way. Then nothing can be in motion either.
     pub is_at_rest: bool,
     /// Bookings that were accepted before this time may have lost their journals, and are not checked.
@@ -55,7 +58,7 @@ pub struct Reading {
     pub charges: usize,
 }
 
-impl Reading {
+impl AuditOptions {
     /// How many charges are kept in memory by default: some 8 MB.
     pub const CHARGES: usize = 1 << 18;
 }
@@ -64,14 +67,14 @@ impl Reading {
 #[derive(Debug)]
 pub enum Finding<'f> {
     /// Violations that belong together, with what the tables hold about their booking, if they are about one.
-    Wrong(&'f [Violation], Option<&'f Books>),
+    Wrong(&'f [AuditViolation], Option<&'f BookingRecords>),
     /// A stock line that is in motion.
     InMotion(&'f str),
 }
 
 /// The result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct AuditReport {
     /// How many bookings there are in each status.
     pub bookings: [(Status, u64); 4],
     /// How many of those were not checked, because their journals may have expired.
@@ -98,17 +101,17 @@ pub enum AuditError {
 #[derive(Debug, Default)]
 struct Line {
     units: Option<(i64, i64)>,
-    reserved: Reserved,
+    reserved: ReservedUnits,
 }
 
 /// The state of one audit.
 struct Run<'a, T, P> {
     audit: &'a Audit,
-    reading: Reading,
+    reading: AuditOptions,
     /// When the first line was read, minus some time.
     late: Timestamp,
     lines: HashMap<(PartName, String, Option<Date>), Line>,
-    report: Report,
+    report: AuditReport,
     tell: T,
     progress: P,
 }
@@ -129,13 +132,13 @@ impl Audit {
     /// Audits everything. `tell` gets each finding immediately, `progress` the number of further items read.
     pub async fn whole<E: From<AuditError>>(
         &self,
-        reading: Reading,
+        reading: AuditOptions,
         tell: impl FnMut(Finding<'_>) -> Result<(), E>,
         progress: impl Fn(u64),
-    ) -> Result<Report, E> {
+    ) -> Result<AuditReport, E> {
         let started = Instant::now();
         let late = Timestamp::now().saturating_sub(LATE).unwrap_or(Timestamp::MIN);
-        let report = Report {
+        let report = AuditReport {
             bookings: STATUSES.map(|status| (status, 0)),
             expired: 0,
             lines: 0,
@@ -173,20 +176,20 @@ struct Charges {
 }
 
 impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Run<'_, T, P> {
-    fn found(&mut self, violations: &[Violation], books: Option<&Books>) -> Result<(), E> {
+    fn found(&mut self, violations: &[AuditViolation], records: Option<&BookingRecords>) -> Result<(), E> {
         if violations.is_empty() {
             return Ok(());
         }
         self.report.violations += violations.len() as u64;
-        (self.tell)(Finding::Wrong(violations, books))
+        (self.tell)(Finding::Wrong(violations, records))
     }
 
-    fn one(&mut self, kind: Kind, about: String, says: impl Into<String>) -> Result<(), E> {
-        self.found(&[Violation { kind, about, says: says.into() }], None)
+    fn one(&mut self, kind: ViolationKind, about: String, says: impl Into<String>) -> Result<(), E> {
+        self.found(&[AuditViolation { kind, about, says: says.into() }], None)
     }
 
-    fn unreadable(&mut self, of: &str, item: &Unreadable) -> Result<(), E> {
-        self.one(Kind::Unreadable, format!("{of} {}", item.key), format!("cannot be read: {}", item.cause))
+    fn unreadable(&mut self, of: &str, item: &UnreadableItem) -> Result<(), E> {
+        self.one(ViolationKind::Unreadable, format!("{of} {}", item.key), format!("cannot be read: {}", item.cause))
     }
 
     async fn read_stock(&mut self) -> Result<(), E> {
@@ -223,15 +226,15 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             (self.progress)(page.items.len() as u64);
             for item in page.items {
                 match item {
-                    Ok(Entered { paid: None, .. }) => {} // a card is attached before the header is written
-                    Ok(Entered { reference, paid: Some(paid) }) => {
+                    Ok(LedgerEntry { paid: None, .. }) => {} // a card is attached before the header is written
+                    Ok(LedgerEntry { reference, paid: Some(paid) }) => {
                         match PaymentReference::try_from(reference.clone()) {
                             Ok(reference) => charges.references.extend(number(&reference)),
                             Err(error) => {
                                 let says = format!(
                                     "the provider was paid {paid}, but this is not a payment reference: it {error}"
                                 );
-                                self.one(Kind::Orphan, format!("payment {reference}"), says)?;
+                                self.one(ViolationKind::Orphan, format!("payment {reference}"), says)?;
                             }
                         }
                     }
@@ -253,11 +256,11 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                 Ok(None) => {}
                 Ok(Some(paid)) => {
                     let says = format!("the provider was paid {}, but no booking has this payment", paid.amount);
-                    self.one(Kind::Orphan, about, says)?;
+                    self.one(ViolationKind::Orphan, about, says)?;
                 }
                 // It could be read a moment ago.
                 Err(StoreError::Corrupt { cause, .. }) => {
-                    self.one(Kind::Unreadable, about, format!("cannot be read: {cause}"))?;
+                    self.one(ViolationKind::Unreadable, about, format!("cannot be read: {cause}"))?;
                 }
                 Err(error) => return Err(AuditError::from(error).into()),
             }
@@ -266,7 +269,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     }
 
     async fn read_journal(&mut self) -> Result<(), E> {
-        let (mut next, mut last) = (None, None::<(String, Vec<Entry>)>);
+        let (mut next, mut last) = (None, None::<(String, Vec<JournalEntry>)>);
         loop {
             let page = self.audit.journal.page(next, self.reading.page).await.map_err(AuditError::from)?;
             self.report.journal_items += page.items.len() as u64;
@@ -290,8 +293,8 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     }
 
     /// Checks the bookings with these steps, and adds up what they have reserved.
-    async fn check_journals(&mut self, journals: Vec<(String, Vec<Entry>)>) -> Result<(), E> {
-        let mut of = BTreeMap::<String, Vec<Entry>>::new();
+    async fn check_journals(&mut self, journals: Vec<(String, Vec<JournalEntry>)>) -> Result<(), E> {
+        let mut of = BTreeMap::<String, Vec<JournalEntry>>::new();
         for (id, entries) in journals {
             of.entry(id).or_default().extend(entries);
         }
@@ -300,7 +303,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             match BookingId::try_from(id.clone()) {
                 Ok(id) => ids.push(id),
                 Err(error) => self.one(
-                    Kind::Orphan,
+                    ViolationKind::Orphan,
                     format!("journal item {id}"),
                     format!("does not belong to a booking: its id {error}"),
                 )?,
@@ -324,11 +327,11 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             let is_unreadable = is_unreadable.iter().any(|(unreadable, key)| unreadable.contains(*key));
             let decision = payments.items.remove(id).map_or(State::Collecting, |(_, state)| state);
             let paid = charges.items.remove(reference).and_then(|entry| entry.paid);
-            let books = Books { booking_id, header, journal, decision, paid, unreadable: Vec::new() };
+            let records = BookingRecords { booking_id, header, journal, decision, paid, unreadable: Vec::new() };
             if is_unreadable {
-                self.note(&books); // reported where its table is read
+                self.add_reservations(&records); // reported where its table is read
             } else {
-                self.check(books).await?;
+                self.check(records).await?;
             }
         }
         Ok(())
@@ -336,27 +339,27 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
 
     /// Checks a booking, and adds up what it has reserved. It may have changed while it was read: if it seems wrong it
     /// is read once more.
-    async fn check(&mut self, books: Books) -> Result<(), E> {
-        let books = if self.violations(&books).is_empty() { books } else { self.read_again(books).await? };
-        self.note(&books);
-        let mut violations = self.violations(&books);
+    async fn check(&mut self, records: BookingRecords) -> Result<(), E> {
+        let records = if self.violations(&records).is_empty() { records } else { self.read_again(records).await? };
+        self.add_reservations(&records);
+        let mut violations = self.violations(&records);
         // Those are reported where all headers are read, as most of them have no journal.
-        violations.retain(|violation| violation.kind != Kind::NotEnded);
-        self.found(&violations, Some(&books))
+        violations.retain(|violation| violation.kind != ViolationKind::NotEnded);
+        self.found(&violations, Some(&records))
     }
 
-    async fn read_again(&self, books: Books) -> Result<Books, E> {
-        match self.audit.books(&books.booking_id).await {
+    async fn read_again(&self, records: BookingRecords) -> Result<BookingRecords, E> {
+        match self.audit.records(&records.booking_id).await {
             Ok(again) => Ok(again),
-            Err(StoreError::Corrupt { .. }) => Ok(books), // reported where its table is read
+            Err(StoreError::Corrupt { .. }) => Ok(records), // reported where its table is read
             Err(error) => Err(AuditError::from(error).into()),
         }
     }
 
-    fn violations(&self, books: &Books) -> Vec<Violation> {
-        let is_expired = books.header.as_ref().is_some_and(|header| self.is_expired(header));
-        let mut violations = if is_expired { Vec::new() } else { check_booking(books, &self.reading.ends) };
-        violations.retain(|violation| violation.kind != Kind::Unreadable); // reported where its table is read
+    fn violations(&self, records: &BookingRecords) -> Vec<AuditViolation> {
+        let is_expired = records.header.as_ref().is_some_and(|header| self.is_expired(header));
+        let mut violations = if is_expired { Vec::new() } else { check_booking(records, &self.reading.deadline) };
+        violations.retain(|violation| violation.kind != ViolationKind::Unreadable); // reported where its table is read
         violations
     }
 
@@ -364,23 +367,23 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         header.created_at < self.reading.journal_since && header.status.is_final()
     }
 
-    fn is_late(&self, books: &Books, step: Step) -> bool {
-        let finished_at = books.entry(step).and_then(|entry| entry.finished_at.as_deref());
+    fn is_late(&self, records: &BookingRecords, step: Step) -> bool {
+        let finished_at = records.entry(step).and_then(|entry| entry.finished_at.as_deref());
         let finished_at = finished_at.and_then(|time| time.parse::<Timestamp>().ok());
         !self.reading.is_at_rest && finished_at.is_some_and(|finished_at| finished_at >= self.late)
     }
 
     /// Adds what a booking has reserved, or had reserved just before, to the lines.
-    fn note(&mut self, books: &Books) {
-        let Some(header) = &books.header else { return };
+    fn add_reservations(&mut self, records: &BookingRecords) {
+        let Some(header) = &records.header else { return };
         for (part, _) in header.parts.iter() {
             let (reserve, cancel) = (Step::Reserve(part), Step::Cancel(part));
-            let stands = books.reserved(part).is_some();
-            let was_reserved = matches!(books.outcome(reserve), Some(saga::Outcome::Reserved { .. }));
-            if !was_reserved || (!stands && !self.is_late(books, cancel)) {
+            let stands = records.reserved(part).is_some();
+            let was_reserved = matches!(records.outcome(reserve), Some(saga::Outcome::Reserved { .. }));
+            if !was_reserved || (!stands && !self.is_late(records, cancel)) {
                 continue;
             }
-            let is_late = stands && self.is_late(books, reserve);
+            let is_late = stands && self.is_late(records, reserve);
             for StockLine { product, date, units } in lines_of(header, part) {
                 let reserved = &mut self.lines.entry((part, product, date)).or_default().reserved;
                 let units = i64::from(units);
@@ -419,8 +422,8 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                     self.report.expired += 1;
                 } else if let Some(step) = end_of(header.status) {
                     ended.push((header, step));
-                } else if header.created_at < self.reading.ends.of_before {
-                    self.check_without_journal(header, |kind, _| kind == Kind::NotEnded).await?;
+                } else if header.created_at < self.reading.deadline.accepted_before {
+                    self.check_without_journal(header, |kind, _| kind == ViolationKind::NotEnded).await?;
                 }
             }
             let steps: Vec<_> = ended.iter().map(|(header, step)| (header.booking_id.as_str(), *step)).collect();
@@ -428,7 +431,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             ended.retain(|(header, _)| !recorded.contains(header.booking_id.as_str()));
             for (header, _) in ended {
                 // If there is a journal, the booking is already checked.
-                self.check_without_journal(header, |_, books| books.journal.is_empty()).await?;
+                self.check_without_journal(header, |_, records| records.journal.is_empty()).await?;
             }
             next = page.next;
             if next.is_none() {
@@ -438,8 +441,12 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     }
 
     /// Reads a booking and reports the violations that satisfy `is_reported`.
-    async fn check_without_journal(&mut self, header: Header, is_reported: fn(Kind, &Books) -> bool) -> Result<(), E> {
-        let unread = Books {
+    async fn check_without_journal(
+        &mut self,
+        header: Header,
+        is_reported: fn(ViolationKind, &BookingRecords) -> bool,
+    ) -> Result<(), E> {
+        let unread = BookingRecords {
             booking_id: header.booking_id.clone(),
             header: Some(header),
             journal: Vec::new(),
@@ -447,10 +454,10 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             paid: None,
             unreadable: Vec::new(),
         };
-        let books = self.read_again(unread).await?;
-        let mut violations = self.violations(&books);
-        violations.retain(|violation| is_reported(violation.kind, &books));
-        self.found(&violations, Some(&books))
+        let records = self.read_again(unread).await?;
+        let mut violations = self.violations(&records);
+        violations.retain(|violation| is_reported(violation.kind, &records));
+        self.found(&violations, Some(&records))
     }
 
     /// Removes the payments of all bookings from the charged ones.
@@ -479,7 +486,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                     Ok(Ok(id)) => ids.push(id),
                     Ok(Err(error)) => {
                         self.one(
-                            Kind::Orphan,
+                            ViolationKind::Orphan,
                             "payment record".into(),
                             format!("does not belong to a booking: its id {error}"),
                         )?;
@@ -497,7 +504,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                 let (journal, unreadable) = self.audit.journal.entries(&id).await.map_err(AuditError::from)?;
                 if journal.is_empty() && unreadable.is_empty() {
                     let says = "there is no such booking, but a payment record";
-                    self.one(Kind::Orphan, format!("booking {id}"), says)?;
+                    self.one(ViolationKind::Orphan, format!("booking {id}"), says)?;
                 }
             }
             next = page.next;
@@ -514,8 +521,8 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         for ((part, product, date), Line { units, reserved }) in lines {
             // Only journals of past trips can have expired.
             let is_whole = self.report.expired == 0 || date.is_none_or(|date| date >= today);
-            let shelf = Shelf { part, line: StockLine { product, date, units: 0 }, units };
-            match check_line(&shelf, reserved, is_whole) {
+            let stock_record = StockRecord { part, line: StockLine { product, date, units: 0 }, units };
+            match check_line(&stock_record, reserved, is_whole) {
                 Verdict::Right => {}
                 Verdict::InMotion(says) => {
                     self.report.in_motion += 1;
@@ -535,7 +542,7 @@ struct Read<T> {
 }
 
 impl<T> Read<T> {
-    fn of(items: Vec<Result<T, Unreadable>>, key: impl Fn(&T) -> String) -> Self {
+    fn of(items: Vec<Result<T, UnreadableItem>>, key: impl Fn(&T) -> String) -> Self {
         let mut read = Self { items: HashMap::with_capacity(items.len()), unreadable: HashSet::new() };
         for item in items {
             match item {

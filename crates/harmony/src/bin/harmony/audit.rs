@@ -6,11 +6,11 @@ use clap::Args;
 use console::Style;
 use jiff::{SignedDuration, Timestamp};
 use operator::audit::{
-    Audit, Books, Ends, Violation,
-    whole::{AuditError, Finding, Reading, Report, SLACK},
+    Audit, AuditViolation, BookingRecords, Deadline,
+    whole::{AuditError, AuditOptions, AuditReport, Finding, SLACK},
 };
 use serde::Serialize;
-use store::Entry;
+use store::JournalEntry;
 use traveller::show::{Look, count, plain, render};
 
 use crate::{
@@ -70,13 +70,13 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
         Some(seconds) => SignedDuration::from_secs(seconds.into()),
         None => stack.pending_max_age()? + SLACK,
     };
-    let of_before = if options.all_ended { Timestamp::MAX } else { before(stuck_after) };
-    let reading = Reading {
-        ends: Ends { of_before, may_be_parked: true },
+    let accepted_before = if options.all_ended { Timestamp::MAX } else { before(stuck_after) };
+    let reading = AuditOptions {
+        deadline: Deadline { accepted_before, may_need_operator: true },
         is_at_rest: options.all_ended,
         journal_since: before(stack.journal_retention()?),
         page: options.page,
-        charges: Reading::CHARGES,
+        charges: AuditOptions::CHARGES,
     };
     let size = match audit.size().await {
         Err(AuditError::Store(error)) if stack.is_local() => {
@@ -95,7 +95,7 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
             Ok(())
         }
         Finding::Wrong(wrong, _) => {
-            violations.extend(wrong.iter().map(|Violation { kind, about, says }| Violated {
+            violations.extend(wrong.iter().map(|AuditViolation { kind, about, says }| Violated {
                 kind: kind.name(),
                 about: about.clone(),
                 says: says.clone(),
@@ -132,13 +132,13 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
 fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
     match finding {
         Finding::InMotion(line) => say(format!("in motion {}", plain(line)))?,
-        Finding::Wrong(violations, books) => {
+        Finding::Wrong(violations, records) => {
             for violation in *violations {
                 let violation = plain(&format!("{} {violation}", violation.kind));
                 say(format!("{} {violation}", look.style(Style::new().red(), "violation")))?;
             }
-            if let Some(books) = books.filter(|_| !brief) {
-                say(timeline(books, look))?;
+            if let Some(records) = records.filter(|_| !brief) {
+                say(timeline(records, look))?;
             }
         }
     }
@@ -146,19 +146,19 @@ fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
 }
 
 /// The booking as in `harmony show`, or the steps that belong to no booking.
-fn timeline(books: &Books, look: Look) -> String {
-    match books.booking() {
+fn timeline(records: &BookingRecords, look: Look) -> String {
+    match records.booking() {
         Some(booking) => render(&booking, look),
-        None => books.journal.iter().map(step).collect::<Vec<_>>().join("\n"),
+        None => records.journal.iter().map(step).collect::<Vec<_>>().join("\n"),
     }
 }
 
-fn step(entry: &Entry) -> String {
+fn step(entry: &JournalEntry) -> String {
     let outcome = entry.outcome.as_ref().map_or("in progress", saga::Outcome::name);
     plain(&format!("{} {}: {outcome}", entry.started_at, entry.step))
 }
 
-fn closing(report: &Report) -> String {
+fn closing(report: &AuditReport) -> String {
     let statuses: Vec<_> = report.bookings.iter().map(|(status, count)| format!("{count} {status}")).collect();
     let mut closing = format!(
         "audited {} ({}), {}, {} in {:.1} s: {}",

@@ -22,7 +22,7 @@ use traveller::{
 
 use crate::{
     Result,
-    ending::End,
+    ending::CommandEnd,
     output::{Progress, complain, say, say_json},
     signals::Signal,
     target::{self, Target},
@@ -131,7 +131,7 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
     } else {
         say(line(look, "key", &key))?;
     }
-    let end = |end: End, booked: Booked<'_>| -> Result<ExitCode> {
+    let end = |end: CommandEnd, booked: Booked<'_>| -> Result<ExitCode> {
         booked.error.iter().for_each(complain);
         if json {
             say_json(&booked)?;
@@ -147,7 +147,7 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
         request.first_day()
     );
     let signal = Signal::watch()?;
-    let interrupted = || End::Interrupted(signal.came().unwrap_or(0));
+    let interrupted = || CommandEnd::Interrupted(signal.came().unwrap_or(0));
     let id = match signal.unless(client.book_accepted(&request, &key)).await {
         Some(Ok(accepted)) => accepted.booking_id,
         Some(Err(error)) => {
@@ -159,7 +159,7 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
                 error => (true, format!("{error}; it is unknown whether it was booked: {again}")),
             };
             return end(
-                if is_unclear { End::Unclear } else { End::NotAccepted },
+                if is_unclear { CommandEnd::Unclear } else { CommandEnd::NotAccepted },
                 Booked { error: Some(error), ..nothing },
             );
         }
@@ -173,13 +173,13 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
     }
     let accepted = Booked { booking_id: Some(&id), ..nothing };
     match signal.unless(follow(&client, &id)).await {
-        Some(Ok(booking)) => end(End::Seen(booking.status), Booked { booking: Some(&booking), ..accepted }),
+        Some(Ok(booking)) => end(CommandEnd::Seen(booking.status), Booked { booking: Some(&booking), ..accepted }),
         Some(Err(error @ ClientError::NotEnded { .. })) => {
-            end(End::NotEnded, Booked { error: Some(error.to_string()), ..accepted })
+            end(CommandEnd::NotEnded, Booked { error: Some(error.to_string()), ..accepted })
         }
         Some(Err(error)) => {
             let error = format!("booking {id} is accepted, but cannot be read: {error}; try `harmony show {id}`");
-            end(End::NotEnded, Booked { error: Some(error), ..accepted })
+            end(CommandEnd::NotEnded, Booked { error: Some(error), ..accepted })
         }
         None => {
             let error = format!("interrupted; booking {id} is accepted and still runs: see `harmony show {id} --wait`");
@@ -206,12 +206,12 @@ pub async fn show(target: &target::Options, ShowOptions { id, wait, json }: &Sho
     let (booking, code) = if *wait {
         match follow(&client, id).await {
             Ok(booking) => {
-                let code = End::Seen(booking.status).into();
+                let code = CommandEnd::Seen(booking.status).into();
                 (Some(booking), code)
             }
             Err(error @ ClientError::NotEnded { .. }) => {
                 complain(error);
-                return Ok(End::NotEnded.into());
+                return Ok(CommandEnd::NotEnded.into());
             }
             Err(error) => return Err(error.into()),
         }
@@ -237,9 +237,11 @@ pub async fn show(target: &target::Options, ShowOptions { id, wait, json }: &Sho
 }
 
 /// The booking once it has ended.
-async fn follow(client: &Client, id: &BookingId) -> std::result::Result<Booking, ClientError> {
-    let progress = Progress::of(format!("booking {id}"));
-    client.follow(id, PATIENCE, |booking| progress.now(format!("booking {id}: {} …", booking.status))).await
+async fn follow(client: &Client, booking_id: &BookingId) -> std::result::Result<Booking, ClientError> {
+    let progress = Progress::of(format!("booking {booking_id}"));
+    client
+        .follow(booking_id, PATIENCE, |booking| progress.now(format!("booking {booking_id}: {} …", booking.status)))
+        .await
 }
 
 /// Parses a variant's name.

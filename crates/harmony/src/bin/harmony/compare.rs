@@ -12,12 +12,12 @@ use clap::{Args, ValueEnum};
 use comparison::{
     Mode,
     explanation::explanations,
-    load::{Fate, Load, Measured, Mix, Travellers},
+    load::{Fate, Load, LoadResult, Mix, Travellers},
     local_aws,
-    outage::{self, Plan, suffer},
+    outage::{self, OutagePlan, measure_outage},
     report::{Measurements, Ratio, Report, Turn, difference},
     violations,
-    work::{self, Notes},
+    work::{self, WorkLog},
 };
 use futures_util::{StreamExt, stream};
 use jiff::{Timestamp, ToSpan};
@@ -117,7 +117,7 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
         mix: Mix { sold_out: options.sold_out, declined: options.declined },
         turns: BTreeMap::new(),
         counted: Vec::new(),
-        suffered: Vec::new(),
+        outage_results: Vec::new(),
         explanations: Vec::new(),
         violations: Vec::new(),
     };
@@ -128,13 +128,13 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
         put_load(options, &mut measured).await?;
     }
     // Failures of outages and explanations are reported after all measurements are written.
-    let suffered = if wanted(Part::Outages) { outages(options, &mut measured).await } else { Ok(()) };
+    let result = if wanted(Part::Outages) { outages(options, &mut measured).await } else { Ok(()) };
     let explained = if wanted(Part::Explanations) { explain(&mut measured).await } else { Ok(()) };
 
     let report = measured.report()?;
     write(&folder, &report)?;
     say(&report.markdown)?;
-    let violations = measured.violations.iter().chain(measured.suffered.iter().flat_map(|each| &each.violations));
+    let violations = measured.violations.iter().chain(measured.outage_results.iter().flat_map(|each| &each.violations));
     let violations: Vec<_> = violations.collect();
     violations.iter().try_for_each(say)?;
     if let Some(before) = before {
@@ -142,10 +142,10 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
         say(format!("{table}\n\nThe two runs are at most {:.0}% apart.", most * 100.0))?;
     }
     say(format!("The page is {}", folder.join("report.html").display()))?;
-    keep([suffered, explained], &mut Vec::new())?;
+    keep([result, explained], &mut Vec::new())?;
     let turns = measured.turns.values().flatten();
-    let otherwise = turns.map(|turn| turn.closed.otherwise().count() + turn.open.otherwise().count()).sum::<usize>();
-    Ok(if violations.is_empty() && otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let unexpected = turns.map(|turn| turn.closed.unexpected().count() + turn.open.unexpected().count()).sum::<usize>();
+    Ok(if violations.is_empty() && unexpected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn explain(measured: &mut Measurements) -> Result<()> {
@@ -242,7 +242,7 @@ async fn count_work(options: &Options, folder: &Path, measured: &mut Measurement
         fs::write(&path, "").map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
         let name = format!("counted-{workflow_type}").to_lowercase();
         let aws = local_aws(&name, workflow_type, &[], Some(&path))?;
-        let (travellers, notes) = (travellers(aws.stack()).await?, Notes::at(&path));
+        let (travellers, log) = (travellers(aws.stack()).await?, WorkLog::at(&path));
         let modes = Mode::ALL.into_iter().filter(|mode| match mode {
             Mode::Choreographed | Mode::Standard => workflow_type == "STANDARD",
             Mode::Express => workflow_type == "EXPRESS",
@@ -256,7 +256,7 @@ async fn count_work(options: &Options, folder: &Path, measured: &mut Measurement
                 let progress = Progress::counting(format!("counting, {}: {}", mode.name(), fate.name()), bookings);
                 let name = format!("count-{mode:?}-{fate:?}");
                 let made = |done| progress.done(done);
-                measured.counted.push(work::count((mode, fate), (&travellers, &notes), bookings, &name, made).await?);
+                measured.counted.push(work::count((mode, fate), (&travellers, &log), bookings, &name, made).await?);
             }
         }
     }
@@ -283,7 +283,7 @@ async fn put_load(options: &Options, measured: &mut Measurements) -> Result<()> 
     let mix = measured.mix;
     let closed = Load::Closed { travellers: options.travellers.into(), bookings: options.bookings as usize };
     let open = Load::Open { rate: options.rate, lasting: Duration::from_secs(options.seconds.into()) };
-    let turn = async |mode: Mode, load: Load, name: &str| -> Result<Measured> {
+    let turn = async |mode: Mode, load: Load, name: &str| -> Result<LoadResult> {
         let count = match load {
             Load::Closed { bookings, .. } => bookings,
             Load::Open { rate, lasting } => (rate * lasting.as_secs_f64()) as usize,
@@ -314,7 +314,7 @@ async fn put_load(options: &Options, measured: &mut Measurements) -> Result<()> 
 }
 
 async fn outages(options: &Options, measured: &mut Measurements) -> Result<()> {
-    let plan = Plan {
+    let plan = OutagePlan {
         rate: 1.0, // waiting bookings all continue at once afterwards, and the machine must not be the bottleneck
         before: Duration::from_secs(10),
         outage: Duration::from_secs(options.outage.into()),
@@ -323,16 +323,16 @@ async fn outages(options: &Options, measured: &mut Measurements) -> Result<()> {
         reconcile_after: Duration::from_secs(60),
     };
     let each = (plan.rate * (plan.before + plan.outage + plan.after).as_secs_f64()) as usize;
-    let all: Vec<_> = outage::Kind::ALL.into_iter().flat_map(|kind| Mode::ALL.map(|mode| (mode, kind))).collect();
+    let all: Vec<_> = outage::OutageKind::ALL.into_iter().flat_map(|kind| Mode::ALL.map(|mode| (mode, kind))).collect();
     let progress = Progress::counting("outages: bookings made", each * all.len());
     let progress = &progress;
-    let suffered = stream::iter(all)
+    let results = stream::iter(all)
         .map(async |(mode, kind)| {
-            let suffered = suffer(mode, kind, plan, |done| progress.done(done)).await;
-            Ok(suffered.map_err(|error| format!("{}, {}: {error}", kind.name(), mode.name()))?)
+            let result = measure_outage(mode, kind, plan, |done| progress.done(done)).await;
+            Ok(result.map_err(|error| format!("{}, {}: {error}", kind.name(), mode.name()))?)
         })
         .buffered(OUTAGES_AT_ONCE);
-    keep(suffered.collect::<Vec<_>>().await, &mut measured.suffered)
+    keep(results.collect::<Vec<_>>().await, &mut measured.outage_results)
 }
 
 /// Keeps the successful measurements; the error lists all failures.

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use local_aws::Stack;
 use operator::{
     audit::Audit,
-    dead_letters::{Content, DeadLetterQueue, DriveError, HELD, Message, contents, drive, render},
+    dead_letters::{DeadLetter, DeadLetterQueue, DriveError, HELD, QueueContent, contents, drive, render},
 };
 use saga::{BookingId, Status};
 use serde::Serialize;
@@ -51,7 +51,7 @@ pub struct Options {
 /// The content of several queues.
 #[derive(Default)]
 struct Looked {
-    found: Vec<(DeadLetterQueue, Content)>,
+    found: Vec<(DeadLetterQueue, QueueContent)>,
     /// The queues that could not be read.
     failed: Vec<Failed>,
 }
@@ -76,7 +76,7 @@ struct Parked<'p> {
 struct InQueue<'p> {
     queue: &'p str,
     #[serde(flatten)]
-    message: &'p Message,
+    message: &'p DeadLetter,
 }
 
 /// The output of `redrive --json`.
@@ -121,14 +121,14 @@ pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
     let code = if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if json {
         let mut parked = Parked { failed, ..Parked::default() };
-        for (queue, Content { messages, held }) in &found {
+        for (queue, QueueContent { messages, held }) in &found {
             parked.messages.extend(messages.iter().map(|message| InQueue { queue: queue.name(), message }));
             parked.held += held;
         }
         say_json(&parked)?;
         return Ok(code);
     }
-    for (queue, Content { messages, held }) in &found {
+    for (queue, QueueContent { messages, held }) in &found {
         let name = look.style(Style::new().bold(), queue.name());
         if !messages.is_empty() {
             say(format!("{name}: {}", count(messages.len() as u64, "message")))?;
@@ -216,9 +216,9 @@ async fn drive_again(
     match drive(stack, &there).await {
         Err(DriveError::NotAsked(not_asked)) => {
             for failed in not_asked {
-                there.retain(|id| *id != failed.booking);
+                there.retain(|id| *id != failed.booking_id);
                 let error = failed.to_string();
-                not_driven(failed.booking, error);
+                not_driven(failed.booking_id, error);
             }
         }
         driven => driven?,
@@ -247,7 +247,7 @@ async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redri
     } else if found.is_empty() && redriven.queues.is_empty() {
         tell.good("nothing is parked, so there is nothing to put back")?;
     }
-    for (queue, Content { messages, .. }) in &found {
+    for (queue, QueueContent { messages, .. }) in &found {
         let progress = Progress::of(queue.name());
         let put_back = queue.put_back(messages, |now| progress.now(now)).await;
         drop(progress);
@@ -300,12 +300,12 @@ async fn look_into(queues: Vec<DeadLetterQueue>) -> Looked {
     looked
 }
 
-fn all(found: &[(DeadLetterQueue, Content)]) -> usize {
+fn all(found: &[(DeadLetterQueue, QueueContent)]) -> usize {
     found.iter().map(|(_, content)| content.messages.len()).sum()
 }
 
 /// The bookings that the messages name, each once.
-fn bookings(found: &[(DeadLetterQueue, Content)]) -> Vec<BookingId> {
+fn bookings(found: &[(DeadLetterQueue, QueueContent)]) -> Vec<BookingId> {
     let named =
         found.iter().flat_map(|(_, content)| &content.messages).filter_map(|message| message.booking_id.clone());
     let mut bookings = Vec::new();
@@ -347,10 +347,10 @@ async fn follow(stack: &Stack, bookings: Vec<BookingId>, tell: Tell, redriven: &
 }
 
 /// The status of a booking once it has ended or the time is up; none if there is no such booking.
-async fn end(audit: &Audit, id: &BookingId) -> std::result::Result<Option<Status>, StoreError> {
+async fn end(audit: &Audit, booking_id: &BookingId) -> std::result::Result<Option<Status>, StoreError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let status = audit.booking(id).await?.map(|booking| booking.status);
+        let status = audit.booking(booking_id).await?.map(|booking| booking.status);
         let has_ended = matches!(status, None | Some(Status::Confirmed | Status::Failed));
         if has_ended || Instant::now() >= deadline {
             return Ok(status);
@@ -367,7 +367,7 @@ mod tests {
     #[test]
     fn json_is_as_documented() {
         let id = BookingId::try_from("5b7c1f0a9e2d4c6b8a1f3e5d7c9b0a2e".to_owned()).unwrap();
-        let message = Message {
+        let message = DeadLetter {
             id: "m1".into(),
             booking_id: Some(id.clone()),
             says: "payment.charged".into(),

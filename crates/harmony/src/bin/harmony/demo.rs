@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use harmony::side_by_side::{self, duration, once};
 use jiff::{ToSpan, civil::Date};
 use local_aws::{Stack, checkout::root};
-use operator::loader::{DAYS, Stock, dates};
+use operator::loader::{DAYS, StockLoader, dates};
 use saga::{Status, Variant};
 use traveller::{
     Answer, Booking, Client, ClientError, TripRequest,
@@ -23,7 +23,7 @@ use traveller::{
 
 use crate::{
     Result, booking, local,
-    output::{Several, say},
+    output::{ProgressGroup, say},
     stock::load_into,
     target::{self, Target},
 };
@@ -103,7 +103,7 @@ async fn answering(options: &target::Options) -> Result<Option<Target>> {
 
 /// A date on which the stock suffices for all scenarios. A local AWS without stock is loaded.
 async fn date_with_stock(stack: &Stack, variants: usize) -> Result<Date> {
-    let stock = Stock::of(stack, &stack.sdk().await?)?;
+    let stock = StockLoader::of(stack, &stack.sdk().await?)?;
     let most = (scenarios::ALL.len() * variants) as u32; // 18
     let mut empty = None;
     // Every start date up to the last day that is loaded by default.
@@ -134,7 +134,7 @@ async fn book(
     at_once: usize,
 ) -> Result<Vec<Outcome>> {
     const SCENARIOS: &[Scenario] = &scenarios::ALL;
-    let several = Several::default();
+    let several = ProgressGroup::default();
     let run = fresh_key("demo");
     let both = SCENARIOS.iter().flat_map(|scenario| variants.iter().map(move |variant| (scenario, *variant)));
     let bookings = both.map(|(scenario, variant)| {

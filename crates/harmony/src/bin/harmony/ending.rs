@@ -24,7 +24,7 @@ Exit codes: 0 if it is shown; with --wait the same as for `harmony book`: 0 conf
 
 /// The possible ends of a booking, and of an attempt to make one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum CommandEnd {
     /// The booking has this status.
     Seen(Status),
     /// It was accepted, but has not ended in time.
@@ -37,16 +37,16 @@ pub enum End {
     Interrupted(u8),
 }
 
-impl From<End> for ExitCode {
-    fn from(end: End) -> Self {
+impl From<CommandEnd> for ExitCode {
+    fn from(end: CommandEnd) -> Self {
         Self::from(match end {
-            End::Seen(Status::Confirmed) => 0,
-            End::Seen(Status::Failed) => 3,
-            End::Seen(Status::NeedsOperator) => 4,
-            End::Seen(Status::Pending | Status::Compensating) | End::NotEnded => 5,
-            End::NotAccepted => 6,
-            End::Unclear => 7,
-            End::Interrupted(signal) => 128 + signal,
+            CommandEnd::Seen(Status::Confirmed) => 0,
+            CommandEnd::Seen(Status::Failed) => 3,
+            CommandEnd::Seen(Status::NeedsOperator) => 4,
+            CommandEnd::Seen(Status::Pending | Status::Compensating) | CommandEnd::NotEnded => 5,
+            CommandEnd::NotAccepted => 6,
+            CommandEnd::Unclear => 7,
+            CommandEnd::Interrupted(signal) => 128 + signal,
         })
     }
 }

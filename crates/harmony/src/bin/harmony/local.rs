@@ -87,7 +87,13 @@ pub fn up(options: Options) -> Result<()> {
 /// Starts a local AWS that logs into this project's folder.
 pub fn start(root: &Path, parameters: Vec<(String, String)>, bind: IpAddr, port: Option<u16>) -> Result<LocalAws> {
     let _progress = Progress::of("starting a local AWS and deploying template.yaml to it");
-    Ok(LocalAws::start(local::Options { parameters, bind, port, log: Some(log(root)), ..local::Options::default() })?)
+    Ok(LocalAws::start(local::LocalAwsOptions {
+        parameters,
+        bind,
+        port,
+        log: Some(log(root)),
+        ..local::LocalAwsOptions::default()
+    })?)
 }
 
 fn log(root: &Path) -> std::path::PathBuf {

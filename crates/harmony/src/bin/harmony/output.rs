@@ -29,7 +29,7 @@ pub struct Progress(ProgressBar);
 
 /// Several tasks at once, one line each.
 #[derive(Default)]
-pub struct Several(MultiProgress);
+pub struct ProgressGroup(MultiProgress);
 
 fn spinning(bar: ProgressBar, message: String) -> Progress {
     bar.set_style(style("{spinner} {wide_msg}"));
@@ -78,7 +78,7 @@ impl Progress {
     }
 }
 
-impl Several {
+impl ProgressGroup {
     /// Adds a task.
     pub fn add(&self, what: impl Display) -> Progress {
         spinning(self.0.add(ProgressBar::new_spinner()), what.to_string())

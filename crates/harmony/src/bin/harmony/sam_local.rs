@@ -92,7 +92,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 fn start(address: std::net::IpAddr, folder: &Path) -> Result<LocalAws> {
     let _progress = Progress::of("starting a local AWS that containers can reach");
     let log = Some(folder.join("local.log"));
-    Ok(LocalAws::start(local::Options { bind: address, log, ..local::Options::default() })?)
+    Ok(LocalAws::start(local::LocalAwsOptions { bind: address, log, ..local::LocalAwsOptions::default() })?)
 }
 
 /// Sets up a stack for the events in `events/`, and writes the functions' environment to a file.

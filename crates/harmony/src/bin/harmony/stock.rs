@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Instant};
 use clap::Args;
 use jiff::civil::Date;
 use local_aws::Stack;
-use operator::loader::{DAYS, Stock, dates};
+use operator::loader::{DAYS, StockLoader, dates};
 use traveller::trip::today;
 
 use crate::{
@@ -50,7 +50,7 @@ pub async fn load(target: &target::Options, options: Options) -> Result<ExitCode
 
 /// Loads stock with a progress bar, and returns the number of lines.
 pub async fn load_into(stack: &Stack, dates: &[Date]) -> Result<usize> {
-    let stock = Stock::of(stack, &stack.sdk().await?)?;
+    let stock = StockLoader::of(stack, &stack.sdk().await?)?;
     let lines = stock.count(dates);
     let progress = Progress::counting("loading stock", lines);
     stock.load(dates, |lines| progress.done(lines)).await?;

@@ -7,7 +7,7 @@ use local_aws::{
     Stack,
     checkout::root,
     cloud::Cloud,
-    stack::{Found, Running},
+    stack::{Running, RunningStack},
 };
 use traveller::{Client, client::Authorization};
 
@@ -109,7 +109,7 @@ fn given(option: &Option<String>) -> Option<&str> {
 }
 
 /// This project's running local AWS.
-pub fn running() -> Result<Option<Found>> {
+pub fn running() -> Result<Option<RunningStack>> {
     // Outside a checkout there is no project, and no local AWS of it.
     let Ok(root) = root() else { return Ok(None) };
     Ok(Running::find(&Running::folder(&root))?)
