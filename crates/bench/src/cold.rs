@@ -16,8 +16,8 @@ const STARTS: usize = 25;
 pub(crate) fn measure(report: &mut Report) -> Outcome<()> {
     report.part(
         "Cold start",
-        "From the start of the process to its first request for work, and what it then has in memory. `empty` returns \
-         its payload, `usual` is set up as the SDK's guides do.",
+        "From the start of the process to its first request for an invocation, and its memory at that point. `empty` \
+         returns its payload, `usual` is set up as in the SDK's guides.",
     );
     let mut functions = Vec::new();
     for name in ["empty", "flight", "payment", "api", "usual"] {

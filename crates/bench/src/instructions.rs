@@ -53,26 +53,26 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
         steps.refused(&flight).await?;
     }
     let process = Process::of_function(steps.stack(), &flight)?;
-    let tell = |what: &str| -> Outcome<()> {
+    let send = |what: &str| -> Outcome<()> {
         let prefix = format!("--vgdb-prefix={}", prefix.display());
-        let told = Command::new(&control).args([&prefix, what, process.id()]).output()?;
-        let said = String::from_utf8_lossy(&told.stdout);
-        if told.status.success() && !said.contains("Error") {
+        let output = Command::new(&control).args([&prefix, what, process.id()]).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if output.status.success() && !text.contains("Error") {
             Ok(())
         } else {
-            Err(format!("{control:?}: {said}").into())
+            Err(format!("{control:?}: {text}").into())
         }
     };
     let mut counts = Vec::new();
     for is_refused in [false, true] {
-        tell("--zero")?;
+        send("--zero")?;
         for _ in 0..STEPS {
             match is_refused {
                 true => steps.refused(&flight).await?,
                 false => steps.reserve(&flight).await.map(|_| ())?,
             }
         }
-        tell("--dump")?;
+        send("--dump")?;
         let dump = counted.with_extension((counts.len() + 1).to_string());
         counts.push(total(&dump)? / STEPS as f64);
     }
@@ -85,8 +85,8 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
         ],
     );
     report.says(
-        "Callgrind has no SHA instructions, so that signing a request takes several times as many here as on a processor \
-         that has them.",
+        "Callgrind has no SHA instructions, so signing a request takes several times as many instructions here as on a \
+         processor that has them.",
     );
     report.keep(
         "instructions",

@@ -64,9 +64,9 @@ struct Way {
 pub(crate) async fn measure(report: &mut Report, steps: &mut Steps) -> Outcome<()> {
     report.part(
         "Peers",
-        "The same step (take a seat if there is one, once per booking and step) as it is written with Powertools' \
-         idempotency, on the same local AWS, in turns with ours. Latency is the caller's: the emulator takes most of it, and \
-         talks to Python and Node through a pipe, to ours through the runtime API, as Lambda does.",
+        "The same step (take a seat if there is one, once per booking and step), written with Powertools' idempotency, on \
+         the same local AWS, alternating with ours. Latency is the caller's: most of it is the emulator's, which talks to \
+         Python and Node through a pipe, and to ours through the runtime API, as Lambda does.",
     );
     let installed = installed(report)?;
     let mut ways = deploy(steps, &installed).await?;

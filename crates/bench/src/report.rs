@@ -55,10 +55,8 @@ impl Report {
     /// Prints the summary, and writes it and the figures to `target/bench`.
     pub(crate) fn publish(self) -> Outcome<()> {
         let folder = crate::folder()?;
-        let summary = format!(
-            "# Benchmark\n\nAll from one run; this machine's times are its own, the ratios are not.\n{}",
-            self.summary
-        );
+        let summary =
+            format!("# Benchmark\n\nAll from one run. Times depend on this machine, ratios do not.\n{}", self.summary);
         fs::write(folder.join("summary.md"), &summary)?;
         fs::write(folder.join("figures.json"), serde_json::to_string_pretty(&json!(self.figures))? + "\n")?;
         println!("{summary}\nThis summary and its figures: {}/{{summary.md,figures.json}}", folder.display());

@@ -58,9 +58,9 @@ struct Split {
 pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64) -> Outcome<()> {
     report.part(
         "What a warm step spends its time on",
-        "The handler's time, from the payload to the reply, with the flight function's own code and configuration. \
-         The call is all of the SDK's call of DynamoDB, signing and parsing included; waiting is from the request being \
-         handed over to be sent to its answer having arrived.",
+        "The handler's time, from the payload to the reply, with the flight function's own code and configuration. The \
+         call is the SDK's whole call to DynamoDB, including signing and parsing; waiting is from sending the request \
+         until its answer has arrived.",
     );
     let stack = steps.stack();
     let endpoint = stack.endpoint.as_deref().ok_or("the local AWS has no endpoint")?;
@@ -68,8 +68,8 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     process.arg(STEP).envs(environment()).env("AWS_ENDPOINT_URL", endpoint);
     process.env("STOCK_TABLE", stack.stock_table(Leg::Flight)?).env("JOURNAL_TABLE", stack.journal_table()?);
     let output = process.output()?;
-    let said = String::from_utf8_lossy(&output.stdout); // its log, followed by the result
-    let [paused, at_once]: [Split; 2] = serde_json::from_str(said.lines().last().unwrap_or_default())
+    let stdout = String::from_utf8_lossy(&output.stdout); // its log, followed by the result
+    let [paused, at_once]: [Split; 2] = serde_json::from_str(stdout.lines().last().unwrap_or_default())
         .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
     let row = |name: &str, pick: fn(&Split) -> f64| {
         vec![name.to_owned(), format!("{:.3} ms", pick(&paused)), format!("{:.3} ms", pick(&at_once))]
@@ -78,7 +78,7 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
         &[&format!("median of {STEPS}"), &format!("every {} ms", PAUSES[0].as_millis()), "back to back"],
         [
             row("handler", |split| split.handler),
-            row("in the call of DynamoDB", |split| split.call),
+            row("in the call to DynamoDB", |split| split.call),
             row("of that, waiting", |split| split.waiting),
             row("all but waiting", |split| split.rest),
             vec![
@@ -95,8 +95,8 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     );
     let whole = |waiting: f64| waiting / (waiting + warm_processor_ms);
     report.says(format_args!(
-        "If all that the function's process does for an invocation is counted, whenever it does it ({warm_processor_ms:.3} ms \
-         on a processor, see above), waiting takes {:.1} %. The local AWS is reached without TLS.",
+        "Of everything that the function's process does for an invocation ({warm_processor_ms:.3} ms of processor time, \
+         see above), waiting takes {:.1} %. The local AWS is reached without TLS.",
         100.0 * whole(paused.waiting),
     ));
     let computed = TYPICAL.map(|latency| (latency, latency / (latency + paused.rest), whole(latency)));
@@ -104,7 +104,7 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
         format!("{:.1} % at {latency} ms (of all that the process does {:.1} %)", 100.0 * handler, 100.0 * whole)
     });
     report.says(format_args!(
-        "Computed, not measured: were the answer to take single-digit milliseconds, as DynamoDB's does on AWS, waiting would \
+        "Calculated, not measured: if the answer took single-digit milliseconds, as DynamoDB's does on AWS, waiting would \
          take {}.",
         shares.join(", ")
     ));
@@ -229,7 +229,7 @@ impl Stopwatch {
         Ok((laps.call.1, laps.wait.1))
     }
 
-    fn note(&self, what: impl FnOnce(&mut Laps)) -> Intercepted {
+    fn record(&self, what: impl FnOnce(&mut Laps)) -> Intercepted {
         what(&mut *self.0.lock().map_err(|_| Poisoned)?);
         Ok(())
     }
@@ -245,7 +245,7 @@ impl Intercept for Stopwatch {
         _: &BeforeSerializationInterceptorContextRef<'_>,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        self.note(|laps| laps.call.begin())
+        self.record(|laps| laps.call.begin())
     }
 
     fn read_before_transmit(
@@ -254,7 +254,7 @@ impl Intercept for Stopwatch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        self.note(|laps| laps.wait.begin())
+        self.record(|laps| laps.wait.begin())
     }
 
     fn read_before_deserialization(
@@ -263,7 +263,7 @@ impl Intercept for Stopwatch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        self.note(|laps| laps.wait.end())
+        self.record(|laps| laps.wait.end())
     }
 
     fn read_after_execution(
@@ -272,6 +272,6 @@ impl Intercept for Stopwatch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        self.note(|laps| laps.call.end())
+        self.record(|laps| laps.call.end())
     }
 }

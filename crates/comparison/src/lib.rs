@@ -140,13 +140,13 @@ pub async fn violations(stack: &Stack) -> Result<Vec<String>, ComparisonError> {
         charges: AuditOptions::CHARGES,
     };
     let mut found = Vec::new();
-    let tell = |finding: Finding<'_>| -> Result<(), ComparisonError> {
+    let on_finding = |finding: Finding<'_>| -> Result<(), ComparisonError> {
         match finding {
             Finding::Wrong(violations, _) => found.extend(violations.iter().map(|violation| format!("{violation:?}"))),
             Finding::InMotion(line) => found.push(format!("{line} is in motion")),
         }
         Ok(())
     };
-    audit.whole(reading, tell, |_| ()).await?;
+    audit.whole(reading, on_finding, |_| ()).await?;
     Ok(found)
 }

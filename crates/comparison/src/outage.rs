@@ -130,7 +130,7 @@ pub async fn measure_outage(
     mode: Mode,
     kind: OutageKind,
     plan: OutagePlan,
-    tell: impl Fn(usize),
+    made: impl Fn(usize),
 ) -> Result<OutageResult, ComparisonError> {
     let name = format!("outage-{mode:?}-{kind:?}").to_lowercase();
     let age = plan.reconcile_after.as_secs().to_string();
@@ -142,13 +142,13 @@ pub async fn measure_outage(
     let travellers = Travellers::of(&stack, Client::new(&stack.api_url)?, today()).await?;
     travellers.seed(&stack).await?;
     let warm_up = Load::Closed { travellers: 4, bookings: 12 };
-    let make = async |load, name: &str, tell: &dyn Fn(usize)| {
-        travellers.make(load, mode.variant(), |_| Fate::Confirmed, name, plan.patience, tell).await
+    let make = async |load, name: &str, made: &dyn Fn(usize)| {
+        travellers.make(load, mode.variant(), |_| Fate::Confirmed, name, plan.patience, made).await
     };
     make(warm_up, "warm-up", &|_| ()).await?;
 
     let load = Load::Open { rate: plan.rate, lasting: plan.lasting() };
-    let (measured, orders) = tokio::join!(make(load, "outage", &tell), order(&mut aws, kind, plan));
+    let (measured, orders) = tokio::join!(make(load, "outage", &made), order(&mut aws, kind, plan));
     let (from, to) = orders?;
     let violations = violations(&stack).await?;
     let asked = (plan.rate * plan.lasting().as_secs_f64()) as usize; // as the load counts them

@@ -189,9 +189,9 @@ impl Measurements {
         }
         let mut parts = vec![
             Part::Text(
-                "Open load: requests come at a fixed rate, whatever becomes of those before, and times count from when a \
-                 request was due. Ratios are to the choreographed mode. A local AWS runs STANDARD and EXPRESS with the same \
-                 engine: where those two differ there, it is noise."
+                "Open load: requests come at a fixed rate, whatever happens to earlier ones, and times count from when a \
+                 request was due. Ratios are relative to the choreographed mode. A local AWS runs STANDARD and EXPRESS on \
+                 the same engine: differences between those two are noise there."
                     .into(),
             ),
             table(&["ms", "bookings", "p50", "p90", "p99", "max", "p50 ratio", "p99 ratio"], rows),
@@ -252,9 +252,9 @@ impl Measurements {
         ];
         let parts = vec![
             Part::Text(
-                "Closed load: so many travellers, each of whom books again as soon as a booking is accepted. On a local AWS \
-                 this is the limit of one emulator process, which is full when its share nears a core: it says how much \
-                 work a mode makes, not what AWS can bear. The limits on AWS are below."
+                "Closed load: a fixed number of travellers, each of whom books again as soon as a booking is accepted. On a \
+                 local AWS this is the limit of one emulator process, which is saturated when its share nears a core: it \
+                 shows how much work a mode causes, not what AWS can sustain. The limits on AWS are below."
                     .into(),
             ),
             table(&head, rows),
@@ -281,10 +281,9 @@ impl Measurements {
 
     fn work(&self) -> Section {
         let mut parts = vec![Part::Text(
-            "Counted from what happened on a local AWS: each request, message, invocation and state names its booking. \
-             Where bookings differ, least and most are given. The client's own looks at its booking are not counted. Of \
-             SQS, what AWS itself sends, receives and deletes counts as well; that mappings also ask when there is \
-             nothing is part of the standing costs."
+            "Counted on a local AWS: each request, message, invocation and state names its booking. Where bookings differ, \
+             minimum and maximum are given. The client's own requests for its booking are not counted. For SQS, AWS's own \
+             sends, receives and deletes are counted too; polls of empty queues are part of the standing costs."
                 .into(),
         )];
         for fate in Fate::ALL {
@@ -419,9 +418,9 @@ impl Measurements {
             .join(", ");
         let parts = vec![
             Part::Text(format!(
-                "Dollars for a million bookings of the mix ({}% sold out, {}% declined) at list prices of {main}, in the first \
-                 tier, no free tier, x86_64. Counted work, priced; a client's looks at its booking, storage and data \
-                 transfer are not in it.",
+                "USD for a million bookings of the mix ({}% sold out, {}% declined) at list prices of {main}, in the first \
+                 tier, without the free tier, x86_64. This is the price of the counted work; a client's requests for its \
+                 booking, storage and data transfer are not included.",
                 self.mix.sold_out, self.mix.declined
             )),
             table(&heads("USD for a million bookings"), rows),
@@ -430,10 +429,10 @@ impl Measurements {
                 caption: format!("What a million bookings cost, by service ({main})"),
                 svg: plots::costs_by_service(&by_mode)?,
             },
-            Part::Text("As a function of the mix, half of those that fail being sold out and half declined:".into()),
+            Part::Text("By mix, where half of the failing bookings are sold out and half are declined:".into()),
             table(&heads("USD for a million bookings"), by_mix),
             Part::Text(format!(
-                "When nobody books, mappings ask their queues and alarms watch all the same: {standing} a month. So {}.",
+                "Without any bookings, mappings still poll their queues and alarms still cost: {standing} a month. So {}.",
                 crossings.join("; ")
             )),
             Part::Plot {
@@ -447,10 +446,10 @@ impl Measurements {
 
     fn limits(&self, published: &Published) -> Result<Section, ComparisonError> {
         let mut parts = vec![Part::Text(
-            "The quotas that an account has unless it asks for more, divided by what a booking of the mix takes of each. The \
-             first three of each mode; AWS raises all of them for those who ask. The stack's own ApiRateLimit (100 requests \
-             a second) comes before. Bookings of one and the same flight and date meet another limit in every mode: one \
-             item takes 1,000 write units a second, that is 500 reservations."
+            "An account's default quotas, divided by what a booking of the mix uses of each: the first three limits of each \
+             mode. AWS raises all of them on request. The stack's own ApiRateLimit (100 requests a second) is reached \
+             earlier. Bookings of the same flight on the same date reach another limit in every mode: one item accepts \
+             1,000 write units a second, which is 500 reservations."
                 .into(),
         )];
         for name in Self::REGIONS {
@@ -495,8 +494,8 @@ impl Measurements {
             }
         }
         parts.push(Part::Text(format!(
-            "Out to 100,000 bookings a second, on paper, in {main}: what a month costs at that rate, how many functions run at \
-             once with the durations seen here, and which quotas have to be raised first, and to how many times their default."
+            "Calculated up to 100,000 bookings a second in {main}: the monthly costs at that rate, how many functions run at \
+             once with the durations measured here, and which quotas have to be raised first, to which multiple of the default."
         )));
         parts.push(table(&["rate", "USD a month", "functions at once", "quotas exceeded"], rows));
         Ok(Section { title: "Where it ends", parts })
@@ -518,11 +517,11 @@ impl Measurements {
 
     fn outages(&self) -> Result<Section, ComparisonError> {
         let mut parts = vec![Part::Text(
-            "The coordinator is out of order for a while under open load: what the state machine asks of functions, or what \
-             anybody publishes to the topic, is refused. Every booking asked for could succeed. \"Given back\" means failed, \
-             with nothing reserved and nothing charged; a booking that had not ended would be lost, and the run would fail. \
-             A record that a destination cannot publish is gone, and its booking waits for the reconciler, which takes up \
-             bookings after 60 s here (the template's default is 600 s)."
+            "The coordinator is out of order for a while under open load: the state machine's invocations of functions, or \
+             everything published to the topic, is refused. Every requested booking could succeed. \"Given back\" means \
+             failed, with nothing reserved and nothing charged; a booking that had not ended would be lost, and the run \
+             would fail. A record that a destination cannot publish is lost, and its booking waits for the reconciler, which \
+             drives bookings after 60 s here (the template's default is 600 s)."
                 .into(),
         )];
         let mut rows = Vec::new();
@@ -578,11 +577,11 @@ impl Measurements {
         });
         let parts = vec![
             Part::Text(
-                "A booking failed because the hotel service was set up with a table that is not there. An operator who knows \
-                 the booking's id asks until an answer names the failed step, or has DynamoDB's error. Logs are asked one by \
-                 one, in the order in which a booking comes to the functions; CloudWatch Logs Insights asks all of them with \
-                 two questions, StartQuery and GetQueryResults. EXPRESS keeps no history: its row looks at the same booking \
-                 without one."
+                "A booking failed because the hotel service was configured with a table that does not exist. An operator who \
+                 knows the booking's id sends queries until an answer names the failed step, or contains DynamoDB's error. \
+                 Logs are queried one by one, in the order in which a booking passes through the functions; CloudWatch Logs \
+                 Insights queries all of them with two calls, StartQuery and GetQueryResults. EXPRESS keeps no history: its \
+                 row shows the same booking without one."
                     .into(),
             ),
             table(&["what is asked", "questions", "kB to read", "which"], rows.collect()),
@@ -592,8 +591,8 @@ impl Measurements {
 
     fn sources(&self, published: &Published) -> Result<Section, ComparisonError> {
         let mut parts = vec![Part::Text(format!(
-            "Prices in {} and quotas (a second, or at once), as read on {}. `prices.json` has them, with what else is to know of \
-             each: some could only be read second-hand. Put in your own.",
+            "Prices in {} and quotas (per second, or at once), as read on {}. They are in `prices.json`, with remarks on each: \
+             some could only be read second-hand. Enter your own.",
             published.currency, published.read_on
         ))];
         for name in Self::REGIONS {

@@ -47,8 +47,8 @@ const SERVICES: [&str; 13] = [
 pub enum LocalStackError {
     /// There is no address for LocalStack.
     #[error(
-        "AWS_ENDPOINT_URL is not set: start LocalStack (LOCALSTACK_AUTH_TOKEN=… localstack start -d; it wants a token of \
-         its own since March 2026), then export AWS_ENDPOINT_URL=http://localhost:4566"
+        "AWS_ENDPOINT_URL is not set: start LocalStack (LOCALSTACK_AUTH_TOKEN=… localstack start -d; it needs its \
+         own token since March 2026), then export AWS_ENDPOINT_URL=http://localhost:4566"
     )]
     NoEndpoint,
     #[error(transparent)]

@@ -285,12 +285,12 @@ impl DeadLetterQueue {
         Ok(Source { name: name(url).to_owned(), arn, attempts })
     }
 
-    /// Moves everything back to where it came from, and waits until none of these messages is left. `tell` gets the
+    /// Moves everything back to where it came from, and waits until none of these messages is left. `progress` gets the
     /// progress.
     pub async fn put_back(
         &self,
         messages: &[DeadLetter],
-        tell: impl Fn(&str),
+        progress: impl Fn(&str),
     ) -> Result<PutBack, DeadLetterQueueError> {
         let deadline = Instant::now() + PATIENCE;
         let source = self.source().await?;
@@ -298,9 +298,9 @@ impl DeadLetterQueue {
         let arn = arn.get(&QueueAttributeName::QueueArn).map(String::as_str).unwrap_or_default();
         let mut moved = 0;
         loop {
-            tell(&format!("{}: moving {}", self.name(), count(messages.len() as u64, "message")));
+            progress(&format!("{}: moving {}", self.name(), count(messages.len() as u64, "message")));
             moved += self.move_all(arn, &source, deadline).await?;
-            tell(&format!("{}: checking whether it is empty", self.name()));
+            progress(&format!("{}: checking whether it is empty", self.name()));
             let content = self.content(HELD.min(deadline.saturating_duration_since(Instant::now()))).await?;
             let is_left = |message: &&DeadLetter| messages.iter().any(|before| before.id == message.id);
             let left = content.messages.iter().filter(is_left).count() + content.held;

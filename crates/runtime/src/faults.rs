@@ -41,7 +41,7 @@ use crate::message;
 /// Names the folder of faults and traces.
 const FOLDER: &str = "HARMONY_FAULTS";
 /// The result of a task that has an answer: a reply, an event, or the acknowledgement of a message.
-const SAID: &str = "said";
+const ANSWERED: &str = "said";
 
 /// Where a fault strikes, and what it does.
 #[derive(Debug, Deserialize)]
@@ -106,7 +106,7 @@ static FAULTS: LazyLock<Option<Folder>> = LazyLock::new(|| {
 /// returned.
 fn pass(point: &Point<'_>) -> Option<Then> {
     let faults = FAULTS.as_ref()?;
-    faults.note(point);
+    faults.record(point);
     let fault = fs::read_dir(&faults.path).ok()?.flatten().find_map(|file| faults.strike(&file.path(), point))?;
     match fault {
         Then::Crash => std::process::abort(),
@@ -125,7 +125,7 @@ impl Folder {
     }
 
     /// One write per line, so that the lines of several processes do not mix.
-    fn note(&self, point: &Point<'_>) {
+    fn record(&self, point: &Point<'_>) {
         let mut trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = trace.write_all(self.line(point).as_bytes()) {
             tracing::error!(%error, "the trace cannot be written, and has a gap");
@@ -143,7 +143,7 @@ impl Folder {
             && fault.function == self.function
             && fault.contains.iter().all(|word| point.text.contains(word))
             && !fault.lacks.iter().any(|word| point.text.contains(word))
-            && (fault.then != Then::LoseEvent || point.result.as_ref().is_none_or(|result| result == SAID));
+            && (fault.then != Then::LoseEvent || point.result.as_ref().is_none_or(|result| result == ANSWERED));
         if !strikes {
             return None;
         }
@@ -194,7 +194,7 @@ impl Task {
         says: impl Fn(&T) -> bool,
     ) -> Result<T, Diagnostic> {
         let result = match &answer {
-            Ok(answer) if says(answer) => SAID,
+            Ok(answer) if says(answer) => ANSWERED,
             Ok(_) => "nothing",
             Err(_) => "error",
         };

@@ -112,7 +112,7 @@ struct Run<'a, T, P> {
     late: Timestamp,
     lines: HashMap<(PartName, String, Option<Date>), Line>,
     report: AuditReport,
-    tell: T,
+    on_finding: T,
     progress: P,
 }
 
@@ -129,11 +129,11 @@ impl Audit {
         Ok(size)
     }
 
-    /// Audits everything. `tell` gets each finding immediately, `progress` the number of further items read.
+    /// Audits everything. `on_finding` gets each finding immediately, `progress` the number of further items read.
     pub async fn whole<E: From<AuditError>>(
         &self,
         reading: AuditOptions,
-        tell: impl FnMut(Finding<'_>) -> Result<(), E>,
+        on_finding: impl FnMut(Finding<'_>) -> Result<(), E>,
         progress: impl Fn(u64),
     ) -> Result<AuditReport, E> {
         let started = Instant::now();
@@ -147,7 +147,7 @@ impl Audit {
             violations: 0,
             took: Duration::ZERO,
         };
-        let mut run = Run { audit: self, reading, late, lines: HashMap::new(), report, tell, progress };
+        let mut run = Run { audit: self, reading, late, lines: HashMap::new(), report, on_finding, progress };
         run.read_stock().await?;
         let mut charges = run.read_charges(None).await?;
         run.read_journal().await?;
@@ -181,7 +181,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             return Ok(());
         }
         self.report.violations += violations.len() as u64;
-        (self.tell)(Finding::Wrong(violations, records))
+        (self.on_finding)(Finding::Wrong(violations, records))
     }
 
     fn one(&mut self, kind: ViolationKind, about: String, says: impl Into<String>) -> Result<(), E> {
@@ -526,7 +526,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                 Verdict::Right => {}
                 Verdict::InMotion(says) => {
                     self.report.in_motion += 1;
-                    (self.tell)(Finding::InMotion(&says))?;
+                    (self.on_finding)(Finding::InMotion(&says))?;
                 }
                 Verdict::Wrong(violation) => self.found(&[violation], None)?,
             }

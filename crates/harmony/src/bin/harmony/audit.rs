@@ -88,8 +88,8 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
     let progress = Progress::counting("auditing", usize::try_from(size)?);
     let look = Look::of_stdout();
     let (mut violations, mut in_motion) = (Vec::new(), Vec::new());
-    let tell = |finding: Finding<'_>| match finding {
-        _ if !options.json => progress.aside(|| tell(&finding, look, options.brief)),
+    let on_finding = |finding: Finding<'_>| match finding {
+        _ if !options.json => progress.aside(|| print_finding(&finding, look, options.brief)),
         Finding::InMotion(line) => {
             in_motion.push(line.to_owned());
             Ok(())
@@ -103,7 +103,7 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
             Ok(())
         }
     };
-    let report = audit.whole(reading, tell, |items| progress.done(items as usize)).await;
+    let report = audit.whole(reading, on_finding, |items| progress.done(items as usize)).await;
     drop(progress);
     if report.is_err() {
         // Half an audit makes no document, but these are its findings.
@@ -129,7 +129,7 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
 }
 
 /// Prints a finding: `violation KIND ABOUT: WHAT`, one line each, then the timeline.
-fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
+fn print_finding(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
     match finding {
         Finding::InMotion(line) => say(format!("in motion {}", plain(line)))?,
         Finding::Wrong(violations, records) => {

@@ -180,12 +180,13 @@ fn about(options: &Options) -> Vec<(&'static str, String)> {
         let line = text.lines().find_map(|line| line.strip_prefix(key).map(str::to_owned)).unwrap_or_default();
         line.trim_matches(|c: char| c.is_whitespace() || c == ':' || c == '=' || c == '"').to_owned()
     };
-    let said = |program: &str, arguments: &[&str]| {
+    let output_of = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().ok();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
     };
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let python = said(".venv/bin/python", &["-c", "import importlib.metadata as m; print(m.version('ministack'))"]);
+    let python =
+        output_of(".venv/bin/python", &["-c", "import importlib.metadata as m; print(m.version('ministack'))"]);
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let load = match &options.standard {
         Some(_) => "two stacks on AWS",
@@ -221,8 +222,8 @@ fn about(options: &Options) -> Vec<(&'static str, String)> {
             format!(
                 "harmony {} ({}), {}, MiniStack {python}",
                 env!("CARGO_PKG_VERSION"),
-                said("git", &["describe", "--always", "--dirty"]),
-                said("rustc", &["--version"])
+                output_of("git", &["describe", "--always", "--dirty"]),
+                output_of("rustc", &["--version"])
             ),
         ),
     ]

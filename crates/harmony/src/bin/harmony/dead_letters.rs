@@ -153,15 +153,15 @@ pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
 
 pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitCode> {
     let stack = target.stack().await?;
-    let tell = Tell { json: options.json, look: Look::of_stdout() };
+    let printer = Printer { json: options.json, look: Look::of_stdout() };
     let mut redriven = Redriven::default();
     let bookings = if options.bookings.is_empty() {
-        put_back(queues(&stack, &options.queues).await?, tell, &mut redriven).await?
+        put_back(queues(&stack, &options.queues).await?, printer, &mut redriven).await?
     } else {
-        drive_again(&stack, options.bookings, tell, &mut redriven).await?
+        drive_again(&stack, options.bookings, printer, &mut redriven).await?
     };
     if !options.no_wait {
-        follow(&stack, bookings, tell, &mut redriven).await?;
+        follow(&stack, bookings, printer, &mut redriven).await?;
     }
     if options.json {
         say_json(&redriven)?;
@@ -171,12 +171,12 @@ pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitC
 
 /// Prints progress, unless the user wants one JSON document at the end.
 #[derive(Clone, Copy)]
-struct Tell {
+struct Printer {
     json: bool,
     look: Look,
 }
 
-impl Tell {
+impl Printer {
     fn good(self, text: impl std::fmt::Display) -> Result<()> {
         if self.json { Ok(()) } else { Ok(say(text)?) }
     }
@@ -191,7 +191,7 @@ impl Tell {
 async fn drive_again(
     stack: &Stack,
     bookings: Vec<BookingId>,
-    tell: Tell,
+    printer: Printer,
     redriven: &mut Redriven,
 ) -> Result<Vec<BookingId>> {
     let audit = Audit::of(stack, &stack.sdk().await?)?;
@@ -224,14 +224,14 @@ async fn drive_again(
         driven => driven?,
     }
     for id in &there {
-        tell.good(format!("booking {id}: the reconciler drives it again"))?;
+        printer.good(format!("booking {id}: the reconciler drives it again"))?;
     }
     Ok(there)
 }
 
 /// Puts the messages of these queues back, and returns the bookings that they name. Records the queues that it cannot
 /// read.
-async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redriven) -> Result<Vec<BookingId>> {
+async fn put_back(queues: Vec<DeadLetterQueue>, printer: Printer, redriven: &mut Redriven) -> Result<Vec<BookingId>> {
     let Looked { mut found, failed } = look_into(queues).await;
     let failed = failed.into_iter();
     redriven.queues.extend(failed.map(|Failed { queue, error }| Emptied {
@@ -243,9 +243,11 @@ async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redri
     found.retain(|(_, content)| !content.messages.is_empty());
     if redriven.held > 0 {
         let held = count(redriven.held as u64, "message");
-        tell.bad(&format!("{held} messages could not be received, and may still be there: redrive again in a moment"))?;
+        printer.bad(&format!(
+            "{held} messages could not be received, and may still be there: redrive again in a moment"
+        ))?;
     } else if found.is_empty() && redriven.queues.is_empty() {
-        tell.good("nothing is parked, so there is nothing to put back")?;
+        printer.good("nothing is parked, so there is nothing to put back")?;
     }
     for (queue, QueueContent { messages, .. }) in &found {
         let progress = Progress::of(queue.name());
@@ -255,10 +257,10 @@ async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redri
         redriven.queues.push(match put_back {
             Ok(done) => {
                 let moved = u64::try_from(done.moved).unwrap_or(0);
-                tell.good(format!("{name}: {} put back into {}", count(moved, "message"), done.into))?;
+                printer.good(format!("{name}: {} put back into {}", count(moved, "message"), done.into))?;
                 if done.came > 0 {
                     let came = count(done.came as u64, "message");
-                    tell.bad(&format!("{name}: {came} arrived since then, or came back: see `harmony parked`"))?;
+                    printer.bad(&format!("{name}: {came} arrived since then, or came back: see `harmony parked`"))?;
                 }
                 Emptied { queue: name, into: Some(done.into), moved, came: done.came, error: None }
             }
@@ -319,7 +321,7 @@ fn bookings(found: &[(DeadLetterQueue, QueueContent)]) -> Vec<BookingId> {
 
 /// Follows bookings until they end, and records the results. It reads the tables, because the API shows a booking only
 /// to its owner.
-async fn follow(stack: &Stack, bookings: Vec<BookingId>, tell: Tell, redriven: &mut Redriven) -> Result<()> {
+async fn follow(stack: &Stack, bookings: Vec<BookingId>, printer: Printer, redriven: &mut Redriven) -> Result<()> {
     let audit = Audit::of(stack, &stack.sdk().await?)?;
     let progress = Progress::of(format!("waiting for {}", count(bookings.len() as u64, "booking")));
     let ends = stream::iter(&bookings).map(async |id| end(&audit, id).await);
@@ -337,8 +339,8 @@ async fn follow(stack: &Stack, bookings: Vec<BookingId>, tell: Tell, redriven: &
             Err(error) => (None, Some(format!("cannot be read: {error}"))),
         };
         match (status, &error) {
-            (_, Some(error)) => tell.bad(&format!("booking {id} {error}"))?,
-            (Some(status), None) => tell.good(format!("booking {id}: {}", tell.look.status(status)))?,
+            (_, Some(error)) => printer.bad(&format!("booking {id} {error}"))?,
+            (Some(status), None) => printer.good(format!("booking {id}: {}", printer.look.status(status)))?,
             (None, None) => {}
         }
         redriven.bookings.push(Driven { booking_id: id, status, error });

@@ -103,7 +103,7 @@ fn log(root: &Path) -> std::path::PathBuf {
 fn welcome(api_url: &str, lines: usize) -> String {
     let program = env::args().next().unwrap_or_else(|| "harmony".to_owned());
     format!(
-        "{lines} lines of stock are on sale. In another terminal, say where the API is:
+        "{lines} lines of stock are on sale. In another terminal, set the address of the API:
   export API={api_url}
 
 Book a trip:

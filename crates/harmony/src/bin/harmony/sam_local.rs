@@ -210,8 +210,8 @@ impl Sam {
         let path = sample.path.display().to_string();
         let mut command = self.command(&["invoke", &logical_id(&sample.function), "--event", &path]);
         let mut job = Job::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-        let said = reader(job.child.stdout.take());
-        let complaints = reader(job.child.stderr.take());
+        let stdout = reader(job.child.stdout.take());
+        let stderr = reader(job.child.stderr.take());
         let deadline = Instant::now() + INVOCATION;
         while job.child.try_wait()?.is_none() {
             if self.signal.came().is_some() {
@@ -222,10 +222,10 @@ impl Sam {
             }
             thread::sleep(TICK);
         }
-        let (said, complaints) = (said.join().unwrap_or_default(), complaints.join().unwrap_or_default());
-        let answer = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+        let answer = stdout.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
         Ok(serde_json::from_str(answer).map_err(|_| {
-            let lines: Vec<_> = complaints.lines().filter(|line| !line.trim().is_empty()).collect();
+            let lines: Vec<_> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
             let last = lines[lines.len().saturating_sub(4)..].iter().map(|line| plain(line));
             last.collect::<Vec<_>>().join("\n    ")
         }))
