@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_transitions_cost_what_aws_says() {
+    fn a_million_transitions_cost_what_aws_publishes() {
         let published = Published::read().unwrap();
         let region = published.region("us-east-1").unwrap();
         let work = Work::from([(Unit::Transitions, 8.0)]);

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_and_somebody_else_are_told_apart() {
+    fn no_server_and_another_server_are_distinguished() {
         use std::{io::Write, net::TcpListener};
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

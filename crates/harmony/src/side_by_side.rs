@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_said_once_and_each_timeline_keeps_its_order() {
+    fn common_values_are_shown_once_and_each_timeline_keeps_its_order() {
         let (one, mut other) = (booking(), choreographed(booking()));
         other.timeline.swap(0, 1);
         let rendered =
@@ -193,7 +193,7 @@ status    confirmed, 1674.00 EUR
     }
 
     #[test]
-    fn what_is_not_the_same_is_said_for_each() {
+    fn differing_values_are_shown_for_each_variant() {
         let (one, other) = (booking(), choreographed(failed()));
         let both = render(&[(Variant::Orchestrated, Some(&one)), (Variant::Choreographed, Some(&other))], look(None));
         let expected = "

@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_describes_no_stack_is_told_by_its_name() {
+    fn a_file_that_describes_no_stack_is_reported_by_name() {
         let error = Stack::from_file(Path::new("/there/is/none")).unwrap_err().to_string();
         assert!(error.starts_with("/there/is/none does not describe a stack: "), "{error}");
     }

@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_in_answer_to_sns_is_returned_or_published() {
+    fn an_event_in_answer_to_sns_is_returned_or_published() {
         let (returned, published) = answered(PublishedBy::Destination, Some("this"), true);
         assert_eq!((returned.ok(), published.len()), (Some(Some(json!("this"))), 0));
         let (returned, published) = answered(PublishedBy::Function, Some("this"), true);
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_remains_of_an_invocation_is_told_while_it_lasts() {
+    fn the_remaining_time_is_known_during_an_invocation() {
         let remaining_until = |deadline| DEADLINE.sync_scope(deadline, remaining);
         let (now, minute) = (SystemTime::now(), Duration::from_secs(60));
         let remains = remaining_until(now + minute);
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_does_not_cost_a_request() {
+    fn an_unused_field_does_not_make_a_request_fail() {
         let odd = json!({
             "headers": {"x-client": "a\nb", "a b": "c", "x-count": 1, "X-Name": "Zo\u{eb}", "Idempotency-Key": "k"},
             "multiValueHeaders": {"x-client": [1]}, "queryStringParameters": 5, "stageVariables": {"a": [1]},

@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_nothing_however_deep_it_lies() {
+    fn a_record_without_an_event_is_none_however_deep_it_is_nested() {
         let mut answered = record("Success", &invocation(&json!({"type": "a"})), &json!(null));
         for _ in 0..2 {
             let undelivered = json!({"Type": "Notification", "MessageId": "1", "Message": answered.to_string()});
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_told_what_it_lacks() {
+    fn an_unreadable_message_has_a_reason() {
         let empty = invocation(&json!({}))["Records"].clone();
         for (garbage, lack) in [
             ("".to_owned(), "no JSON"),

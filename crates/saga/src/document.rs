@@ -263,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_otherwise_has_the_same_digest(value in json()) {
+        fn another_notation_has_the_same_digest(value in json()) {
             let mut text = String::new();
             otherwise(&value, &mut text);
             let digest = Document::from(value.clone()).digest();
@@ -272,7 +272,7 @@ mod tests {
         }
 
         #[test]
-        fn what_says_something_else_has_another_digest(one in json(), other in json()) {
+        fn other_contents_have_another_digest(one in json(), other in json()) {
             let (a, b) = (Document::from(one.clone()), Document::from(other.clone()));
             let (mut one, mut other) = (one, other);
             write_whole_numbers_alike(&mut one);

@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_told_from_another_version_and_from_garbage() {
+    fn an_unknown_type_another_version_and_garbage_are_distinguished() {
         let good = serde_json::to_value(envelope(Event::Charged { amount: Money::eur(1) })).unwrap();
         let with = |name: &str, value: Value| {
             let mut json = good.clone();
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_that_finds_the_booking_charged_says_charged() {
+    fn an_abort_that_finds_the_booking_charged_publishes_charged() {
         let rejected = all().into_iter().find(|event| matches!(event, Event::Rejected { .. })).unwrap();
         let charged = Outcome::Charged { amount: Money::eur(5), charge_id: "ch".into() };
         let after = Event::after(&rejected, Step::Abort, &charged);

@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_seen_or_turns_text_around_is_told() {
+    fn hidden_and_direction_changing_characters_are_detected() {
         for odd in [
             '\u{0}',
             '\t',

@@ -397,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_lists_so_many_errors_and_counts_the_others() {
+    fn a_response_lists_a_limited_number_of_errors_and_counts_the_others() {
         let listed = |violations: &[Violation]| {
             let answer: Value = serde_json::from_str(invalid(violations).body()).unwrap();
             (answer["errors"].as_array().unwrap().len(), answer["more_errors"].as_u64())

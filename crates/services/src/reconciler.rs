@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_record_that_cannot_be_read_keeps_nobody_waiting() {
+    async fn an_unreadable_record_does_not_hold_up_the_others() {
         let mut world = World::with_stuck(8, Duration::from_millis(50));
         for unreadable in [0, 5] {
             world.state().open[unreadable].1 = None;

@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_what_is_wrong_on_one_line() {
+    fn the_summary_of_an_answer_is_one_line() {
         let problem = r#"{"type": "t", "title": "The request is not valid", "status": 400, "detail": "see errors",
             "errors": [{"pointer": "", "detail": "no key"}, {"pointer": "/flight/date", "detail": "is in the past"}]}"#;
         assert_eq!(answer(400, problem).summary(), "The request is not valid: no key; /flight/date is in the past");

@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn another_end_is_told() {
+    fn another_end_is_reported() {
         let wrong = check(scenario("hotel sold out"), &observed(booking())).unwrap_err();
         assert_eq!(wrong[0], "expected failed, because hotel.reserve says sold_out, got confirmed");
         assert_eq!(wrong[1], "expected hotel.reserve rejected, got reserved");
@@ -533,13 +533,13 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_after_a_declined_charge_is_told() {
+    fn an_abort_after_a_declined_charge_is_reported() {
         let wrong = check(scenario("card declined"), &observed(failed())).unwrap_err();
         assert!(wrong.contains(&"expected payment.abort not in the timeline, got aborted".to_owned()), "{wrong:?}");
     }
 
     #[test]
-    fn a_part_that_is_not_given_back_is_told() {
+    fn a_part_that_is_not_released_is_reported() {
         let mut left = failed();
         let cancel = left.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR.to_string()).unwrap();
         cancel.detail = json!({"released": false});
@@ -555,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn an_amount_that_is_not_the_sum_of_the_prices_is_told() {
+    fn an_amount_that_is_not_the_sum_of_the_prices_is_reported() {
         let mut cheap = booking();
         let charge = cheap.timeline.iter_mut().find(|entry| entry.step == Step::Charge.to_string()).unwrap();
         charge.detail["amount"]["amount"] = json!(1);
@@ -569,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_refused_or_booked_twice_is_told() {
+    fn a_request_that_is_refused_or_booked_twice_is_reported() {
         let refused = Observed { answers: vec![answer(500, false)], bookings: vec![] };
         let wrong = check(scenario("trip confirmed"), &refused).unwrap_err();
         assert_eq!(wrong, ["expected 202 as answer 1, got 500: {}", "expected 1 booking, got 0"]);

@@ -98,7 +98,7 @@ fn what_ended_as_it_must_passes() {
 }
 
 #[test]
-fn each_violation_of_a_confirmed_booking_is_told() {
+fn each_violation_of_a_confirmed_booking_is_reported() {
     let unreserved = without(confirmed(), Step::Reserve(HOTEL));
     assert_eq!(wrong(&unreserved), ["confirmed, but hotel is not reserved"]);
 
@@ -136,7 +136,7 @@ fn each_violation_of_a_confirmed_booking_is_told() {
 }
 
 #[test]
-fn each_violation_of_a_failed_booking_is_told() {
+fn each_violation_of_a_failed_booking_is_reported() {
     let reserved = without(failed(), Step::Cancel(FLIGHT));
     assert_eq!(wrong(&reserved), ["failed, but flight is still reserved"]);
 
@@ -158,14 +158,14 @@ fn each_violation_of_a_failed_booking_is_told() {
 }
 
 #[test]
-fn of_a_booking_with_a_step_that_cannot_be_read_only_that_is_told() {
+fn an_unreadable_step_is_the_only_violation_reported_of_its_booking() {
     let mut newer = without(confirmed(), Step::Reserve(HOTEL));
     newer.unreadable.push(UnreadableItem { key: format!("{ID} hotel.reserve"), cause: "status WAITING".into() });
     assert_eq!(wrong(&newer), [format!("the item {ID} hotel.reserve cannot be read: status WAITING")]);
 }
 
 #[test]
-fn what_has_not_ended_is_told_once_it_should_have() {
+fn a_booking_that_has_not_ended_is_reported_once_it_should_have() {
     let mut open = confirmed();
     let header = open.header.as_mut().unwrap();
     header.status = Status::Pending;
@@ -188,7 +188,7 @@ fn a_booking_needs_an_operator_only_if_one_was_called() {
 }
 
 #[test]
-fn what_is_left_of_no_booking_is_told() {
+fn records_without_a_booking_are_reported() {
     let nothing = BookingRecords { header: None, journal: Vec::new(), decision: State::Collecting, ..failed() };
     assert_eq!(wrong(&nothing), ["there is no such booking"]);
     let mut left = BookingRecords { header: None, ..confirmed() };
@@ -220,7 +220,7 @@ fn a_booking_reserves_what_it_asks_for_on_each_line() {
 }
 
 #[test]
-fn stock_that_does_not_add_up_is_told() {
+fn stock_that_does_not_add_up_is_reported() {
     let stands = |stands| ReservedUnits { stands, ..ReservedUnits::default() };
     let check = |units, reserved| check_line(&stock_record(FLIGHT, "LH400", "2027-03-01", units), reserved, true);
     assert_eq!(check(Some((6, 10)), stands(4)), Verdict::Right);
@@ -234,7 +234,7 @@ fn stock_that_does_not_add_up_is_told() {
 }
 
 #[test]
-fn a_line_is_in_motion_only_between_the_bounds_of_what_was_done_lately() {
+fn a_line_is_in_motion_only_within_the_bounds_of_recent_steps() {
     // Ten were put on sale. Four are reserved, one of them lately, and two more were given back lately.
     let reserved = ReservedUnits { stands: 4, lately: 1, given_back_lately: 2 };
     let check =

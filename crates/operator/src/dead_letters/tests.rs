@@ -139,7 +139,7 @@ fn an_event_that_its_queue_gave_up_is_read() {
 }
 
 #[test]
-fn what_a_function_gave_up_says_so() {
+fn an_event_that_a_function_gave_up_is_described() {
     let (says, why) = says_and_why(&received(failure("RetriesExhausted")));
     assert_eq!(says, "payment.charged, given up by harmony-payment after StoreUnavailable");
     assert_eq!(why, "");
@@ -166,7 +166,7 @@ fn what_the_state_machine_parked_is_read() {
 }
 
 #[test]
-fn what_was_parked_with_a_reason_says_it_until_its_queue_gives_it_up() {
+fn a_parked_message_shows_its_reason_until_its_queue_gives_it_up() {
     let mut newer = event();
     newer["schema_version"] = json!(2);
     let message = with_reason(&newer, "payment.charged has schema version 2,\nand this program reads 1");
@@ -180,7 +180,7 @@ fn what_was_parked_with_a_reason_says_it_until_its_queue_gives_it_up() {
 }
 
 #[test]
-fn of_what_nobody_can_read_a_little_is_shown() {
+fn the_beginning_of_an_unreadable_message_is_shown() {
     let body = format!("\u{1b}[31m{{\"card\":\n{}", "0123456789".repeat(10));
     let message = with_reason(&body, "it is no JSON");
     let (says, why) = says_and_why(&message);
@@ -194,7 +194,7 @@ fn of_what_nobody_can_read_a_little_is_shown() {
 }
 
 #[test]
-fn a_redrive_policy_says_how_often_a_message_is_tried() {
+fn a_redrive_policy_has_the_number_of_attempts() {
     assert_eq!(attempts(r#"{"deadLetterTargetArn": "arn", "maxReceiveCount": 8}"#), Some(8));
     assert_eq!(attempts(r#"{"deadLetterTargetArn": "arn", "maxReceiveCount": "8"}"#), Some(8));
     assert_eq!(attempts(""), None);

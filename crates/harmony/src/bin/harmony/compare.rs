@@ -37,40 +37,40 @@ pub struct Options {
     /// The stack on AWS with WorkflowType EXPRESS
     #[arg(long, value_name = "STACK", requires = "standard")]
     express: Option<String>,
-    /// Measure only this, once or several times [default: everything]
+    /// Measure only this; may be repeated [default: everything]
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
-    /// How often each mode has its turn
+    /// Number of rounds, in each of which every mode has its turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// Travellers who book at once, one trip after the other
+    /// Travellers of the closed load, each booking one trip after the other
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     travellers: u16,
-    /// Trips that they book together in each turn
+    /// Bookings of the closed load in each turn
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     bookings: u32,
-    /// Requests a second of travellers who know nothing of each other
+    /// Requests per second of the open load
     #[arg(long, default_value_t = 5.0, value_parser = rate)]
     rate: f64,
-    /// How many seconds of that in each turn
+    /// Seconds of the open load in each turn
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=3600))]
     seconds: u16,
-    /// What percentage of the hotels is sold out
+    /// Percentage of bookings whose hotel is sold out
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=50))]
     sold_out: u8,
-    /// What percentage of the cards is declined
+    /// Percentage of bookings whose card is declined
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=50))]
     declined: u8,
-    /// How many bookings of each kind to count the work of
+    /// Bookings of each kind whose work is counted
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     counted: u16,
-    /// How many seconds each outage lasts
+    /// Seconds that each outage lasts
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=600))]
     outage: u16,
     /// The folder for the report [default: target/comparison]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The ratios.json of another run, to say how far the two are apart
+    /// The ratios.json of another run to compare with
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
 }
@@ -78,13 +78,13 @@ pub struct Options {
 /// What can be measured.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// What is done for a booking, and what it costs: on a local AWS, wherever the load is
+    /// The work for a booking and its costs, always on a local AWS
     Work,
-    /// How long bookings take, and how many there can be
+    /// Latency and throughput of bookings
     Load,
-    /// What becomes of them while the coordinator is out of order: on a local AWS
+    /// Bookings while the coordinator is out of order, on a local AWS
     Outages,
-    /// How many questions explain a failure: on a local AWS
+    /// Number of queries that explain a failure, on a local AWS
     Explanations,
 }
 

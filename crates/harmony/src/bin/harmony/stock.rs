@@ -18,7 +18,7 @@ use crate::{
 pub struct Options {
     #[command(flatten)]
     days: Days,
-    /// Load a stack on AWS too, where what was sold before is then for sale again
+    /// Also load a stack on AWS, where units that were sold are then for sale again
     #[arg(long)]
     yes: bool,
 }

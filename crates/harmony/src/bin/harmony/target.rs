@@ -23,7 +23,7 @@ pub struct Options {
     /// AWS_ENDPOINT_URL or the profile's endpoint_url points there
     #[arg(long, global = true, env = "HARMONY_STACK", hide_env_values = true, value_name = "NAME")]
     stack_name: Option<String>,
-    /// A stack that a file describes, as `harmony local` writes it
+    /// File that describes a stack, as written by `harmony local`
     #[arg(long, global = true, env = "HARMONY_STACK_FILE", hide_env_values = true, value_name = "PATH")]
     stack_file: Option<String>,
     /// Sign requests to the API with AWS credentials, for Authorization AWS_IAM
