@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use local_aws::Options;
+use local_aws::LocalAwsOptions;
 use serde_json::json;
 
 use crate::{

@@ -15,7 +15,7 @@ mod warm;
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-use local_aws::Options;
+use local_aws::LocalAwsOptions;
 
 use crate::{report::Report, step::Steps};
 

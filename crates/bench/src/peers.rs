@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command, time::Duration};
 
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use local_aws::Options;
+use local_aws::LocalAwsOptions;
 use saga::Leg;
 use serde_json::json;
 

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use services::{BookingService, PaymentProvider, PaymentService, ProviderError, SandboxProvider, StepError};
 use store::{Bookings, Header, Headers, Intake, IntakeStore, Journal, Ledger, Payments, StoreError};
 
-use crate::loader::{LoadError, Stock, dates};
+use crate::loader::{LoadError, StockLoader, dates};
 use local_aws::{Stack, StackError};
 use traveller::{TripRequest, trip::USUAL};
 
@@ -166,7 +166,7 @@ pub async fn prepare(stack: &Stack) -> Result<(), SampleError> {
     let request = travel::TRAVEL.read(&TripRequest::on(DATE).to_json(), DATE);
     let BookingRequest { customer, parts, token, .. } =
         request.map_err(|violations| SampleError::Refused(saga::Violation::list(&violations)))?;
-    Stock::of(stack, &sdk)?.load(&dates(DATE, NIGHTS), |_| ()).await?;
+    StockLoader::of(stack, &sdk)?.load(&dates(DATE, NIGHTS), |_| ()).await?;
     let now = Timestamp::now();
     for (number, variant, _) in ENDS {
         let header = Header {
