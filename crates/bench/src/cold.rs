@@ -1,5 +1,5 @@
-//! Cold start: from the start of the process to its first request for work, against a local runtime endpoint, in turns
-//! with an empty function and with the usual set-up, built the same way.
+//! Cold start: from the start of the process to its first request for an invocation, against a local runtime endpoint,
+//! alternating with an empty function and with the usual set-up, built the same way.
 
 use std::{collections::BTreeMap, io::Read, net::TcpListener, path::PathBuf, process::Command, time::Instant};
 
@@ -16,8 +16,8 @@ const STARTS: usize = 25;
 pub(crate) fn measure(report: &mut Report) -> Outcome<()> {
     report.part(
         "Cold start",
-        "From the start of the process to its first request for work, and what it then has in memory. `empty` returns \
-         its payload, `usual` is set up as the SDK's guides do.",
+        "From the start of the process to its first request for an invocation, and its memory at that point. `empty` \
+         returns its payload, `usual` is set up as in the SDK's guides.",
     );
     let mut functions = Vec::new();
     for name in ["empty", "flight", "payment", "api", "usual"] {
@@ -74,7 +74,7 @@ fn starts<'a>(functions: &[(&'a str, PathBuf)]) -> Outcome<(ByName<'a, Vec<f64>>
             process.kill()?;
             process.wait()?;
             if !asks {
-                return Err(format!("{name} did not ask for work").into());
+                return Err(format!("{name} did not ask for an invocation").into());
             }
             if round > 0 {
                 times.entry(name).or_default().push(took.as_secs_f64() * 1e3);

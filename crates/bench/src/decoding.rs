@@ -1,5 +1,5 @@
-//! Decoding: from the bytes of an invocation, in each shape that it can have, to what the step logic takes. The payloads
-//! are those in `events/`.
+//! Decoding: from the bytes of an invocation, in each possible shape, to the input of the step logic. The payloads are
+//! those in `events/`.
 
 use std::{env, fs, path::Path, process::Command, time::Duration};
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{Outcome, report::Report, waiting::environment};
 
-/// What is decoded: shape, payload, and how many times its first record is in it (0: as it is).
+/// What is decoded: shape, payload, and how often its first record is repeated (0: the payload is used unchanged).
 const SHAPES: [(&str, &str, usize); 6] = [
     ("command", "flight/command-reserve", 0),
     ("SNS record", "flight/sns-booking-requested", 0),
@@ -22,7 +22,7 @@ const SHAPES: [(&str, &str, usize); 6] = [
     ("HTTP request", "api/post-booking", 0),
 ];
 
-/// The argument with which this program is the measured process.
+/// The argument that makes this program the measured process.
 pub(crate) const DECODE: &str = "decode";
 
 pub(crate) fn measure(report: &mut Report) -> Outcome<()> {
@@ -68,7 +68,7 @@ fn bytes_of(payload: &str, records: usize) -> Outcome<Vec<u8>> {
     Ok(serde_json::to_vec(&payload)?)
 }
 
-/// Measures, and leaves the estimates to be read.
+/// Measures, and leaves the estimates in files.
 pub(crate) fn decode() -> Outcome<()> {
     let handler = Handler {
         handle: async |input| match input {
@@ -111,7 +111,7 @@ pub(crate) fn decode() -> Outcome<()> {
             };
             Ok(answer)
         };
-        let answer = decode(&bytes)?; // otherwise what is measured is how fast it is refused
+        let answer = decode(&bytes)?; // otherwise this would measure how fast it is refused
         if is_http && !answer.contains("read") || answer.contains("itemIdentifier") {
             return Err(format!("{shape} was answered with {answer}").into());
         }
@@ -122,7 +122,7 @@ pub(crate) fn decode() -> Outcome<()> {
     Ok(())
 }
 
-/// A payload that should be readable, and is not.
+/// A payload that should be readable, but is not.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct NotRead(String);

@@ -1,4 +1,4 @@
-//! A function that does nothing: it returns its payload. What it costs, every function costs.
+//! A function that does nothing: it returns its payload. Its costs are those of every function.
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! Instructions of a warm step, which do not depend on what else the machine does: the deployed program under callgrind.
+//! Instructions of a warm step, which do not depend on the machine's other work: the deployed program under callgrind.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use local_aws::Options;
+use local_aws::LocalAwsOptions;
 use serde_json::json;
 
 use crate::{
@@ -46,33 +46,33 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
             symlink(real, bootstrap)?;
         }
     }
-    let mut steps = Steps::on(Options { functions: Some(functions), ..Options::default() }).await?;
+    let mut steps = Steps::on(LocalAwsOptions { functions: Some(functions), ..LocalAwsOptions::default() }).await?;
     let flight = steps.flight.clone();
     for _ in 0..20 {
         steps.reserve(&flight).await?;
         steps.refused(&flight).await?;
     }
     let process = Process::of_function(steps.stack(), &flight)?;
-    let tell = |what: &str| -> Outcome<()> {
+    let send = |what: &str| -> Outcome<()> {
         let prefix = format!("--vgdb-prefix={}", prefix.display());
-        let told = Command::new(&control).args([&prefix, what, process.id()]).output()?;
-        let said = String::from_utf8_lossy(&told.stdout);
-        if told.status.success() && !said.contains("Error") {
+        let output = Command::new(&control).args([&prefix, what, process.id()]).output()?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        if output.status.success() && !text.contains("Error") {
             Ok(())
         } else {
-            Err(format!("{control:?}: {said}").into())
+            Err(format!("{control:?}: {text}").into())
         }
     };
     let mut counts = Vec::new();
     for is_refused in [false, true] {
-        tell("--zero")?;
+        send("--zero")?;
         for _ in 0..STEPS {
             match is_refused {
                 true => steps.refused(&flight).await?,
                 false => steps.reserve(&flight).await.map(|_| ())?,
             }
         }
-        tell("--dump")?;
+        send("--dump")?;
         let dump = counted.with_extension((counts.len() + 1).to_string());
         counts.push(total(&dump)? / STEPS as f64);
     }
@@ -85,8 +85,8 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
         ],
     );
     report.says(
-        "Callgrind has no SHA instructions, so that signing a request takes several times as many here as on a processor \
-         that has them.",
+        "Callgrind has no SHA instructions, so signing a request takes several times as many instructions here as on a \
+         processor that has them.",
     );
     report.keep(
         "instructions",
@@ -95,7 +95,7 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
     Ok(())
 }
 
-/// The instructions in a dump: <https://valgrind.org/docs/manual/cl-format.html>.
+/// The total instructions in a dump: <https://valgrind.org/docs/manual/cl-format.html>.
 fn total(dump: &Path) -> Outcome<f64> {
     let text = fs::read_to_string(dump).map_err(|error| format!("{}: {error}", dump.display()))?;
     let line = text.lines().find_map(|line| line.strip_prefix("summary:")).ok_or("a dump without a summary")?;

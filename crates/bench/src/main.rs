@@ -1,6 +1,7 @@
-//! Measures the functions and prints figures and ratios, all from one run: see [`report`] for where it leaves them.
+//! Measures the functions and prints figures and ratios, all from one run: see [`report`] for where they are stored.
 
-#![allow(clippy::print_stdout)] // it is what this program is for
+#![allow(missing_docs)] // docs where a contract is
+#![allow(clippy::print_stdout)] // printing is this program's purpose
 
 mod cold;
 mod decoding;
@@ -14,7 +15,7 @@ mod warm;
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-use local_aws::Options;
+use local_aws::LocalAwsOptions;
 
 use crate::{report::Report, step::Steps};
 
@@ -24,10 +25,10 @@ fn main() -> Outcome<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match env::args().nth(1).as_deref() {
         None => runtime.block_on(all()),
-        // These are processes of their own, with the environment of a function.
+        // These run as separate processes, with the environment of a function.
         Some(waiting::STEP) => runtime.block_on(waiting::steps()),
         Some(decoding::DECODE) => decoding::decode(),
-        Some(other) => Err(format!("{other:?} is not known: the benchmark takes no arguments").into()),
+        Some(other) => Err(format!("unknown argument {other:?}: the benchmark takes none").into()),
     }
 }
 
@@ -35,7 +36,7 @@ async fn all() -> Outcome<()> {
     let mut report = Report::default();
     cold::measure(&mut report)?;
     {
-        let mut steps = Steps::on(Options::default()).await?;
+        let mut steps = Steps::on(LocalAwsOptions::default()).await?;
         let processor = warm::measure(&mut report, &mut steps).await?;
         waiting::measure(&mut report, &steps, processor)?;
         peers::measure(&mut report, &mut steps).await?;
@@ -45,13 +46,13 @@ async fn all() -> Outcome<()> {
     report.publish()
 }
 
-/// A program that `make bench` has built, as it has this one.
+/// A program built by `make bench`, like this one.
 fn built(name: &str) -> Outcome<PathBuf> {
     let path = env::current_exe()?.with_file_name(name);
     if path.exists() { Ok(path) } else { Err(format!("{} is missing: run `make bench`", path.display()).into()) }
 }
 
-/// Where this program leaves what it finds.
+/// The folder for the results.
 fn folder() -> Outcome<PathBuf> {
     let folder = local_aws::checkout::root()?.join("target/bench");
     fs::create_dir_all(&folder)?;

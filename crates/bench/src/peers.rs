@@ -1,11 +1,11 @@
 //! The same idempotent step written with Powertools for AWS Lambda, in Python and in TypeScript (`peers/`), on the same
-//! local AWS, in turns with ours.
+//! local AWS, alternating with ours.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
 use aws_sdk_dynamodb::types::{AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType};
 use base64::{Engine, engine::general_purpose::STANDARD};
-use local_aws::Options;
+use local_aws::LocalAwsOptions;
 use serde_json::json;
 use travel::FLIGHT;
 
@@ -21,13 +21,13 @@ const STEPS: usize = 20; // in a round
 const WARM_UP: usize = 50;
 const COUNTED: usize = 20;
 
-/// A way to write the step.
+/// Another implementation of the step.
 struct Peer {
     name: &'static str,
     runtime: &'static str,
-    /// What is in `target/peers` once it is installed.
+    /// A file in `target/peers` that exists once the peer is installed.
     file: &'static str,
-    /// What is deployed, seen from `target/peers`.
+    /// What is deployed, relative to `target/peers`.
     package: &'static str,
     needs: Option<&'static str>,
 }
@@ -51,7 +51,7 @@ const PEERS: [Peer; 2] = [
 
 const IDEMPOTENCY_TABLE: &str = "peers-idempotency";
 
-/// One way to write the step, deployed.
+/// One implementation of the step, deployed.
 struct Way {
     name: &'static str,
     function: String,
@@ -64,9 +64,9 @@ struct Way {
 pub(crate) async fn measure(report: &mut Report, steps: &mut Steps) -> Outcome<()> {
     report.part(
         "Peers",
-        "The same step (take a seat if there is one, once per booking and step) as it is written with Powertools' \
-         idempotency, on the same local AWS, in turns with ours. Latency is the caller's: the emulator takes most of it, and \
-         talks to Python and Node through a pipe, to ours through the runtime API, as Lambda does.",
+        "The same step (take a seat if there is one, once per booking and step), written with Powertools' idempotency, on \
+         the same local AWS, alternating with ours. Latency is the caller's: most of it is the emulator's, which talks to \
+         Python and Node through a pipe, and to ours through the runtime API, as Lambda does.",
     );
     let installed = installed(report)?;
     let mut ways = deploy(steps, &installed).await?;
@@ -131,13 +131,13 @@ fn installed(report: &mut Report) -> Outcome<Vec<&'static Peer>> {
     for peer in &PEERS {
         if let Some(needs) = peer.needs.filter(|needs| program(needs).is_none()) {
             report.skips(
-                &format!("{} is not compared with: there is no `{needs}`", peer.name),
+                &format!("{} is not compared: there is no `{needs}`", peer.name),
                 "Install Node.js 20 or later with npm",
             );
         } else if !folder.join(peer.file).exists() {
             report.skips(
-                &format!("{} is not compared with: it is not installed", peer.name),
-                "Run `make bench` where its packages can be had",
+                &format!("{} is not compared: it is not installed", peer.name),
+                "Run `make bench` where its packages can be downloaded",
             );
         } else {
             installed.push(peer);
@@ -146,7 +146,7 @@ fn installed(report: &mut Report) -> Outcome<Vec<&'static Peer>> {
     Ok(installed)
 }
 
-/// Deploys the peers beside ours, to the same stock.
+/// Deploys the peers beside ours, with the same stock.
 async fn deploy(steps: &Steps, peers: &[&Peer]) -> Outcome<Vec<Way>> {
     let stack = steps.stack();
     let dynamodb = store::client(&stack.sdk().await?);
@@ -181,7 +181,7 @@ fn way(name: &'static str, function: &str) -> Way {
     Way { name, function: function.to_owned(), processor: vec![], latency: vec![], resident: 0.0, calls: 0.0 }
 }
 
-/// A deployment package, made by the Python that the local AWS runs on.
+/// A deployment package, built by the local AWS's own Python.
 fn zipped(root: &Path, package: &Path, name: &str) -> Outcome<Vec<u8>> {
     let zip = crate::folder()?.join(name).with_extension("zip");
     let mut python = Command::new(root.join(".venv/bin/python"));
@@ -196,20 +196,20 @@ fn zipped(root: &Path, package: &Path, name: &str) -> Outcome<Vec<u8>> {
     Ok(fs::read(zip)?)
 }
 
-/// Counts the calls of a step in the log of a local AWS that notes every request.
+/// Counts the calls of a step in the log of a local AWS that records every request.
 async fn count(ways: &mut [Way], peers: &[&Peer]) -> Outcome<()> {
     let folder = crate::folder()?.join("calls");
     fresh(&folder)?;
     let log = folder.join("log");
     let env = vec![("LOG_LEVEL".to_owned(), "DEBUG".to_owned())];
-    let mut steps = Steps::on(Options { log: Some(log.clone()), env, ..Options::default() }).await?;
+    let mut steps = Steps::on(LocalAwsOptions { log: Some(log.clone()), env, ..LocalAwsOptions::default() }).await?;
     let calls = || -> Outcome<usize> {
         let text = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
         Ok(text.lines().filter(|line| line.contains("-> service=dynamodb")).count())
     };
     let deployed = deploy(&steps, peers).await?;
     for (way, deployed) in ways.iter_mut().zip(deployed) {
-        steps.reserve(&deployed.function).await?; // the first one may look around
+        steps.reserve(&deployed.function).await?; // the first one may make extra calls
         let before = calls()?;
         for _ in 0..COUNTED {
             steps.reserve(&deployed.function).await?;

@@ -1,4 +1,4 @@
-//! What the system knows of a process: <https://man7.org/linux/man-pages/man5/proc.5.html>.
+//! What the system knows about a process: <https://man7.org/linux/man-pages/man5/proc.5.html>.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ impl Process {
         Self(format!("/proc/{id}").into())
     }
 
-    /// The process that serves a function: the child of the local AWS with that name in its environment.
+    /// The process that serves a function: the child of the local AWS with the function's name in its environment.
     pub(crate) fn of_function(stack: &Stack, function: &str) -> Outcome<Self> {
         let parent = stack.pid.ok_or("the stack is not on the local AWS")?;
         let name = format!("AWS_LAMBDA_FUNCTION_NAME={function}\0");
@@ -48,34 +48,34 @@ impl Process {
         self.0.file_name().and_then(|id| id.to_str()).unwrap_or_default() // a number
     }
 
-    /// What it has in memory, in MB.
+    /// Its resident memory, in MB.
     pub(crate) fn resident(&self) -> Outcome<f64> {
         Ok(self.status("VmRSS")?.trim_end_matches(" kB").parse::<f64>()? / 1e3)
     }
 
-    /// How often its first thread has waited so far, and was woken again.
+    /// How often its first thread has waited and was woken again so far.
     pub(crate) fn waits(&self) -> Outcome<u64> {
         Ok(self.status("voluntary_ctxt_switches")?.parse()?)
     }
 
-    /// Its time on a processor so far, of all its threads: the first field of `schedstat`.
+    /// The processor time of all its threads so far: the first field of `schedstat`.
     pub(crate) fn processor_time(&self) -> Outcome<Duration> {
         let mut sum = 0;
         for thread in fs::read_dir(self.0.join("task"))? {
-            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue }; // has just ended
+            let Ok(text) = fs::read_to_string(thread?.path().join("schedstat")) else { continue }; // just ended
             sum += text.split_whitespace().next().ok_or("no schedstat")?.parse::<u64>()?;
         }
         Ok(Duration::from_nanos(sum))
     }
 }
 
-/// Where a program is, if it is installed.
+/// The path of a program, if it is installed.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|program| program.is_file())
 }
 
-/// The folder for what a measurement leaves behind, empty.
+/// An empty folder for the files of a measurement.
 pub(crate) fn fresh(folder: &Path) -> Outcome<()> {
     if folder.exists() {
         fs::remove_dir_all(folder)?;

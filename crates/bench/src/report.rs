@@ -1,4 +1,4 @@
-//! What was measured: a summary in Markdown for people, and the figures as JSON for programs.
+//! The results: a summary in Markdown for people, and the figures as JSON for programs.
 
 use std::{fmt, fs};
 
@@ -6,35 +6,35 @@ use serde_json::{Map, Value, json};
 
 use crate::Outcome;
 
-/// Grows with each measurement.
+/// Collects the results of each measurement.
 #[derive(Default)]
 pub(crate) struct Report {
     summary: String,
     figures: Map<String, Value>,
 }
 
-/// The columns of a table, of which the first is text and the others are numbers.
+/// The columns of a table: the first is text, the others are numbers.
 type Columns<'a> = &'a [&'a str];
 
 impl Report {
-    /// Begins a part. Its figures are kept under that name.
+    /// Starts a section. Its figures are stored under its title.
     pub(crate) fn part(&mut self, title: &str, explanation: &str) {
         self.summary.push_str(&format!("\n## {title}\n\n{explanation}\n"));
         eprintln!("measuring: {title}");
     }
 
-    /// A paragraph.
+    /// Adds a paragraph.
     pub(crate) fn says(&mut self, text: impl fmt::Display) {
         self.summary.push_str(&format!("\n{text}\n"));
     }
 
-    /// What was not measured, and how it would be: not to be overlooked.
+    /// Says prominently what was not measured, and how to measure it.
     pub(crate) fn skips(&mut self, what: &str, way_out: &str) {
         self.says(format_args!("**SKIPPED: {what}. {way_out}**"));
         eprintln!("SKIPPED: {what}. {way_out}");
     }
 
-    /// A table.
+    /// Adds a table.
     pub(crate) fn table(&mut self, columns: Columns<'_>, rows: impl IntoIterator<Item = Vec<String>>) {
         let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
         let head: Vec<_> = columns.iter().map(|column| (*column).to_owned()).collect();
@@ -47,7 +47,7 @@ impl Report {
         }
     }
 
-    /// Keeps figures under a name.
+    /// Stores figures under a name.
     pub(crate) fn keep(&mut self, name: &str, figures: Value) {
         self.figures.insert(name.to_owned(), figures);
     }
@@ -55,10 +55,8 @@ impl Report {
     /// Prints the summary, and writes it and the figures to `target/bench`.
     pub(crate) fn publish(self) -> Outcome<()> {
         let folder = crate::folder()?;
-        let summary = format!(
-            "# Benchmark\n\nAll from one run; this machine's times are its own, the ratios are not.\n{}",
-            self.summary
-        );
+        let summary =
+            format!("# Benchmark\n\nAll from one run. Times depend on this machine, ratios do not.\n{}", self.summary);
         fs::write(folder.join("summary.md"), &summary)?;
         fs::write(folder.join("figures.json"), serde_json::to_string_pretty(&json!(self.figures))? + "\n")?;
         println!("{summary}\nThis summary and its figures: {}/{{summary.md,figures.json}}", folder.display());
@@ -66,12 +64,12 @@ impl Report {
     }
 }
 
-/// The value that half of them do not exceed.
+/// The median.
 pub(crate) fn median(values: &[f64]) -> f64 {
     percentile(values, 50)
 }
 
-/// The value that so many in a hundred do not exceed.
+/// The value that this percentage of values does not exceed.
 pub(crate) fn percentile(values: &[f64], percent: usize) -> f64 {
     let mut values = values.to_vec();
     values.sort_by(f64::total_cmp);

@@ -1,8 +1,8 @@
-//! The step that is measured, on a local AWS: `flight.reserve`, each time for another booking.
+//! The measured step, on a local AWS: `flight.reserve`, each time for another booking.
 
 use std::time::{Duration, Instant};
 
-use local_aws::{LocalAws, Options, Stack};
+use local_aws::{LocalAws, LocalAwsOptions, Stack};
 use saga::{BookingId, IdempotencyKey, StockLine};
 use serde_json::{Value, json};
 use store::{Journal, StockTable};
@@ -21,7 +21,7 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
-    pub(crate) async fn on(options: Options) -> Outcome<Self> {
+    pub(crate) async fn on(options: LocalAwsOptions) -> Outcome<Self> {
         let local = LocalAws::start(options)?;
         let stack = local.stack();
         let client = store::client(&stack.sdk().await?);
@@ -41,7 +41,7 @@ impl Steps {
         self.local.stack()
     }
 
-    /// Has a function carry out the next step, and says how long the caller waited.
+    /// Makes a function carry out the next step, and returns how long the caller waited.
     pub(crate) async fn reserve(&mut self, function: &str) -> Outcome<Duration> {
         self.number += 1;
         let command = command("bench", self.number)?.to_string();
@@ -51,7 +51,7 @@ impl Steps {
         if answer.body.contains("reserved") { Ok(took) } else { Err(format!("{function}: {}", answer.body).into()) }
     }
 
-    /// Sends a function what it refuses at once.
+    /// Sends a function a payload that it refuses immediately.
     pub(crate) async fn refused(&self, function: &str) -> Outcome<()> {
         self.lambda.send("POST", &invocations(function), &[], "{}").await?;
         Ok(())
@@ -67,7 +67,7 @@ fn flight() -> Value {
     TripRequest::default().parts.remove(&FLIGHT.name).unwrap_or_default()
 }
 
-/// A command to reserve a seat, for the booking of that number.
+/// A command to reserve a seat, for the booking with this number.
 pub(crate) fn command(caller: &str, number: usize) -> Outcome<Value> {
     let key = IdempotencyKey::try_from(format!("bench-{number}").as_str())?;
     Ok(json!({"step": "flight.reserve", "booking_id": BookingId::derive(caller, &key), "part": flight()}))

@@ -1,5 +1,5 @@
-//! How much of a warm step is waiting for DynamoDB: the flight function's own code in this program, on the local AWS's
-//! DynamoDB, with a stopwatch at the place where the SDK hands a request over and gets the answer.
+//! How much of a warm step is spent waiting for DynamoDB: the flight function's own code in this program, on the local
+//! AWS's DynamoDB, with a stopwatch where the SDK sends a request and receives the answer.
 //!
 //! ```text
 //!   payload ─▶ runtime ─▶ services ─▶ store ─▶ SDK ──send──▶ │ DynamoDB │ ──answer──▶ SDK ─▶ … ─▶ reply
@@ -39,13 +39,13 @@ use crate::{
 
 const WARM_UP: usize = 50;
 const STEPS: usize = 500;
-/// Between two steps. Other processes work between two invocations, and what the step needs is then no longer in the
-/// processor's caches; back to back it is.
+/// The pause between two steps. Between two invocations other processes run, and the step's data is no longer in the
+/// processor's caches; without a pause it still is.
 const PAUSES: [Duration; 2] = [Duration::from_millis(5), Duration::ZERO];
-/// What DynamoDB is known for, in milliseconds.
+/// DynamoDB's usual latencies, in milliseconds.
 const TYPICAL: [f64; 2] = [5.0, 10.0];
 
-/// What the measured process found, medians in milliseconds.
+/// The result of the measured process, medians in milliseconds.
 #[derive(Serialize, Deserialize)]
 struct Split {
     handler: f64,
@@ -59,9 +59,9 @@ struct Split {
 pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64) -> Outcome<()> {
     report.part(
         "What a warm step spends its time on",
-        "The handler's time, from the payload to the reply, with the flight function's own code and configuration. \
-         The call is all of the SDK's call of DynamoDB, signing and parsing included; waiting is from the request being \
-         handed over to be sent to its answer having arrived.",
+        "The handler's time, from the payload to the reply, with the flight function's own code and configuration. The \
+         call is the SDK's whole call to DynamoDB, including signing and parsing; waiting is from sending the request \
+         until its answer has arrived.",
     );
     let stack = steps.stack();
     let endpoint = stack.endpoint.as_deref().ok_or("the local AWS has no endpoint")?;
@@ -69,8 +69,8 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     process.arg(STEP).envs(environment()).env("AWS_ENDPOINT_URL", endpoint);
     process.env("STOCK_TABLE", stack.stock_table(FLIGHT.name)?).env("JOURNAL_TABLE", stack.journal_table()?);
     let output = process.output()?;
-    let said = String::from_utf8_lossy(&output.stdout); // its log, and then the result
-    let [paused, at_once]: [Split; 2] = serde_json::from_str(said.lines().last().unwrap_or_default())
+    let stdout = String::from_utf8_lossy(&output.stdout); // its log, followed by the result
+    let [paused, at_once]: [Split; 2] = serde_json::from_str(stdout.lines().last().unwrap_or_default())
         .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(&output.stderr)))?;
     let row = |name: &str, pick: fn(&Split) -> f64| {
         vec![name.to_owned(), format!("{:.3} ms", pick(&paused)), format!("{:.3} ms", pick(&at_once))]
@@ -79,7 +79,7 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
         &[&format!("median of {STEPS}"), &format!("every {} ms", PAUSES[0].as_millis()), "back to back"],
         [
             row("handler", |split| split.handler),
-            row("in the call of DynamoDB", |split| split.call),
+            row("in the call to DynamoDB", |split| split.call),
             row("of that, waiting", |split| split.waiting),
             row("all but waiting", |split| split.rest),
             vec![
@@ -96,8 +96,8 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     );
     let whole = |waiting: f64| waiting / (waiting + warm_processor_ms);
     report.says(format_args!(
-        "If all that the function's process does for an invocation is counted, whenever it does it ({warm_processor_ms:.3} ms \
-         on a processor, see above), waiting takes {:.1} %. The local AWS is reached without TLS.",
+        "Of everything that the function's process does for an invocation ({warm_processor_ms:.3} ms of processor time, \
+         see above), waiting takes {:.1} %. The local AWS is reached without TLS.",
         100.0 * whole(paused.waiting),
     ));
     let computed = TYPICAL.map(|latency| (latency, latency / (latency + paused.rest), whole(latency)));
@@ -105,7 +105,7 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
         format!("{:.1} % at {latency} ms (of all that the process does {:.1} %)", 100.0 * handler, 100.0 * whole)
     });
     report.says(format_args!(
-        "Computed, not measured: were the answer to take single-digit milliseconds, as DynamoDB's does on AWS, waiting would \
+        "Calculated, not measured: if the answer took single-digit milliseconds, as DynamoDB's does on AWS, waiting would \
          take {}.",
         shares.join(", ")
     ));
@@ -122,7 +122,7 @@ pub(crate) fn measure(report: &mut Report, steps: &Steps, warm_processor_ms: f64
     Ok(())
 }
 
-/// What Lambda puts into a function's environment, and the function reads.
+/// The variables that Lambda sets in a function's environment and that the function reads.
 pub(crate) fn environment() -> [(&'static str, &'static str); 8] {
     [
         ("AWS_REGION", "eu-central-1"),
@@ -136,7 +136,7 @@ pub(crate) fn environment() -> [(&'static str, &'static str); 8] {
     ]
 }
 
-/// The argument with which this program is the measured process.
+/// The argument that makes this program the measured process.
 pub(crate) const STEP: &str = "step";
 
 /// Carries out steps and prints the [`Split`].
@@ -190,7 +190,7 @@ pub(crate) async fn steps() -> Outcome<()> {
     Ok(())
 }
 
-/// Notes when a call begins and ends, and when its request is handed over to be sent and its answer is there.
+/// Records when a call begins and ends, when its request is handed over to be sent, and when its answer arrives.
 #[derive(Clone, Debug, Default)]
 struct Stopwatch(Arc<Mutex<Laps>>);
 
@@ -200,7 +200,7 @@ struct Laps {
     wait: Lap,
 }
 
-/// When it began, if it has, and how long those before took.
+/// When it began, if it has, and the total of the previous ones.
 #[derive(Debug, Default)]
 struct Lap(Option<Instant>, Duration);
 
@@ -216,7 +216,7 @@ impl Lap {
     }
 }
 
-/// Whoever held the lock has panicked.
+/// A thread that held the lock has panicked.
 #[derive(Debug, thiserror::Error)]
 #[error("the stopwatch is broken: its lock was held by a thread that panicked")]
 struct Poisoned;
@@ -224,13 +224,13 @@ struct Poisoned;
 type Intercepted = Result<(), aws_sdk_dynamodb::error::BoxError>;
 
 impl Stopwatch {
-    /// How long calls took since the last time, and how long of that was waited.
+    /// The duration of all calls since the last reset, and how much of it was waiting.
     fn reset(&self) -> Result<(Duration, Duration), Poisoned> {
         let laps = std::mem::take(&mut *self.0.lock().map_err(|_| Poisoned)?);
         Ok((laps.call.1, laps.wait.1))
     }
 
-    fn note(&self, what: impl FnOnce(&mut Laps)) -> Intercepted {
+    fn record(&self, what: impl FnOnce(&mut Laps)) -> Intercepted {
         what(&mut *self.0.lock().map_err(|_| Poisoned)?);
         Ok(())
     }
@@ -246,7 +246,7 @@ impl Intercept for Stopwatch {
         _: &BeforeSerializationInterceptorContextRef<'_>,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        self.note(|laps| laps.call.begin())
+        self.record(|laps| laps.call.begin())
     }
 
     fn read_before_transmit(
@@ -255,7 +255,7 @@ impl Intercept for Stopwatch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        self.note(|laps| laps.wait.begin())
+        self.record(|laps| laps.wait.begin())
     }
 
     fn read_before_deserialization(
@@ -264,7 +264,7 @@ impl Intercept for Stopwatch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        self.note(|laps| laps.wait.end())
+        self.record(|laps| laps.wait.end())
     }
 
     fn read_after_execution(
@@ -273,6 +273,6 @@ impl Intercept for Stopwatch {
         _: &RuntimeComponents,
         _: &mut ConfigBag,
     ) -> Intercepted {
-        self.note(|laps| laps.call.end())
+        self.record(|laps| laps.call.end())
     }
 }

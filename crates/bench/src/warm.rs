@@ -15,9 +15,9 @@ const STEPS: usize = 50; // in a round
 pub(crate) async fn measure(report: &mut Report, steps: &mut Steps) -> Outcome<f64> {
     report.part(
         "Warm step",
-        "A `flight.reserve` on the local AWS, of the function's own process. A payload that is refused at once costs \
-         what the runtime takes for any invocation. It must wait three times for a step (for an event, for DynamoDB, for its \
-         answer being taken), and each time it is woken costs, as others have used the processor's caches meanwhile.",
+        "A `flight.reserve` on the local AWS, in the function's own process. A payload that is refused immediately costs \
+         what the runtime costs for any invocation. A step waits three times (for an event, for DynamoDB, and until its \
+         answer is accepted), and each wake-up costs time, because other processes have used the processor's caches.",
     );
     let flight = steps.flight.clone();
     for _ in 0..STEPS {

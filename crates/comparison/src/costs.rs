@@ -1,7 +1,7 @@
-//! Costs: what counted work costs at published prices, and which quota it meets first.
+//! Costs: what the counted work costs at published prices, and which quota it reaches first.
 //!
-//! Prices and quotas are data (`prices.json`), each with where it is published. The work is counted, on a local AWS; only
-//! how long functions and executions take is other on AWS, and that is the small part of what they cost.
+//! Prices and quotas are data (`prices.json`), each with its published source. The work is counted on a local AWS. Only
+//! the durations of functions and executions differ on AWS, and they are the small part of the costs.
 
 use std::collections::BTreeMap;
 
@@ -13,13 +13,14 @@ use super::{
 };
 
 const PRICES: &str = include_str!("prices.json");
-/// What the template gives each function; a test holds it against the template.
+/// The memory that the template gives each function; a test checks it against the template.
 const MEMORY_GB: f64 = 0.25;
-/// What an EXPRESS execution of this size is billed for: <https://aws.amazon.com/step-functions/pricing/>, chunks of 64 MB.
+/// The memory that an EXPRESS execution of this size is billed for, in chunks of 64 MB:
+/// <https://aws.amazon.com/step-functions/pricing/>.
 const EXECUTION_GB: f64 = 0.0625;
-/// A month, as AWS's own examples have it.
+/// A month, as in AWS's own examples.
 const SECONDS_A_MONTH: f64 = 30.0 * 24.0 * 3600.0;
-/// What a mapping asks an empty queue in a month: five connections that wait for 20 s each,
+/// How often a mapping polls an empty queue in a month: five connections, each waiting 20 s,
 /// <https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-scaling.html>.
 const POLLS_A_MONTH: f64 = 5.0 * SECONDS_A_MONTH / 20.0;
 
@@ -32,18 +33,15 @@ const CONDUCTORS_ALARMS: usize = 3;
 /// … and those that only watch topics, destinations and inboxes.
 const DANCERS_ALARMS: usize = 18;
 
-/// Why nothing has a price.
+/// Why there is no price.
 #[derive(Debug, thiserror::Error)]
 pub enum CostsError {
-    /// The file is ours.
     #[error("prices.json cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
-    /// Something is missing.
     #[error("prices.json has no {what} in {region}")]
     Missing {
-        /// A region's, price's or quota's name.
+        /// The name of a region, price or quota.
         what: String,
-        /// Where.
         region: String,
     },
 }
@@ -53,58 +51,53 @@ pub enum CostsError {
 pub struct Published {
     /// Such as `USD`.
     pub currency: String,
-    /// When they were read.
     pub read_on: String,
     regions: BTreeMap<String, Region>,
 }
 
-/// Those of a region.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Region {
     #[serde(skip)]
     name: String,
-    /// By id.
-    pub prices: BTreeMap<String, Price>,
-    /// By id.
+    pub prices: BTreeMap<String, PublishedPrice>,
     pub quotas: BTreeMap<String, Quota>,
 }
 
-/// What something costs, in its first tier and without any free one.
+/// The price of something, in the first tier and without the free tier.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Price {
-    /// This much …
+pub struct PublishedPrice {
+    /// USD …
     pub usd: f64,
-    /// … for so many.
+    /// … for this many units.
     pub per: f64,
-    /// Of what.
     pub unit: String,
-    /// Where it is published.
+    /// The URL where it is published.
     pub source: String,
-    /// When, as far as the source says.
+    /// The date of the source, if it has one.
     pub source_date: Option<String>,
-    /// What else to know.
+    /// Further remarks.
     pub note: Option<String>,
 }
 
-/// How much AWS allows an account unless it is asked for more.
+/// How much AWS allows an account by default.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Quota {
-    /// How many a second, or at once; nothing if there is no limit.
+    /// The limit per second, or at once; none if there is no limit.
     pub per_second: Option<f64>,
-    /// Of what.
+    /// What is limited.
     pub what: String,
-    /// Whether AWS gives more to those who ask.
+    /// Whether AWS raises it on request.
     pub adjustable: bool,
-    /// Where it is published.
+    /// The URL where it is published.
     pub source: String,
-    /// When, as far as the source says.
+    /// The date of the source, if it has one.
     pub source_date: Option<String>,
-    /// What else to know.
+    /// Further remarks.
     pub note: Option<String>,
 }
 
 impl Published {
-    /// What this program was built with.
+    /// The prices compiled into this program.
     pub fn read() -> Result<Self, CostsError> {
         let mut read: Self = serde_json::from_str(PRICES)?;
         for (name, region) in &mut read.regions {
@@ -113,44 +106,33 @@ impl Published {
         Ok(read)
     }
 
-    /// The names of the regions.
     pub fn regions(&self) -> impl Iterator<Item = &str> {
         self.regions.keys().map(String::as_str)
     }
 
-    /// A region by name.
     pub fn region(&self, name: &str) -> Result<&Region, CostsError> {
         let missing = || CostsError::Missing { what: "region".into(), region: name.into() };
         self.regions.get(name).ok_or_else(missing)
     }
 }
 
-/// Who is paid.
+/// A service that is paid for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Service {
-    /// The API.
     ApiGateway,
-    /// Functions.
     Lambda,
-    /// The conductor.
     StepFunctions,
-    /// The topics.
     Sns,
-    /// The inboxes.
     Sqs,
-    /// The tables.
     DynamoDb,
-    /// Logs.
     CloudWatch,
 }
 
 impl Service {
-    /// All there are.
     pub const ALL: [Self; 7] =
         [Self::DynamoDb, Self::Lambda, Self::ApiGateway, Self::StepFunctions, Self::Sns, Self::Sqs, Self::CloudWatch];
 
-    /// What it is called.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ApiGateway => "API Gateway",
@@ -164,31 +146,29 @@ impl Service {
     }
 }
 
-/// Dollars, by who is paid.
+/// USD by service.
 pub type Costs = BTreeMap<Service, f64>;
 
-/// A limit that a rate of bookings meets.
+/// A limit on the rate of bookings.
 #[derive(Clone, Debug)]
 pub struct Limit<'q> {
-    /// What it limits, in short.
+    /// What is limited, in short.
     pub name: &'static str,
-    /// Which.
     pub quota: &'q Quota,
-    /// How much of it a booking a second takes.
+    /// How much of it one booking per second uses.
     pub each: f64,
-    /// How many bookings a second are possible within it.
+    /// The maximum rate of bookings within it.
     pub bookings_per_second: f64,
 }
 
 impl Region {
-    /// What one of something costs.
+    /// The price of one unit.
     fn each(&self, id: &str) -> Result<f64, CostsError> {
         let missing = || CostsError::Missing { what: format!("price {id}"), region: self.name.clone() };
         let price = self.prices.get(id).ok_or_else(missing)?;
         Ok(price.usd / price.per)
     }
 
-    /// What work costs.
     pub fn costs(&self, mode: Mode, work: &Work) -> Result<Costs, CostsError> {
         let count = |unit: Unit| work.get(&unit).copied().unwrap_or_default();
         let gb_seconds = |unit: Unit, gb: f64| count(unit) / 1e3 * gb;
@@ -225,19 +205,19 @@ impl Region {
         .into())
     }
 
-    /// What a mode costs in a month in which nobody books, beside what all have alike: its mappings ask their queues, and
-    /// its alarms watch.
+    /// The monthly cost of a mode without any bookings, beyond what all modes share: its mappings poll their queues,
+    /// and it has alarms.
     pub fn standing(&self, mode: Mode) -> Result<f64, CostsError> {
         let (mappings, alarms) = match mode {
             Mode::Choreographed => (MAPPINGS, ALARMS - CONDUCTORS_ALARMS),
-            Mode::Standard | Mode::Express => (1, ALARMS - DANCERS_ALARMS), // one asks the reconciler's inbox
+            Mode::Standard | Mode::Express => (1, ALARMS - DANCERS_ALARMS), // one polls the reconciler's inbox
         };
         let polls = mappings as f64 * POLLS_A_MONTH * self.each("sqs.request.standard")?;
         Ok(polls + alarms as f64 * self.each("cloudwatch.alarm_month")?)
     }
 
-    /// Which limits bookings of this kind meet, the first one first. `busiest` is how many units a booking writes to the
-    /// table that is written to most.
+    /// The limits that bookings of this kind reach, the first one first. `busiest` is how many units a booking writes
+    /// to the table with the most writes.
     pub fn limits(&self, mode: Mode, work: &Work, busiest: f64) -> Result<Vec<Limit<'_>>, CostsError> {
         let count = |unit: Unit| work.get(&unit).copied().unwrap_or_default();
         let mut takes = vec![
@@ -267,18 +247,17 @@ impl Region {
     }
 }
 
-/// All of it.
 pub fn total(costs: &Costs) -> f64 {
     costs.values().sum()
 }
 
-/// What so many bookings a second cost in a month.
+/// The monthly cost at this rate of bookings.
 pub fn monthly(each: f64, per_second: f64) -> f64 {
     each * per_second * SECONDS_A_MONTH
 }
 
-/// From how many bookings a month on the one with the lower price for each is cheaper, although it costs more when
-/// nobody books. Nothing if one of the two is always cheaper.
+/// The monthly number of bookings above which the mode with the lower price per booking is cheaper, although it costs
+/// more without bookings. None if one of the two is always cheaper.
 pub fn crossover((standing, each): (f64, f64), (other_standing, other_each): (f64, f64)) -> Option<f64> {
     let volume = (standing - other_standing) / (other_each - each);
     (volume.is_finite() && volume > 0.0).then_some(volume)
@@ -312,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_transitions_cost_what_aws_says() {
+    fn a_million_transitions_cost_what_aws_publishes() {
         let published = Published::read().unwrap();
         let region = published.region("us-east-1").unwrap();
         let work = Work::from([(Unit::Transitions, 8.0)]);
@@ -342,7 +321,7 @@ mod tests {
         let template = std::fs::read_to_string(local_aws::checkout::root().unwrap().join("template.yaml")).unwrap();
         let sizes: Vec<_> = template.lines().filter_map(|line| line.trim().strip_prefix("MemorySize: ")).collect();
         assert_eq!(sizes, [(MEMORY_GB * 1024.0).to_string()]);
-        // By their names, as types are merged in. Counted for a trip's three sellers; each more has a mapping and five alarms.
+        // By their names, as types are merged in. For a trip's three sellers; each more adds a mapping and five alarms.
         let is_named = |line: &str, end: &str| {
             let name = line.strip_prefix("  ").and_then(|line| line.split_once(':')).map_or("", |(name, _)| name);
             !name.starts_with(' ') && name.ends_with(end)

@@ -1,7 +1,8 @@
-//! Explanations: how many questions an operator asks to learn why a booking failed.
+//! Explanations: how many queries an operator needs to find out why a booking failed.
 //!
-//! A booking is made to fail for a technical reason (the hotel service looks for its stock in a table that is not there),
-//! and then looked into, once from the booking's journal and once with what AWS keeps, until an answer has the reason.
+//! A booking is made to fail for a technical reason (the hotel service looks for its stock in a table that does not
+//! exist), and is then investigated, once with the booking's journal and once with what AWS keeps, until an answer
+//! contains the reason.
 
 use std::time::Duration;
 
@@ -14,29 +15,28 @@ use crate::load::Travellers;
 use local_aws::Stack;
 use traveller::{Answer, Client, TripRequest, client::fresh_key};
 
-/// The table that is not there.
+/// A table that does not exist.
 const MISSING: &str = "no-such-table";
-/// What DynamoDB says of it. It is what an answer must have to be the explanation.
+/// DynamoDB's error for it. An answer explains the failure if it contains this.
 const WHY: &str = "ResourceNotFoundException";
 /// How long a booking may take to fail: its retries take about a minute.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// A way to look into a booking.
+/// An investigation of one booking.
 #[derive(Clone, Debug, Serialize)]
-pub struct Path {
-    /// Who coordinated the booking.
+pub struct Explanation {
     pub mode: Mode,
-    /// What was asked.
+    /// The source that was queried.
     pub by: &'static str,
-    /// The questions, in order; the last one's answer has the explanation.
+    /// The queries, in order; the last one's answer contains the explanation.
     pub questions: Vec<String>,
-    /// Whether it was found.
+    /// Whether the explanation was found.
     pub found: bool,
-    /// Bytes to read in the answers.
+    /// The total size of the answers, in bytes.
     pub bytes: usize,
 }
 
-/// Asks until an answer explains it.
+/// Queries until an answer contains the explanation.
 struct Operator<'s> {
     aws: Client,
     api: Client,
@@ -71,40 +71,45 @@ impl<'s> Operator<'s> {
         Ok(self.answered(what.to_owned(), &answer.body, explanation))
     }
 
-    /// Which step failed, from the booking itself.
-    async fn booking(&mut self, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
-        let answer = self.api.send("GET", &format!("/bookings/{id}"), &[], "").await?;
+    /// Which step failed, according to the booking itself.
+    async fn booking(&mut self, booking_id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
+        let answer = self.api.send("GET", &format!("/bookings/{booking_id}"), &[], "").await?;
         Ok(self.answered("the booking: GET /bookings/{id}".into(), &answer.body, explanation))
     }
 
     /// The log of one function, for this booking.
-    async fn log(&mut self, function: &str, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
+    async fn log(
+        &mut self,
+        function: &str,
+        booking_id: &BookingId,
+        explanation: &str,
+    ) -> Result<bool, ComparisonError> {
         let group = format!("/aws/lambda/{EXPLAINED}-{function}");
-        let body = json!({"logGroupName": group, "filterPattern": format!("\"{id}\"")});
+        let body = json!({"logGroupName": group, "filterPattern": format!("\"{booking_id}\"")});
         self.ask(&format!("log of {function}: FilterLogEvents"), "Logs_20140328.FilterLogEvents", body, explanation)
             .await
     }
 
-    async fn history(&mut self, id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
+    async fn history(&mut self, booking_id: &BookingId, explanation: &str) -> Result<bool, ComparisonError> {
         let machine = self.stack.state_machine_arn()?;
-        let execution = format!("{}:{id}", machine.replace(":stateMachine:", ":execution:"));
+        let execution = format!("{}:{booking_id}", machine.replace(":stateMachine:", ":execution:"));
         let body = json!({"executionArn": execution, "maxResults": 1000});
         let what = "history of the execution: GetExecutionHistory";
         self.ask(what, "AWSStepFunctions.GetExecutionHistory", body, explanation).await
     }
 
-    fn path(&mut self, mode: Mode, by: &'static str, found: bool) -> Path {
+    fn path(&mut self, mode: Mode, by: &'static str, found: bool) -> Explanation {
         let (questions, bytes) = (std::mem::take(&mut self.questions), std::mem::take(&mut self.bytes));
-        Path { mode, by, questions, found, bytes }
+        Explanation { mode, by, questions, found, bytes }
     }
 }
 
 const EXPLAINED: &str = "explained";
-/// The functions in the order in which a booking comes to them.
+/// The functions in the order in which a booking passes through them.
 const FUNCTIONS: [&str; 6] = ["api", "flight", "hotel", "car", "payment", "booking"];
 
-/// Makes bookings fail in both variants and looks into them in each way.
-pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
+/// Makes bookings fail in both variants, and investigates each in every way.
+pub async fn explanations() -> Result<Vec<Explanation>, ComparisonError> {
     let aws = local_aws(EXPLAINED, "STANDARD", &[], None)?;
     let stack = aws.stack();
     let trip = TripRequest::default();
@@ -118,7 +123,7 @@ pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
         Ok(id)
     };
     let (danced, conducted) = tokio::try_join!(fail(Variant::Choreographed), fail(Variant::Orchestrated))?;
-    stock_table_of_hotel(stack, &whole).await?; // or the cancellation could not end either
+    stock_table_of_hotel(stack, &whole).await?; // otherwise the cancel could not end either
     for id in [&danced, &conducted] {
         api.wait_until_final(id, PATIENCE).await?;
     }
@@ -149,7 +154,7 @@ pub async fn explanations() -> Result<Vec<Path>, ComparisonError> {
     Ok(paths)
 }
 
-/// Lets the hotel service look for its stock in this table, and says where it did before.
+/// Makes the hotel service look for its stock in this table; returns the previous table.
 async fn stock_table_of_hotel(stack: &Stack, table: &str) -> Result<String, ComparisonError> {
     let lambda = Client::new(stack.endpoint.as_deref().ok_or(ComparisonError::NotLocal)?)?;
     let path = format!("/2015-03-31/functions/{EXPLAINED}-hotel/configuration");

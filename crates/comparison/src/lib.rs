@@ -1,12 +1,14 @@
-//! Orchestration or choreography: what is different, in figures.
+//! Orchestration or choreography: the differences, in figures.
 //!
 //! ```text
-//!   load ──────▶ how long bookings take, and how many there can be
-//!   work ──────▶ what is done for each booking, counted ──▶ costs: what that costs, and what limits it
-//!   outage ────▶ what becomes of bookings while the coordinator is out of order
-//!   explanation ▶ how many questions it takes to find out why a booking failed
+//!   load ──────▶ latency and throughput of bookings
+//!   work ──────▶ the work done for each booking, counted ──▶ costs: its price, and its limits
+//!   outage ────▶ what happens to bookings while the coordinator is out of order
+//!   explanation ▶ how many queries it takes to find out why a booking failed
 //!                                                    all ──▶ report: a page with plots, and Markdown
 //! ```
+
+#![allow(missing_docs)] // docs where a contract is
 
 pub mod costs;
 pub mod explanation;
@@ -26,8 +28,8 @@ use crate::load::TravellersError;
 use costs::CostsError;
 use local_aws::{LocalAws, LocalError, Stack, StackError, checkout::root, local};
 use operator::audit::{
-    Audit, Ends,
-    whole::{AuditError, Finding, Reading},
+    Audit, Deadline,
+    whole::{AuditError, AuditOptions, Finding},
 };
 use traveller::ClientError;
 use work::WorkError;
@@ -38,60 +40,53 @@ pub enum ComparisonError {
     /// There is no local AWS to measure on.
     #[error(transparent)]
     Local(#[from] LocalError),
-    /// The stack is not this project's.
     #[error(transparent)]
     Stack(#[from] StackError),
     /// Bookings were not made, or did not end.
     #[error(transparent)]
     Travellers(#[from] TravellersError),
-    /// An answer did not come.
+    /// A request was not answered.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The work cannot be counted.
     #[error(transparent)]
     Work(#[from] WorkError),
-    /// It has no price.
+    /// The work has no price.
     #[error(transparent)]
     Costs(#[from] CostsError),
-    /// The tables cannot be audited.
     #[error(transparent)]
     Audit(#[from] AuditError),
-    /// The local AWS ended.
-    #[error("the local AWS took no order, as it has ended: {0}; see its log in .harmony")]
+    /// The local AWS has ended.
+    #[error("the local AWS has ended, and cannot be given an outage: {0}; see its log in .harmony")]
     Order(std::io::Error),
-    /// The local AWS said something else than AWS does.
+    /// The local AWS answered differently than AWS does.
     #[error("the local AWS answered {asked} with {answer}: its log in .harmony may say more")]
     Refused {
-        /// What was asked.
+        /// The request.
         asked: String,
-        /// What it said.
         answer: String,
     },
     /// Only a local AWS is broken on purpose.
     #[error("outages and explanations need a local AWS")]
     NotLocal,
-    /// A plot cannot be drawn.
     #[error("a plot cannot be drawn: {0}")]
     Plot(String),
 }
 
-/// A way to carry bookings out.
+/// A way to coordinate bookings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
-    /// By events.
+    /// Events.
     Choreographed,
-    /// By a state machine of type STANDARD.
+    /// A state machine of type STANDARD.
     Standard,
-    /// By a state machine of type EXPRESS.
+    /// A state machine of type EXPRESS.
     Express,
 }
 
 impl Mode {
-    /// All there are.
     pub const ALL: [Self; 3] = [Self::Choreographed, Self::Standard, Self::Express];
 
-    /// What it is called.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Choreographed => "choreographed",
@@ -100,7 +95,6 @@ impl Mode {
         }
     }
 
-    /// Who coordinates.
     pub const fn variant(self) -> Variant {
         match self {
             Self::Choreographed => Variant::Choreographed,
@@ -108,7 +102,7 @@ impl Mode {
         }
     }
 
-    /// The template's `WorkflowType`. The choreographed variant uses no workflow, whatever its type.
+    /// The template's `WorkflowType`. The choreographed variant does not use the workflow, whatever its type.
     pub const fn workflow_type(self) -> &'static str {
         match self {
             Self::Choreographed | Self::Standard => "STANDARD",
@@ -117,7 +111,7 @@ impl Mode {
     }
 }
 
-/// Starts a local AWS to measure on, with a log in `.harmony`. `work` is for a note of each piece of its work.
+/// Starts a local AWS to measure on, with a log in `.harmony`. It records each piece of its work in `work`.
 pub fn local_aws(
     name: &str,
     workflow_type: &str,
@@ -126,33 +120,33 @@ pub fn local_aws(
 ) -> Result<LocalAws, LocalError> {
     let always = [("WorkflowType", workflow_type), ("ApiRateLimit", "10000"), ("ApiBurstLimit", "5000")];
     let parameters = always.iter().chain(parameters).map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    LocalAws::start(local::Options {
+    LocalAws::start(local::LocalAwsOptions {
         stack_name: name.into(),
         parameters: parameters.collect(),
         log: Some(root()?.join(format!(".harmony/{name}.log"))),
         work: work.map(Path::to_owned),
-        ..local::Options::default()
+        ..local::LocalAwsOptions::default()
     })
 }
 
-/// The violations that an audit of everything finds, once all bookings have ended.
+/// The violations found by an audit of everything, once all bookings have ended.
 pub async fn violations(stack: &Stack) -> Result<Vec<String>, ComparisonError> {
     let audit = Audit::of(stack, &stack.sdk().await?)?;
-    let reading = Reading {
-        ends: Ends { of_before: Timestamp::MAX, may_be_parked: true },
+    let reading = AuditOptions {
+        deadline: Deadline { accepted_before: Timestamp::MAX, may_need_operator: true },
         is_at_rest: true,
         journal_since: Timestamp::now().saturating_sub(stack.journal_retention()?).unwrap_or(Timestamp::MIN),
         page: None,
-        charges: Reading::CHARGES,
+        charges: AuditOptions::CHARGES,
     };
     let mut found = Vec::new();
-    let tell = |finding: Finding<'_>| -> Result<(), ComparisonError> {
+    let on_finding = |finding: Finding<'_>| -> Result<(), ComparisonError> {
         match finding {
             Finding::Wrong(violations, _) => found.extend(violations.iter().map(|violation| format!("{violation:?}"))),
             Finding::InMotion(line) => found.push(format!("{line} is in motion")),
         }
         Ok(())
     };
-    audit.whole(reading, tell, |_| ()).await?;
+    audit.whole(reading, on_finding, |_| ()).await?;
     Ok(found)
 }

@@ -1,12 +1,12 @@
-//! Load: travellers who book through the API, in a mix of trips that end well and trips that do not.
+//! Load: travellers who book through the API, a mix of trips that succeed and trips that cannot.
 //!
-//! - **Closed**: so many travellers, each of whom books again once the booking before was accepted. It finds out how much
-//!   there can be.
-//! - **Open**: so many requests a second, whatever becomes of those before, as travellers who know nothing of each other
-//!   do. Times count from when a request was due, and not from when the generator got round to it: an answer that comes
-//!   late makes all that wait behind it late, and nobody's wait is left out ("coordinated omission").
+//! - **Closed**: a number of travellers, each of whom books again once the previous booking was accepted. It measures
+//!   the maximum throughput.
+//! - **Open**: a number of requests per second, whatever happens to earlier ones, as from travellers who know nothing
+//!   of each other. Times count from when a request was due, not from when the generator sent it: a late answer delays
+//!   everything behind it, and nobody's wait is left out ("coordinated omission").
 //!
-//! Nobody asks how bookings are while the load lasts, as that would be load too. Afterwards their headers say when they
+//! Bookings are not polled during the load, because that would be load too. Afterwards their headers say when they
 //! ended, to the millisecond, by the services' clock.
 
 use std::{
@@ -25,55 +25,50 @@ use local_aws::{Stack, StackError};
 use operator::loader;
 use traveller::{Client, ClientError, TripRequest};
 
-/// On how many dates trips start, so that bookings do not all want the same seats.
+/// The number of dates on which trips start, so that not all bookings want the same seats.
 const DATES: u16 = 50;
-/// How much of everything is on sale on each date.
+/// How many units of every product are on sale on each date.
 const PLENTY: u32 = 1_000_000;
 /// The hotel of the catalogue that never has a room.
 const FULL: &str = "nyc-annex";
-/// How many headers one look reads.
+/// How many headers are read at once.
 const LOOK: usize = 100;
-/// How long to wait before another look at bookings that have not ended.
+/// How long to wait before looking again at bookings that have not ended.
 const AGAIN: Duration = Duration::from_millis(250);
-/// How long to wait before a request is sent again that was not accepted: at first, and at the most.
+/// How long to wait before repeating a request that was not accepted: at first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(3));
 
-/// How long a request is sent again that is not accepted.
+/// How long a request is repeated that is not accepted.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Why there can be no load.
 #[derive(Debug, thiserror::Error)]
 pub enum TravellersError {
-    /// The stack is not this project's.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// DynamoDB did not answer, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The API refused what it should take.
+    /// The API refused a request that it should accept.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// A header cannot be read.
     #[error("a booking's header cannot be read: {0}; `harmony audit` says more")]
     Unreadable(String),
-    /// Bookings that should have ended did not.
+    /// Bookings did not end in time.
     #[error("{open} of {all} bookings have not ended within {} s: see `harmony audit`, and load less", within.as_secs())]
     NotEnded {
-        /// How many have not.
         open: usize,
-        /// Of how many.
         all: usize,
-        /// How long they were given.
+        /// The time limit.
         within: Duration,
     },
 }
 
-/// What share of bookings cannot succeed, in percent.
+/// The percentages of bookings that cannot succeed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mix {
-    /// Their hotel is sold out.
+    /// Bookings whose hotel is sold out.
     pub sold_out: u8,
-    /// Their card is declined.
+    /// Bookings whose card is declined.
     pub declined: u8,
 }
 
@@ -86,21 +81,16 @@ impl Default for Mix {
 /// How a booking must end, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
-    /// It is confirmed.
     Confirmed,
-    /// The hotel has no room.
     SoldOut,
-    /// The card is declined.
     Declined,
     /// It is confirmed, after the payment provider has failed twice.
     Flaky,
 }
 
 impl Fate {
-    /// All there are.
     pub const ALL: [Self; 4] = [Self::Confirmed, Self::SoldOut, Self::Declined, Self::Flaky];
 
-    /// In a few words.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Confirmed => "confirmed",
@@ -120,9 +110,9 @@ impl Fate {
 }
 
 impl Mix {
-    /// What the n-th booking is: the same for each n, and evenly spread.
+    /// The fate of the n-th booking: always the same for the same n, and evenly spread.
     pub const fn nth(self, n: usize) -> Fate {
-        // 37 and 100 have no common divisor, so a hundred bookings in a row go through all percents once.
+        // 37 and 100 have no common divisor, so any hundred consecutive bookings cover each percentage once.
         let percent = (n * 37 % 100) as u8; // below 100
         if percent < self.sold_out {
             Fate::SoldOut
@@ -147,94 +137,82 @@ fn request(n: usize, variant: Variant, fate: Fate, first: Date) -> TripRequest {
     trip
 }
 
-/// How load is made.
+/// How load is generated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Load {
-    /// By so many travellers at once, until so many bookings are made.
-    Closed {
-        /// Travellers.
-        travellers: usize,
-        /// Bookings.
-        bookings: usize,
-    },
-    /// At so many requests a second, for so long.
+    /// By this many travellers at once, until this many bookings are made.
+    Closed { travellers: usize, bookings: usize },
+    /// At this rate, for this long.
     Open {
-        /// Requests a second.
+        /// Requests per second.
         rate: f64,
-        /// How long.
         lasting: Duration,
     },
 }
 
-/// A booking that was made.
 #[derive(Clone, Debug)]
 struct Made {
-    id: BookingId,
+    booking_id: BookingId,
     fate: Fate,
     due: Timestamp,
     accepted: Duration,
 }
 
-/// A booking that has ended.
 #[derive(Clone, Debug)]
-pub struct Ended {
-    /// Its name.
-    pub id: BookingId,
-    /// How it had to end.
+pub struct EndedBooking {
+    pub booking_id: BookingId,
+    /// How it should have ended.
     pub fate: Fate,
-    /// When its request was due.
     pub due: Timestamp,
-    /// From then until it was accepted.
+    /// From when its request was due until it was accepted.
     pub accepted: Duration,
-    /// How it ended.
+    /// How it did end.
     pub status: Status,
-    /// When, by the services' clock.
+    /// When it ended, by the services' clock.
     pub at: Timestamp,
 }
 
-impl Ended {
+impl EndedBooking {
     /// From when its request was due until it had ended.
     pub fn took(&self) -> Duration {
-        Duration::try_from(self.at.duration_since(self.due)).unwrap_or_default() // a clock that is behind: zero
+        Duration::try_from(self.at.duration_since(self.due)).unwrap_or_default() // zero if a clock is behind
     }
 }
 
-/// What came of a load.
+/// The result of a load.
 #[derive(Clone, Debug)]
-pub struct Measured {
+pub struct LoadResult {
     /// From when a request was due until it was accepted, in microseconds.
     pub accepted: Histogram<u64>,
-    /// From when a request was due until its booking had ended, in microseconds, by its fate.
+    /// From when a request was due until its booking had ended, in microseconds, by fate.
     pub ended: BTreeMap<Fate, Histogram<u64>>,
-    /// All its bookings.
-    pub bookings: Vec<Ended>,
-    /// Bookings that ended for each second from the first that was due to the last that ended.
+    pub bookings: Vec<EndedBooking>,
+    /// Ended bookings per second, from when the first was due until the last had ended.
     pub per_second: f64,
-    /// What share of one core was used while the load lasted.
-    pub used: Used,
-    /// How often a request had to be sent again.
+    /// How much of the processor was used during the load.
+    pub used: ProcessorShares,
+    /// How often a request had to be repeated.
     pub repeated: usize,
 }
 
-impl Measured {
-    /// Bookings that ended otherwise than they must.
-    pub fn otherwise(&self) -> impl Iterator<Item = &Ended> {
+impl LoadResult {
+    /// The bookings that ended differently than expected.
+    pub fn unexpected(&self) -> impl Iterator<Item = &EndedBooking> {
         self.bookings.iter().filter(|booking| booking.status != booking.fate.status())
     }
 }
 
-/// Shares of one core.
+/// Shares of one processor core.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Used {
-    /// By this process.
+pub struct ProcessorShares {
+    /// This process.
     pub generator: f64,
-    /// By the local AWS itself; zero on AWS.
+    /// The local AWS itself; zero on AWS.
     pub local_aws: f64,
-    /// By the functions that it runs; zero on AWS.
+    /// The functions that it runs; zero on AWS.
     pub functions: f64,
 }
 
-/// Travellers of a stack.
 #[derive(Clone, Debug)]
 pub struct Travellers {
     client: Client,
@@ -244,16 +222,17 @@ pub struct Travellers {
 }
 
 impl Travellers {
-    /// Travellers who book on this stack, on trips that start on this date or soon after.
+    /// Travellers who book on this stack, for trips that start on this date or soon after.
     pub async fn of(stack: &Stack, client: Client, first: Date) -> Result<Self, TravellersError> {
         let dynamodb = store::patient_client(&stack.sdk().await?);
         Ok(Self { client, headers: Headers::new(dynamodb, stack.bookings_table()?), first, local_aws: stack.pid })
     }
 
-    /// Puts plenty on sale for them, replacing what there was on these dates. To be done once, before anybody books.
+    /// Puts plenty of stock on sale, replacing what there was on these dates. To be called once, before the first
+    /// booking.
     pub async fn seed(&self, stack: &Stack) -> Result<(), TravellersError> {
         let dynamodb = store::client(&stack.sdk().await?);
-        let journal = Journal::new(dynamodb.clone(), stack.journal_table()?, 1); // not written to here
+        let journal = Journal::new(dynamodb.clone(), stack.journal_table()?, 1); // never written here
         let trip = TripRequest::on(self.first);
         let dates = loader::dates(self.first, DATES + 3); // the last trip lasts three nights
         let asked =
@@ -269,8 +248,8 @@ impl Travellers {
         Ok(())
     }
 
-    /// Makes the load, waits until all its bookings have ended, and says how it went. `name` makes its requests others
-    /// than those of any other load; `made` is told of each booking that is made.
+    /// Generates the load, waits until all its bookings have ended, and returns the result. `name` makes its requests
+    /// differ from those of any other load; `made` gets each booking that is made.
     pub async fn make(
         &self,
         load: Load,
@@ -279,7 +258,7 @@ impl Travellers {
         name: &str,
         within: Duration,
         made: impl Fn(usize),
-    ) -> Result<Measured, TravellersError> {
+    ) -> Result<LoadResult, TravellersError> {
         let (started, before) = (Instant::now(), self.processor_times());
         let fate = &fate;
         let repeated = AtomicUsize::new(0);
@@ -292,9 +271,9 @@ impl Travellers {
             let at = Timestamp::now() - SignedDuration::try_from(due.elapsed()).unwrap_or_default();
             let fate = fate(n);
             let request = request(n, variant, fate, self.first);
-            let id = self.accepted(&request, &format!("{name}-{n}"), repeated).await?;
+            let booking_id = self.accepted(&request, &format!("{name}-{n}"), repeated).await?;
             made(1);
-            Ok::<_, TravellersError>(Made { id, fate, due: at, accepted: due.elapsed() })
+            Ok::<_, TravellersError>(Made { booking_id, fate, due: at, accepted: due.elapsed() })
         };
         let all: Vec<Made> = match load {
             Load::Closed { travellers, bookings } => {
@@ -303,7 +282,7 @@ impl Travellers {
             Load::Open { rate, lasting } => {
                 let requests = (rate * lasting.as_secs_f64()) as usize;
                 let due = |n: usize| started + Duration::from_secs_f64(n as f64 / rate);
-                // All are under way from the start, and each waits until it is due.
+                // All are started at once, and each waits until it is due.
                 stream::iter(0..requests)
                     .map(|n| book(n, Some(due(n))))
                     .buffer_unordered(requests.max(1))
@@ -315,14 +294,14 @@ impl Travellers {
         let [generator, local_aws, functions] =
             [0, 1, 2].map(|of: usize| after[of].saturating_sub(before[of]).as_secs_f64() / lasted.as_secs_f64());
         let ends = self.ends(&all, within).await?;
-        let used = Used { generator, local_aws, functions };
+        let used = ProcessorShares { generator, local_aws, functions };
         Ok(measured(&all, &ends, used, repeated.load(Ordering::Relaxed)))
     }
 
-    /// What has been used of the processor by this process, the local AWS, and its functions.
+    /// The processor time used by this process, the local AWS, and its functions.
     fn processor_times(&self) -> [Duration; 3] {
         let Some(local_aws) = self.local_aws else { return [processor_time("self"), Duration::ZERO, Duration::ZERO] };
-        // Each thread has children of its own.
+        // Each thread has its own children.
         let threads = std::fs::read_dir(format!("/proc/{local_aws}/task")).into_iter().flatten().flatten();
         let children = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("children")).ok());
         let functions = children.flat_map(|ids| ids.split_whitespace().map(processor_time).collect::<Vec<_>>()).sum();
@@ -361,7 +340,7 @@ impl Travellers {
     ) -> Result<BTreeMap<String, (Status, Timestamp)>, TravellersError> {
         let deadline = Instant::now() + within;
         let mut ends = BTreeMap::new();
-        let mut open: Vec<_> = all.iter().map(|made| made.id.clone()).collect();
+        let mut open: Vec<_> = all.iter().map(|made| made.booking_id.clone()).collect();
         while !open.is_empty() {
             let looks =
                 stream::iter(open.chunks(LOOK).map(<[_]>::to_vec)).map(async |ids| self.headers.of_all(&ids).await);
@@ -382,11 +361,16 @@ impl Travellers {
     }
 }
 
-fn measured(all: &[Made], ends: &BTreeMap<String, (Status, Timestamp)>, used: Used, repeated: usize) -> Measured {
+fn measured(
+    all: &[Made],
+    ends: &BTreeMap<String, (Status, Timestamp)>,
+    used: ProcessorShares,
+    repeated: usize,
+) -> LoadResult {
     let ended = |made: &Made| {
-        let (status, at) = *ends.get(made.id.as_str())?; // all are there
-        let Made { id, fate, due, accepted } = made.clone();
-        Some(Ended { id, fate, due, accepted, status, at })
+        let (status, at) = *ends.get(made.booking_id.as_str())?; // all have one
+        let Made { booking_id, fate, due, accepted } = made.clone();
+        Some(EndedBooking { booking_id, fate, due, accepted, status, at })
     };
     let bookings: Vec<_> = all.iter().filter_map(ended).collect();
     let (mut accepted, mut ended) = (histogram(), BTreeMap::new());
@@ -397,22 +381,22 @@ fn measured(all: &[Made], ends: &BTreeMap<String, (Status, Timestamp)>, used: Us
     let first = bookings.iter().map(|booking| booking.due).min().unwrap_or_default();
     let last = bookings.iter().map(|booking| booking.at).max().unwrap_or_default();
     let per_second = bookings.len() as f64 / last.duration_since(first).as_secs_f64().max(0.001);
-    Measured { accepted, ended, bookings, per_second, used, repeated }
+    LoadResult { accepted, ended, bookings, per_second, used, repeated }
 }
 
-/// From a microsecond to an hour, to three digits.
+/// From a microsecond to an hour, with three significant digits.
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_bounds(1, 3_600_000_000, 3).unwrap_or_else(|_| unreachable!()) // good bounds, seen by a test
+    Histogram::new_with_bounds(1, 3_600_000_000, 3).unwrap_or_else(|_| unreachable!()) // valid bounds, as a test shows
 }
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// What a process has used of the processor, from <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>; zero
-/// where there is no such file.
+/// The processor time of a process, from <https://man7.org/linux/man-pages/man5/proc_pid_stat.5.html>; zero where there
+/// is no such file.
 fn processor_time(process: &str) -> Duration {
-    const TICKS_PER_SECOND: u64 = 100; // of Linux's interface, whatever the kernel's clock
+    const TICKS_PER_SECOND: u64 = 100; // fixed in Linux's interface, whatever the kernel's clock rate
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
     let ticks = after_name.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>();
@@ -438,7 +422,7 @@ mod tests {
     fn times_count_from_when_a_request_was_due() {
         let id = |n: u8| BookingId::try_from(format!("{n:032x}")).unwrap();
         let due = Timestamp::from_second(1_000).unwrap();
-        let made = |n, fate| Made { id: id(n), fate, due, accepted: Duration::from_millis(20) };
+        let made = |n, fate| Made { booking_id: id(n), fate, due, accepted: Duration::from_millis(20) };
         let end = |status, ms| (status, due + SignedDuration::from_millis(ms));
         let ends = BTreeMap::from([
             (id(1).to_string(), end(Status::Confirmed, 200)),
@@ -446,11 +430,11 @@ mod tests {
             (id(3).to_string(), end(Status::Failed, 500)),
         ]);
         let all = [made(1, Fate::Confirmed), made(2, Fate::Declined), made(3, Fate::Confirmed)];
-        let measured = measured(&all, &ends, Used::default(), 0);
+        let measured = measured(&all, &ends, ProcessorShares::default(), 0);
         assert_eq!(measured.accepted.max() / 1000, 20);
         assert_eq!(measured.ended[&Fate::Confirmed].len(), 2);
         assert!((199..=201).contains(&(measured.ended[&Fate::Confirmed].min() / 1000)));
-        assert_eq!(measured.otherwise().map(|booking| &booking.id).collect::<Vec<_>>(), [&id(3)]);
+        assert_eq!(measured.unexpected().map(|booking| &booking.booking_id).collect::<Vec<_>>(), [&id(3)]);
         assert!((measured.per_second - 6.0).abs() < 0.01, "{}", measured.per_second);
     }
 

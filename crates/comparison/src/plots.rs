@@ -19,8 +19,8 @@ use plotters::{
 use super::{
     ComparisonError, Mode,
     costs::{Costs, Service, total},
-    outage::Suffered,
-    work::Note,
+    outage::OutageResult,
+    work::WorkRecord,
 };
 
 /// Width of every plot, in pixels.
@@ -79,7 +79,7 @@ fn legend<'a, B: DrawingBackend + 'a, C: CoordTranslate>(
     labels.position(position).background_style(WHITE.mix(0.9)).label_font(small()).draw().map_err(failed)
 }
 
-/// Times by percentile, on scales that show the few that took long: one line for each mode.
+/// Times by percentile, on scales that show the slowest few: one line per mode.
 pub fn latencies(histograms: &BTreeMap<Mode, Histogram<u64>>) -> Result<String, ComparisonError> {
     let all = || histograms.values().filter(|histogram| !histogram.is_empty());
     let most = all().map(Histogram::max).max().unwrap_or(1_000) as f64 / 1e3;
@@ -121,7 +121,7 @@ pub fn latencies(histograms: &BTreeMap<Mode, Histogram<u64>>) -> Result<String, 
     })
 }
 
-/// The percentile that one in so many is above, for those that people speak of.
+/// The percentile for "one in so many", for the usual ones.
 fn percentile(one_in: f64) -> String {
     if ![1.0, 2.0, 10.0, 100.0, 1_000.0, 10_000.0].iter().any(|named| (one_in - named).abs() < 1e-6 * named) {
         return String::new();
@@ -130,7 +130,7 @@ fn percentile(one_in: f64) -> String {
     format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// Dollars a month against bookings a month.
+/// USD per month against bookings per month.
 pub fn costs_by_volume(lines: &BTreeMap<Mode, (f64, f64)>) -> Result<String, ComparisonError> {
     const FROM: f64 = 1e2;
     const TO: f64 = 1e10;
@@ -185,7 +185,7 @@ pub fn thousands(number: f64) -> String {
     format!("{}{suffix}", text.strip_suffix(".0").unwrap_or(&text))
 }
 
-/// Dollars for a million bookings, a bar for each mode with a part for each service.
+/// USD per million bookings: one bar per mode, with a part per service.
 pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, ComparisonError> {
     let most = costs.values().map(total).fold(0.0, f64::max) * 1e6;
     let bars = costs.len() as f64;
@@ -232,7 +232,7 @@ pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, Compari
             let name = Text::new(mode.name(), (-8, 0), name);
             chart.draw_series([EmptyElement::at((0.0, middle)) + name]).map_err(failed)?;
         }
-        // A legend beside the axis' title, as there is one colour for each service.
+        // A legend beside the axis title, as there is one colour per service.
         let mut x = 190;
         for service in Service::ALL {
             let box_ = Rectangle::new([(x, 4), (x + 11, 15)], service_colour(service).filled());
@@ -245,12 +245,12 @@ pub fn costs_by_service(costs: &BTreeMap<Mode, Costs>) -> Result<String, Compari
     })
 }
 
-/// What became of each booking that was asked for around an outage: a point each, at how long it took.
-pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
-    let points = || all.iter().flat_map(|suffered| &suffered.points);
+/// Each booking that was requested around an outage: one point at its duration.
+pub fn outages(all: &[&OutageResult]) -> Result<String, ComparisonError> {
+    let points = || all.iter().flat_map(|result| &result.points);
     let last = points().map(|point| point.due).fold(1.0, f64::max);
     let longest = points().map(|point| point.ended - point.due).fold(1.0, f64::max);
-    let top = longest * 40.0; // with room for the legend, on a logarithmic scale
+    let top = longest * 40.0; // room for the legend, on a logarithmic scale
     svg(420, |area| {
         let mut chart = ChartBuilder::on(area)
             .margin(16)
@@ -258,7 +258,7 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
             .y_label_area_size(64)
             .build_cartesian_2d(0.0..last * 1.02, (0.02..top).log_scale())
             .map_err(failed)?;
-        if let Some((from, to)) = all.first().map(|suffered| suffered.outage) {
+        if let Some((from, to)) = all.first().map(|result| result.outage) {
             let shade = Rectangle::new([(from, 0.02), (to, top)], RGBColor(250, 236, 228).filled());
             chart.draw_series([shade]).map_err(failed)?;
         }
@@ -274,21 +274,21 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
             .y_label_formatter(&|seconds: &f64| format!("{seconds}"))
             .draw()
             .map_err(failed)?;
-        for suffered in all {
-            let colour = colour(suffered.mode);
-            let at = |point: &super::outage::Point| (point.due, (point.ended - point.due).max(0.021));
-            let good = suffered.points.iter().filter(|point| point.confirmed);
+        for result in all {
+            let colour = colour(result.mode);
+            let at = |point: &super::outage::OutagePoint| (point.due, (point.ended - point.due).max(0.021));
+            let good = result.points.iter().filter(|point| point.confirmed);
             chart
                 .draw_series(good.map(|point| Circle::new(at(point), 3, colour.mix(0.75).filled())))
                 .map_err(failed)?
-                .label(format!("{}: confirmed", suffered.mode.name()))
+                .label(format!("{}: confirmed", result.mode.name()))
                 .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
-            let bad: Vec<_> = suffered.points.iter().filter(|point| !point.confirmed).collect();
+            let bad: Vec<_> = result.points.iter().filter(|point| !point.confirmed).collect();
             if !bad.is_empty() {
                 chart
                     .draw_series(bad.into_iter().map(|point| Cross::new(at(point), 4, colour.stroke_width(2))))
                     .map_err(failed)?
-                    .label(format!("{}: given back", suffered.mode.name()))
+                    .label(format!("{}: given back", result.mode.name()))
                     .legend(move |(x, y)| Cross::new((x + 8, y), 4, colour.stroke_width(2)));
             }
         }
@@ -296,28 +296,28 @@ pub fn outages(all: &[&Suffered]) -> Result<String, ComparisonError> {
     })
 }
 
-/// The rows of a timeline, from the top.
+/// The rows of a timeline, from top to bottom.
 const ROWS: [&str; 8] = ["api", "coordinator", "flight", "hotel", "car", "payment", "booking", "DynamoDB"];
 
-fn row(note: &Note) -> Option<usize> {
-    let name = match note.kind.as_str() {
-        "invocation" => note.name.rsplit('-').next().unwrap_or_default(),
+fn row(record: &WorkRecord) -> Option<usize> {
+    let name = match record.kind.as_str() {
+        "invocation" => record.name.rsplit('-').next().unwrap_or_default(),
         "execution" | "transition" | "publish" | "delivery" | "receive" | "delete" => "coordinator",
-        "request" if note.service == "DynamoDB" => "DynamoDB",
+        "request" if record.service == "DynamoDB" => "DynamoDB",
         _ => return None,
     };
     ROWS.iter().position(|row| *row == name)
 }
 
-/// What was done for one booking in each mode, one below the other on the same scale.
-pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonError> {
-    let first = |notes: &[Note]| notes.iter().map(|note| note.at).fold(f64::MAX, f64::min);
-    let end = |notes: &[Note]| notes.iter().map(|note| note.at + note.took).fold(0.0, f64::max);
-    let longest = all.values().map(|notes| (end(notes) - first(notes)) * 1e3).fold(1.0, f64::max);
+/// The work for one booking in each mode, one below the other on the same scale.
+pub fn timelines(all: &BTreeMap<Mode, Vec<WorkRecord>>) -> Result<String, ComparisonError> {
+    let first = |records: &[WorkRecord]| records.iter().map(|record| record.at).fold(f64::MAX, f64::min);
+    let end = |records: &[WorkRecord]| records.iter().map(|record| record.at + record.took).fold(0.0, f64::max);
+    let longest = all.values().map(|records| (end(records) - first(records)) * 1e3).fold(1.0, f64::max);
     let panel = 250;
     svg(panel * u32::try_from(all.len()).unwrap_or(3) + 10, |area| {
-        for (area, (mode, notes)) in area.split_evenly((all.len(), 1)).iter().zip(all) {
-            let from = first(notes);
+        for (area, (mode, records)) in area.split_evenly((all.len(), 1)).iter().zip(all) {
+            let from = first(records);
             let height = ROWS.len() as f64;
             let mut chart = ChartBuilder::on(area)
                 .margin_left(16)
@@ -352,17 +352,17 @@ pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonEr
                     .draw_series([EmptyElement::at(at) + Text::new(name.to_owned(), (-8, 0), style)])
                     .map_err(failed)?;
             }
-            for note in notes {
-                let Some(row) = row(note) else { continue };
+            for record in records {
+                let Some(row) = row(record) else { continue };
                 let middle = height - row as f64 - 0.5;
-                let (start, stop) = ((note.at - from) * 1e3, (note.at + note.took - from) * 1e3);
-                let (half, fill) = match note.kind.as_str() {
+                let (start, stop) = ((record.at - from) * 1e3, (record.at + record.took - from) * 1e3);
+                let (half, fill) = match record.kind.as_str() {
                     "execution" => (0.12, colour(*mode).mix(0.35)),
                     "transition" | "publish" | "delivery" | "receive" | "delete" => (0.38, colour(*mode).mix(0.9)),
                     "request" => (0.3, service_colour(Service::DynamoDb).mix(0.9)),
                     _ => (0.34, service_colour(Service::Lambda).mix(0.85)),
                 };
-                let least = longest / 700.0; // so that what takes no time is seen, too
+                let least = longest / 700.0; // so that instantaneous work is visible too
                 let bar =
                     Rectangle::new([(start, middle - half), (stop.max(start + least), middle + half)], fill.filled());
                 chart.draw_series([bar]).map_err(failed)?;
@@ -375,7 +375,7 @@ pub fn timelines(all: &BTreeMap<Mode, Vec<Note>>) -> Result<String, ComparisonEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outage::{Kind, Point};
+    use crate::outage::{OutageKind, OutagePoint};
 
     fn histogram() -> Histogram<u64> {
         let mut histogram = Histogram::<u64>::new(3).unwrap();
@@ -399,17 +399,17 @@ mod tests {
 
     #[test]
     fn a_booking_that_was_given_back_is_not_drawn_as_one_that_was_confirmed() {
-        let point = |due, confirmed| Point { due, ended: due + 1.0, confirmed };
-        let suffered = |confirmed| Suffered {
+        let point = |due, confirmed| OutagePoint { due, ended: due + 1.0, confirmed };
+        let result = |confirmed| OutageResult {
             mode: Mode::Standard,
-            kind: Kind::Stopped,
+            kind: OutageKind::Stopped,
             outage: (1.0, 2.0),
             asked: 2,
             points: vec![point(0.5, true), point(1.5, confirmed)],
             repeated: 0,
             violations: Vec::new(),
         };
-        let [all_good, one_bad] = [true, false].map(|confirmed| outages(&[&suffered(confirmed)]).unwrap());
+        let [all_good, one_bad] = [true, false].map(|confirmed| outages(&[&result(confirmed)]).unwrap());
         assert!(!all_good.contains("given back") && one_bad.contains("given back"));
     }
 

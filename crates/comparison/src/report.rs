@@ -1,4 +1,4 @@
-//! The report: the same sections as one page of HTML, which needs nothing else, and as Markdown with its plots beside it.
+//! The report: the same sections as a self-contained HTML page, and as Markdown with its plots in files.
 
 mod rendering;
 
@@ -11,49 +11,44 @@ pub use self::rendering::difference;
 use super::{
     ComparisonError, Mode,
     costs::{self, Costs, Published, Region, Service},
-    explanation::Path,
-    outage::{self, Suffered},
+    explanation::Explanation,
+    outage::{self, OutageResult},
     plots,
-    work::{self, Counted, Unit, Work},
+    work::{self, CountedWork, Unit, Work},
 };
-use crate::load::{Fate, Measured, Mix};
+use crate::load::{Fate, LoadResult, Mix};
 
 /// One turn of a mode: the closed load, then the open one.
 #[derive(Clone, Debug)]
 pub struct Turn {
-    /// As much as there can be.
-    pub closed: Measured,
-    /// So many a second.
-    pub open: Measured,
+    /// At the maximum throughput.
+    pub closed: LoadResult,
+    /// At a fixed rate.
+    pub open: LoadResult,
 }
 
-/// All that was measured.
+/// All measurements.
 #[derive(Clone, Debug)]
 pub struct Measurements {
-    /// What was run, on what, when: names and values.
+    /// What was measured, where and when: names and values.
     pub about: Vec<(&'static str, String)>,
-    /// What share of bookings could not succeed.
+    /// The percentages of bookings that cannot succeed.
     pub mix: Mix,
-    /// All turns.
     pub turns: BTreeMap<Mode, Vec<Turn>>,
-    /// Work, by mode and fate.
-    pub counted: Vec<Counted>,
-    /// Outages, by mode and kind.
-    pub suffered: Vec<Suffered>,
-    /// Explanations.
-    pub explanations: Vec<Path>,
-    /// Violations that the audits found.
+    pub counted: Vec<CountedWork>,
+    pub outage_results: Vec<OutageResult>,
+    pub explanations: Vec<Explanation>,
+    /// The violations that the audits found.
     pub violations: Vec<String>,
 }
 
-/// A figure of one mode in relation to the choreographed one.
+/// A figure of one mode, relative to the choreographed one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ratio {
-    /// What is compared.
     pub what: String,
-    /// This mode …
+    /// The mode …
     pub mode: String,
-    /// … has so many times as much.
+    /// … has this many times as much.
     pub value: f64,
 }
 
@@ -75,16 +70,16 @@ struct Section {
     parts: Vec<Part>,
 }
 
-/// What is written.
+/// The finished report.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// The page.
+    /// The HTML page.
     pub html: String,
-    /// The same as Markdown, which shows plots from files in the folder `comparison`.
+    /// The same as Markdown, with plots in files of the folder `comparison`.
     pub markdown: String,
-    /// Those files.
+    /// The files with the plots: name and content.
     pub plots: Vec<(String, String)>,
-    /// The ratios, to hold two runs against each other.
+    /// The ratios, to compare two runs.
     pub ratios: Vec<Ratio>,
 }
 
@@ -96,7 +91,7 @@ fn ms(micros: u64) -> String {
     number(micros as f64 / 1e3)
 }
 
-/// With as many digits as say something.
+/// With three significant digits or so.
 fn number(value: f64) -> String {
     match value.abs() {
         0.0 => "0".into(),
@@ -112,10 +107,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 impl Measurements {
-    /// The region that the report prices everything in, and the one that it only sums up.
+    /// The region that the report prices everything in, and the region that it only summarizes.
     const REGIONS: [&'static str; 2] = ["eu-central-1", "us-east-1"];
 
-    /// Writes the report.
     pub fn report(&self) -> Result<Report, ComparisonError> {
         let published = Published::read()?;
         let (mut ratios, mut sections) = (Vec::new(), Vec::new());
@@ -130,7 +124,7 @@ impl Measurements {
                 self.limits(&published)?,
             ]);
         }
-        if !self.suffered.is_empty() {
+        if !self.outage_results.is_empty() {
             sections.push(self.outages()?);
         }
         if !self.explanations.is_empty() {
@@ -156,7 +150,7 @@ impl Measurements {
     }
 
     fn latency(&self, ratios: &mut Vec<Ratio>) -> Result<Section, ComparisonError> {
-        type Of = fn(&Measured) -> Vec<&Histogram<u64>>;
+        type Of = fn(&LoadResult) -> Vec<&Histogram<u64>>;
         let accepted: Of = |measured| vec![&measured.accepted];
         let confirmed: Of = |measured| measured.ended.get(&Fate::Confirmed).into_iter().collect();
         let failed: Of =
@@ -195,9 +189,9 @@ impl Measurements {
         }
         let mut parts = vec![
             Part::Text(
-                "Open load: requests come at a fixed rate, whatever becomes of those before, and times count from when a \
-                 request was due. Ratios are to the choreographed mode. A local AWS runs STANDARD and EXPRESS with the same \
-                 engine: where those two differ there, it is noise."
+                "Open load: requests come at a fixed rate, whatever happens to earlier ones, and times count from when a \
+                 request was due. Ratios are relative to the choreographed mode. A local AWS runs STANDARD and EXPRESS on \
+                 the same engine: differences between those two are noise there."
                     .into(),
             ),
             table(&["ms", "bookings", "p50", "p90", "p99", "max", "p50 ratio", "p99 ratio"], rows),
@@ -217,7 +211,7 @@ impl Measurements {
         let mut rows = Vec::new();
         for mode in Mode::ALL.into_iter().filter(|mode| self.turns.contains_key(mode)) {
             let (own, all) = (median(rates(mode)), rates(mode));
-            let used = |of: fn(&crate::load::Used) -> f64| {
+            let used = |of: fn(&crate::load::ProcessorShares) -> f64| {
                 let shares = self.turns(mode).map(|turn| of(&turn.closed.used)).collect();
                 format!("{:.0}%", 100.0 * median(shares))
             };
@@ -240,11 +234,11 @@ impl Measurements {
                 again.to_string(),
             ]);
         }
-        let otherwise: usize = self
+        let unexpected: usize = self
             .turns
             .values()
             .flatten()
-            .map(|turn| turn.closed.otherwise().count() + turn.open.otherwise().count())
+            .map(|turn| turn.closed.unexpected().count() + turn.open.unexpected().count())
             .sum();
         let head = [
             "closed load",
@@ -258,21 +252,21 @@ impl Measurements {
         ];
         let parts = vec![
             Part::Text(
-                "Closed load: so many travellers, each of whom books again as soon as a booking is accepted. On a local AWS \
-                 this is the limit of one emulator process, which is full when its share nears a core: it says how much \
-                 work a mode makes, not what AWS can bear. The limits on AWS are below."
+                "Closed load: a fixed number of travellers, each of whom books again as soon as a booking is accepted. On a \
+                 local AWS this is the limit of one emulator process, which is saturated when its share nears a core: it \
+                 shows how much work a mode causes, not what AWS can sustain. The limits on AWS are below."
                     .into(),
             ),
             table(&head, rows),
             Part::Text(format!(
-                "{otherwise} bookings ended otherwise than they must. The audit of all tables found {} violations.",
+                "{unexpected} bookings ended differently than expected. The audit of all tables found {} violations.",
                 self.violations.len()
             )),
         ];
         Section { title: "How many bookings there can be", parts }
     }
 
-    fn counted(&self, mode: Mode, fate: Fate) -> Option<&Counted> {
+    fn counted(&self, mode: Mode, fate: Fate) -> Option<&CountedWork> {
         self.counted.iter().find(|counted| counted.mode == mode && counted.fate == fate)
     }
 
@@ -287,10 +281,9 @@ impl Measurements {
 
     fn work(&self) -> Section {
         let mut parts = vec![Part::Text(
-            "Counted from what happened on a local AWS: each request, message, invocation and state names its booking. \
-             Where bookings differ, least and most are given. The client's own looks at its booking are not counted. Of \
-             SQS, what AWS itself sends, receives and deletes counts as well; that mappings also ask when there is \
-             nothing is part of the standing costs."
+            "Counted on a local AWS: each request, message, invocation and state names its booking. Where bookings differ, \
+             minimum and maximum are given. The client's own requests for its booking are not counted. For SQS, AWS's own \
+             sends, receives and deletes are counted too; polls of empty queues are part of the standing costs."
                 .into(),
         )];
         for fate in Fate::ALL {
@@ -425,9 +418,9 @@ impl Measurements {
             .join(", ");
         let parts = vec![
             Part::Text(format!(
-                "Dollars for a million bookings of the mix ({}% sold out, {}% declined) at list prices of {main}, in the first \
-                 tier, no free tier, x86_64. Counted work, priced; a client's looks at its booking, storage and data \
-                 transfer are not in it.",
+                "USD for a million bookings of the mix ({}% sold out, {}% declined) at list prices of {main}, in the first \
+                 tier, without the free tier, x86_64. This is the price of the counted work; a client's requests for its \
+                 booking, storage and data transfer are not included.",
                 self.mix.sold_out, self.mix.declined
             )),
             table(&heads("USD for a million bookings"), rows),
@@ -436,10 +429,10 @@ impl Measurements {
                 caption: format!("What a million bookings cost, by service ({main})"),
                 svg: plots::costs_by_service(&by_mode)?,
             },
-            Part::Text("As a function of the mix, half of those that fail being sold out and half declined:".into()),
+            Part::Text("By mix, where half of the failing bookings are sold out and half are declined:".into()),
             table(&heads("USD for a million bookings"), by_mix),
             Part::Text(format!(
-                "When nobody books, mappings ask their queues and alarms watch all the same: {standing} a month. So {}.",
+                "Without any bookings, mappings still poll their queues and alarms still cost: {standing} a month. So {}.",
                 crossings.join("; ")
             )),
             Part::Plot {
@@ -453,10 +446,10 @@ impl Measurements {
 
     fn limits(&self, published: &Published) -> Result<Section, ComparisonError> {
         let mut parts = vec![Part::Text(
-            "The quotas that an account has unless it asks for more, divided by what a booking of the mix takes of each. The \
-             first three of each mode; AWS raises all of them for those who ask. The stack's own ApiRateLimit (100 requests \
-             a second) comes before. Bookings of one and the same flight and date meet another limit in every mode: one \
-             item takes 1,000 write units a second, that is 500 reservations."
+            "An account's default quotas, divided by what a booking of the mix uses of each: the first three limits of each \
+             mode. AWS raises all of them on request. The stack's own ApiRateLimit (100 requests a second) is reached \
+             earlier. Bookings of the same flight on the same date reach another limit in every mode: one item accepts \
+             1,000 write units a second, which is 500 reservations."
                 .into(),
         )];
         for name in Self::REGIONS {
@@ -501,14 +494,14 @@ impl Measurements {
             }
         }
         parts.push(Part::Text(format!(
-            "Out to 100,000 bookings a second, on paper, in {main}: what a month costs at that rate, how many functions run at \
-             once with the durations seen here, and which quotas have to be raised first, and to how many times their default."
+            "Calculated up to 100,000 bookings a second in {main}: the monthly costs at that rate, how many functions run at \
+             once with the durations measured here, and which quotas have to be raised first, to which multiple of the default."
         )));
         parts.push(table(&["rate", "USD a month", "functions at once", "quotas exceeded"], rows));
         Ok(Section { title: "Where it ends", parts })
     }
 
-    /// How many units a booking of the mix writes to the table that is written to most.
+    /// How many units a booking of the mix writes to the table with the most writes.
     fn busiest(&self, mode: Mode) -> f64 {
         let (sold_out, declined) = (f64::from(self.mix.sold_out) / 100.0, f64::from(self.mix.declined) / 100.0);
         let mut tables: BTreeMap<&str, f64> = BTreeMap::new();
@@ -524,26 +517,26 @@ impl Measurements {
 
     fn outages(&self) -> Result<Section, ComparisonError> {
         let mut parts = vec![Part::Text(
-            "The coordinator is out of order for a while under open load: what the state machine asks of functions, or what \
-             anybody publishes to the topic, is refused. Every booking asked for could succeed. \"Given back\" means failed, \
-             with nothing reserved and nothing charged; a booking that had not ended would be lost, and the run would fail. \
-             A record that a destination cannot publish is gone, and its booking waits for the reconciler, which takes up \
-             bookings after 60 s here (the template's default is 600 s)."
+            "The coordinator is out of order for a while under open load: the state machine's invocations of functions, or \
+             everything published to the topic, is refused. Every requested booking could succeed. \"Given back\" means \
+             failed, with nothing reserved and nothing charged; a booking that had not ended would be lost, and the run \
+             would fail. A record that a destination cannot publish is lost, and its booking waits for the reconciler, which \
+             drives bookings after 60 s here (the template's default is 600 s)."
                 .into(),
         )];
         let mut rows = Vec::new();
-        for suffered in &self.suffered {
+        for result in &self.outage_results {
             rows.push(vec![
-                format!("{}, {}", suffered.kind.name(), suffered.mode.name()),
-                number(suffered.outage.1 - suffered.outage.0),
-                suffered.asked.to_string(),
-                suffered.delayed().to_string(),
-                suffered.failed().to_string(),
-                suffered.lost().to_string(),
-                number(suffered.recovery()),
-                number(suffered.longest()),
-                suffered.repeated.to_string(),
-                suffered.violations.len().to_string(),
+                format!("{}, {}", result.kind.name(), result.mode.name()),
+                number(result.outage.1 - result.outage.0),
+                result.asked.to_string(),
+                result.delayed().to_string(),
+                result.failed().to_string(),
+                result.lost().to_string(),
+                number(result.recovery()),
+                number(result.longest()),
+                result.repeated.to_string(),
+                result.violations.len().to_string(),
             ]);
         }
         let head = [
@@ -559,8 +552,8 @@ impl Measurements {
             "violations",
         ];
         parts.push(table(&head, rows));
-        for (kind, name) in outage::Kind::ALL.into_iter().zip(["outage-throttled", "outage-stopped"]) {
-            let all: Vec<_> = self.suffered.iter().filter(|suffered| suffered.kind == kind).collect();
+        for (kind, name) in outage::OutageKind::ALL.into_iter().zip(["outage-throttled", "outage-stopped"]) {
+            let all: Vec<_> = self.outage_results.iter().filter(|result| result.kind == kind).collect();
             if !all.is_empty() {
                 let caption = format!("Each booking around an outage: {}", kind.name());
                 parts.push(Part::Plot { name, caption, svg: plots::outages(&all)? });
@@ -584,11 +577,11 @@ impl Measurements {
         });
         let parts = vec![
             Part::Text(
-                "A booking failed because the hotel service was set up with a table that is not there. An operator who knows \
-                 the booking's id asks until an answer names the failed step, or has DynamoDB's error. Logs are asked one by \
-                 one, in the order in which a booking comes to the functions; CloudWatch Logs Insights asks all of them with \
-                 two questions, StartQuery and GetQueryResults. EXPRESS keeps no history: its row looks at the same booking \
-                 without one."
+                "A booking failed because the hotel service was configured with a table that does not exist. An operator who \
+                 knows the booking's id sends queries until an answer names the failed step, or contains DynamoDB's error. \
+                 Logs are queried one by one, in the order in which a booking passes through the functions; CloudWatch Logs \
+                 Insights queries all of them with two calls, StartQuery and GetQueryResults. EXPRESS keeps no history: its \
+                 row shows the same booking without one."
                     .into(),
             ),
             table(&["what is asked", "questions", "kB to read", "which"], rows.collect()),
@@ -598,8 +591,8 @@ impl Measurements {
 
     fn sources(&self, published: &Published) -> Result<Section, ComparisonError> {
         let mut parts = vec![Part::Text(format!(
-            "Prices in {} and quotas (a second, or at once), as read on {}. `prices.json` has them, with what else is to know of \
-             each: some could only be read second-hand. Put in your own.",
+            "Prices in {} and quotas (per second, or at once), as read on {}. They are in `prices.json`, with remarks on each: \
+             some could only be read second-hand. Enter your own.",
             published.currency, published.read_on
         ))];
         for name in Self::REGIONS {

@@ -1,8 +1,9 @@
-//! Work: what is done for a booking, counted from what the local AWS noted while it was done (`local/meter.py`).
+//! Work: what is done for a booking, counted from what the local AWS recorded meanwhile (`python/meter.py` of
+//! `local-aws`).
 //!
-//! Each piece of work names its booking: the id is in every message, request, event and execution. What names several
-//! counts for each in part. What names none (the reconciler's look for bookings that are late, a mapping that asks an
-//! empty queue) is not the work of any booking. What this program itself asks of AWS is left out.
+//! Each piece of work names its booking: the id is in every message, request, event and execution. A piece that names
+//! several bookings counts for each in part. A piece that names none (the reconciler's query for overdue bookings, a
+//! mapping that polls an empty queue) is not the work of any booking. This program's own requests to AWS are left out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,78 +21,59 @@ use crate::load::{Fate, Load, Travellers};
 /// Why work cannot be counted.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkError {
-    /// The notes cannot be read.
-    #[error("{path}, where the local AWS notes its work, cannot be read: {cause}")]
-    Unread {
-        /// Where they are.
-        path: PathBuf,
-        /// What is wrong.
-        cause: std::io::Error,
-    },
-    /// A note is no note.
-    #[error("the local AWS noted {line:?}, which cannot be read: {cause}; `local/meter.py` and `work.rs` differ")]
-    Unreadable {
-        /// The line.
-        line: String,
-        /// What is wrong.
-        cause: serde_json::Error,
-    },
-    /// A booking ended otherwise than it must.
-    #[error("booking {id}, {}, did not end as {}: see `harmony audit`", mode.name(), fate.name())]
-    Otherwise {
-        /// Which.
-        id: BookingId,
-        /// How it had to end.
+    /// The recorded work cannot be read.
+    #[error("{path}, where the local AWS records its work, cannot be read: {cause}")]
+    Unread { path: PathBuf, cause: std::io::Error },
+    /// A record does not have the expected form.
+    #[error("the local AWS recorded {line:?}, which cannot be read: {cause}; `meter.py` and `work.rs` differ")]
+    Unreadable { line: String, cause: serde_json::Error },
+    /// A booking ended differently than expected.
+    #[error("booking {booking_id}, {}, did not end as {}: see `harmony audit`", mode.name(), fate.name())]
+    UnexpectedEnd {
+        booking_id: BookingId,
+        /// How it should have ended.
         fate: Fate,
-        /// Who coordinated.
         mode: Mode,
     },
-    /// Work goes on and on.
+    /// The local AWS keeps working on bookings that have ended.
     #[error("the local AWS still works on bookings {} s after they ended: see its log", within.as_secs())]
     NotSettled {
-        /// How long it was given.
+        /// The time limit.
         within: Duration,
     },
 }
 
-/// What is counted, for a booking.
+/// What is counted for a booking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Unit {
-    /// Requests to API Gateway.
     ApiRequests,
-    /// Invocations of functions.
     Invocations,
-    /// Milliseconds of functions, each invocation rounded up.
+    /// Milliseconds of function time, each invocation rounded up.
     BilledMs,
-    /// Executions of a state machine.
     Executions,
-    /// States that a state machine entered, retries included.
+    /// States that a state machine entered, including retries.
     Transitions,
-    /// Milliseconds of executions, each rounded up to 100.
+    /// Milliseconds of execution time, each execution rounded up to 100.
     ExecutionMs,
     /// Messages published to a topic, in chunks of 64 KB.
     Publishes,
     /// Messages that a topic delivered.
     Deliveries,
-    /// Kilobytes that a topic's filters looked at, for each subscription with a filter on the body.
+    /// Kilobytes that a topic's filters inspected, for each subscription with a filter on the body.
     FilteredKilobytes,
-    /// Requests to SQS: sent, received, deleted.
+    /// Requests to SQS: send, receive, delete.
     QueueRequests,
-    /// DynamoDB's write units.
     WriteUnits,
-    /// DynamoDB's read units.
     ReadUnits,
-    /// Calls that functions made to AWS, each a round trip.
+    /// Calls from functions to AWS, each a round trip.
     Calls,
     /// Kilobytes in requests, answers, events and messages.
     Kilobytes,
-    /// Kilobytes that functions logged.
     LoggedKilobytes,
 }
 
 impl Unit {
-    /// All there are.
     pub const ALL: [Self; 15] = [
         Self::ApiRequests,
         Self::Invocations,
@@ -110,7 +92,6 @@ impl Unit {
         Self::LoggedKilobytes,
     ];
 
-    /// In a few words.
     pub const fn name(self) -> &'static str {
         match self {
             Self::ApiRequests => "API Gateway requests",
@@ -132,16 +113,16 @@ impl Unit {
     }
 }
 
-/// A piece of work, as it was noted.
+/// A piece of work, as recorded.
 #[derive(Clone, Debug, Deserialize)]
-pub struct Note {
-    /// What it was.
+pub struct WorkRecord {
+    /// What kind of work it was.
     pub kind: String,
     /// When it began, in seconds since 1970.
     pub at: f64,
     /// How many seconds it took.
     pub took: f64,
-    /// The ids in it, those of bookings among them.
+    /// The ids that it contains, including those of bookings.
     pub bookings: Vec<String>,
     /// The function, state, topic or queue.
     #[serde(default)]
@@ -149,7 +130,7 @@ pub struct Note {
     /// For a request: the service.
     #[serde(default)]
     pub service: String,
-    /// For a request: what was asked.
+    /// For a request: the operation.
     #[serde(default)]
     pub action: String,
     /// For a request: `function`, or `harmony` for this program.
@@ -172,11 +153,11 @@ pub struct Note {
     pub tables: BTreeMap<String, f64>,
 }
 
-/// What was counted, for one booking or as a mean of several.
+/// The counted work, of one booking or the mean of several.
 pub type Work = BTreeMap<Unit, f64>;
 
-impl Note {
-    /// What it counts for.
+impl WorkRecord {
+    /// What this piece of work counts for.
     fn counts(&self) -> Vec<(Unit, f64)> {
         let chunks = (self.sent as f64 / 65_536.0).ceil().max(1.0);
         let mut counts = match self.kind.as_str() {
@@ -212,113 +193,111 @@ impl Note {
 
 /// The work for bookings of one fate in one mode.
 #[derive(Clone, Debug)]
-pub struct Counted {
-    /// Who coordinated.
+pub struct CountedWork {
     pub mode: Mode,
-    /// How they ended.
     pub fate: Fate,
-    /// What was done for each.
+    /// The work for each booking.
     pub each: Vec<Work>,
-    /// DynamoDB's write units by table, for a booking in the mean.
+    /// DynamoDB's write units by table: the mean per booking.
     pub tables: BTreeMap<String, f64>,
-    /// What was done for one of them, the fastest.
-    pub fastest: Vec<Note>,
+    /// The work for the fastest of them.
+    pub fastest: Vec<WorkRecord>,
 }
 
-/// Makes bookings, one after the other, and counts what is done for each. A booking that ends otherwise is an error.
+/// Makes bookings one after the other, and counts the work for each. A booking that ends differently than expected is
+/// an error.
 pub async fn count(
     (mode, fate): (Mode, Fate),
-    (travellers, notes): (&Travellers, &Notes),
+    (travellers, log): (&Travellers, &WorkLog),
     bookings: usize,
     name: &str,
     made: impl Fn(usize),
-) -> Result<Counted, ComparisonError> {
+) -> Result<CountedWork, ComparisonError> {
     const PATIENCE: Duration = Duration::from_secs(120);
     let mut ids = Vec::new();
     for nth in 0..bookings {
         let load = Load::Closed { travellers: 1, bookings: 1 };
         let measured =
             travellers.make(load, mode.variant(), |_| fate, &format!("{name}-{nth}"), PATIENCE, &made).await?;
-        if let Some(booking) = measured.otherwise().next() {
-            return Err(WorkError::Otherwise { id: booking.id.clone(), fate, mode }.into());
+        if let Some(booking) = measured.unexpected().next() {
+            return Err(WorkError::UnexpectedEnd { booking_id: booking.booking_id.clone(), fate, mode }.into());
         }
-        ids.extend(measured.bookings.into_iter().map(|booking| booking.id));
+        ids.extend(measured.bookings.into_iter().map(|booking| booking.booking_id));
     }
-    let notes = notes.settled(&ids, PATIENCE).await?;
-    let of = |id: &BookingId| -> Vec<Note> {
-        notes.iter().filter(|note| note.bookings.iter().any(|each| each == id.as_str())).cloned().collect()
+    let records = log.settled(&ids, PATIENCE).await?;
+    let of = |id: &BookingId| -> Vec<WorkRecord> {
+        records.iter().filter(|record| record.bookings.iter().any(|each| each == id.as_str())).cloned().collect()
     };
     let lasted = |id: &&BookingId| {
-        let from = of(id).iter().map(|note| note.at).fold(f64::MAX, f64::min);
-        of(id).iter().map(|note| note.at + note.took).fold(0.0, f64::max) - from
+        let from = of(id).iter().map(|record| record.at).fold(f64::MAX, f64::min);
+        of(id).iter().map(|record| record.at + record.took).fold(0.0, f64::max) - from
     };
     let fastest = ids.iter().min_by(|one, other| lasted(one).total_cmp(&lasted(other)));
-    Ok(Counted {
+    Ok(CountedWork {
         mode,
         fate,
-        each: of_each(&notes, &ids),
-        tables: writes_by_table(&notes, ids.len()),
+        each: of_each(&records, &ids),
+        tables: writes_by_table(&records, ids.len()),
         fastest: fastest.map_or(Vec::new(), of),
     })
 }
 
-/// The notes of a local AWS.
+/// The recorded work of a local AWS.
 #[derive(Clone, Debug)]
-pub struct Notes {
+pub struct WorkLog {
     path: PathBuf,
 }
 
-impl Notes {
-    /// The notes in this file.
+impl WorkLog {
     pub fn at(path: &Path) -> Self {
         Self { path: path.to_owned() }
     }
 
-    /// All notes so far of work on these bookings.
-    pub fn of(&self, bookings: &[BookingId]) -> Result<Vec<Note>, WorkError> {
+    /// All work on these bookings recorded so far.
+    pub fn of(&self, bookings: &[BookingId]) -> Result<Vec<WorkRecord>, WorkError> {
         let text =
             fs::read_to_string(&self.path).map_err(|cause| WorkError::Unread { path: self.path.clone(), cause })?;
-        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole); // a line that is being written is no line yet
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole); // an incomplete line does not count
         let known: BTreeSet<&str> = bookings.iter().map(BookingId::as_str).collect();
-        let mut notes = Vec::new();
+        let mut records = Vec::new();
         for line in whole.lines() {
-            let mut note: Note = serde_json::from_str(line)
+            let mut record: WorkRecord = serde_json::from_str(line)
                 .map_err(|cause| WorkError::Unreadable { line: line.chars().take(200).collect(), cause })?;
-            note.bookings.retain(|id| known.contains(id.as_str()));
-            if !note.bookings.is_empty() && note.by != "harmony" {
-                notes.push(note);
+            record.bookings.retain(|id| known.contains(id.as_str()));
+            if !record.bookings.is_empty() && record.by != "harmony" {
+                records.push(record);
             }
         }
-        Ok(notes)
+        Ok(records)
     }
 
-    /// The same, once nothing more has been noted for a second.
-    pub async fn settled(&self, bookings: &[BookingId], within: Duration) -> Result<Vec<Note>, WorkError> {
+    /// The same, once nothing has been recorded for a second.
+    pub async fn settled(&self, bookings: &[BookingId], within: Duration) -> Result<Vec<WorkRecord>, WorkError> {
         const QUIET: Duration = Duration::from_secs(1);
         let deadline = Instant::now() + within;
-        let (mut notes, mut since) = (self.of(bookings)?, Instant::now());
+        let (mut records, mut since) = (self.of(bookings)?, Instant::now());
         while since.elapsed() < QUIET {
             if Instant::now() > deadline {
                 return Err(WorkError::NotSettled { within });
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
             let now = self.of(bookings)?;
-            if now.len() > notes.len() {
-                (notes, since) = (now, Instant::now());
+            if now.len() > records.len() {
+                (records, since) = (now, Instant::now());
             }
         }
-        Ok(notes)
+        Ok(records)
     }
 }
 
-/// What was done for each of these bookings.
-pub fn of_each(notes: &[Note], bookings: &[BookingId]) -> Vec<Work> {
+/// The work for each of these bookings.
+pub fn of_each(records: &[WorkRecord], bookings: &[BookingId]) -> Vec<Work> {
     let mut work: BTreeMap<&str, Work> = bookings.iter().map(|id| (id.as_str(), Work::new())).collect();
-    for note in notes {
-        for id in &note.bookings {
+    for record in records {
+        for id in &record.bookings {
             let Some(work) = work.get_mut(id.as_str()) else { continue };
-            for (unit, count) in note.counts() {
-                *work.entry(unit).or_default() += count / note.bookings.len() as f64;
+            for (unit, count) in record.counts() {
+                *work.entry(unit).or_default() += count / record.bookings.len() as f64;
             }
         }
     }
@@ -331,12 +310,12 @@ pub fn mean(all: &[Work]) -> Work {
     Unit::ALL.map(|unit| (unit, of(unit))).into()
 }
 
-/// The same work, so many times as often.
+/// The work, multiplied by this share.
 pub fn times(work: &Work, share: f64) -> Work {
     work.iter().map(|(unit, count)| (*unit, count * share)).collect()
 }
 
-/// Both.
+/// The sum of both.
 pub fn sum(mut one: Work, other: &Work) -> Work {
     for (unit, count) in other {
         *one.entry(*unit).or_default() += count;
@@ -344,11 +323,11 @@ pub fn sum(mut one: Work, other: &Work) -> Work {
     one
 }
 
-/// DynamoDB's write units by table, for a booking in the mean of several.
-pub fn writes_by_table(notes: &[Note], bookings: usize) -> BTreeMap<String, f64> {
+/// DynamoDB's write units by table: the mean per booking.
+pub fn writes_by_table(records: &[WorkRecord], bookings: usize) -> BTreeMap<String, f64> {
     let mut tables = BTreeMap::new();
-    for note in notes.iter().filter(|note| note.writes > 0.0) {
-        for (table, units) in &note.tables {
+    for record in records.iter().filter(|record| record.writes > 0.0) {
+        for (table, units) in &record.tables {
             *tables.entry(table.clone()).or_default() += units / bookings.max(1) as f64;
         }
     }
@@ -363,7 +342,7 @@ mod tests {
         BookingId::try_from(format!("{n:032x}")).unwrap()
     }
 
-    fn note(text: &str) -> Note {
+    fn record(text: &str) -> WorkRecord {
         serde_json::from_str(&format!(r#"{{"at": 1.0, "took": 0.0021, "sent": 1000, {text}}}"#)).unwrap()
     }
 
@@ -371,12 +350,12 @@ mod tests {
     fn each_piece_counts_for_the_booking_that_it_names() {
         let both = format!(r#""bookings": ["{}", "{}"]"#, id(1), id(2));
         let one = format!(r#""bookings": ["{}"]"#, id(1));
-        let notes = [
-            note(&format!(r#""kind": "invocation", "name": "f", "logged": 500, {both}"#)),
-            note(&format!(r#""kind": "request", "service": "DynamoDB", "writes": 8.0, "received": 1000, {one}"#)),
-            note(&format!(r#""kind": "delivery", "name": "sqs", {one}"#)),
+        let records = [
+            record(&format!(r#""kind": "invocation", "name": "f", "logged": 500, {both}"#)),
+            record(&format!(r#""kind": "request", "service": "DynamoDB", "writes": 8.0, "received": 1000, {one}"#)),
+            record(&format!(r#""kind": "delivery", "name": "sqs", {one}"#)),
         ];
-        let [first, second] = of_each(&notes, &[id(1), id(2)]).try_into().unwrap();
+        let [first, second] = of_each(&records, &[id(1), id(2)]).try_into().unwrap();
         let of = |work: &Work, unit| work.get(&unit).copied().unwrap_or_default();
         assert_eq!([of(&first, Unit::Invocations), of(&second, Unit::Invocations)], [0.5, 0.5]);
         assert_eq!([of(&first, Unit::BilledMs), of(&first, Unit::LoggedKilobytes)], [1.5, 0.25]);
@@ -389,16 +368,16 @@ mod tests {
 
     #[test]
     fn what_is_large_counts_in_chunks() {
-        let note = |kind| {
+        let record = |kind| {
             let text = format!(
                 r#"{{"kind": "{kind}", "at": 1.0, "took": 0.0, "sent": 70000, "bookings": ["{}"], "name": ""}}"#,
                 id(1)
             );
-            serde_json::from_str::<Note>(&text).unwrap().counts()
+            serde_json::from_str::<WorkRecord>(&text).unwrap().counts()
         };
-        assert!(note("publish").contains(&(Unit::Publishes, 2.0)));
-        assert!(note("send").contains(&(Unit::QueueRequests, 2.0)));
-        assert!(note("transition").contains(&(Unit::Transitions, 1.0)));
+        assert!(record("publish").contains(&(Unit::Publishes, 2.0)));
+        assert!(record("send").contains(&(Unit::QueueRequests, 2.0)));
+        assert!(record("transition").contains(&(Unit::Transitions, 1.0)));
     }
 
     #[test]
@@ -409,9 +388,9 @@ mod tests {
         };
         let text = [line("function", 1), line("function", 2), line("harmony", 1), "{\"kind\": \"hal".into()].join("\n");
         fs::write(&path, text).unwrap();
-        assert_eq!(Notes::at(&path).of(&[id(1)]).unwrap().len(), 1);
+        assert_eq!(WorkLog::at(&path).of(&[id(1)]).unwrap().len(), 1);
         fs::write(&path, "{}\n").unwrap();
-        assert!(matches!(Notes::at(&path).of(&[id(1)]), Err(WorkError::Unreadable { .. })));
+        assert!(matches!(WorkLog::at(&path).of(&[id(1)]), Err(WorkError::Unreadable { .. })));
         fs::remove_file(path).unwrap();
     }
 }

@@ -1,5 +1,5 @@
-//! What `sam local` needs to run functions in Docker against a local AWS of this machine: an address that containers can
-//! reach, and an environment that says so.
+//! What `sam local` needs to run functions in Docker against a local AWS on this machine: an address that containers
+//! can reach, and an environment with that address.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use local_aws::Stack;
 use traveller::{Client, ClientError};
 
-/// What containers call the machine that they run on: Docker Desktop knows it, others with [`ADD_HOST`].
+/// The name under which containers reach the machine that they run on: built into Docker Desktop, set by [`ADD_HOST`]
+/// elsewhere.
 pub const HOST: &str = "host.docker.internal";
 /// For `sam local … --add-host`.
 pub const ADD_HOST: &str = "host.docker.internal:host-gateway";
@@ -22,41 +23,40 @@ pub const ADD_HOST: &str = "host.docker.internal:host-gateway";
 /// Why functions cannot be run in Docker.
 #[derive(Debug, thiserror::Error)]
 pub enum DockerError {
-    /// There is no `docker` to ask.
+    /// There is no `docker` program.
     #[error("`docker` cannot be run ({0}): install Docker")]
     NoClient(io::Error),
-    /// There is no engine, or it is not for this user.
+    /// There is no Docker engine, or this user may not use it.
     #[error("no Docker engine answers ({0}): start one, or see whether you may use it")]
     NoEngine(String),
-    /// The local AWS cannot be asked what it runs.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// It answers something else.
     #[error("the local AWS does not list its functions: {0}")]
     NoFunctions(serde_json::Error),
 }
 
-/// Asks Docker something, and returns what it says.
+/// Runs a Docker command, and returns its output.
 pub fn ask(arguments: &[&str]) -> Result<String, DockerError> {
     let asked = Command::new("docker").args(arguments).stdin(Stdio::null()).output().map_err(DockerError::NoClient)?;
     if asked.status.success() {
         return Ok(String::from_utf8_lossy(&asked.stdout).trim().to_owned());
     }
     let stderr = String::from_utf8_lossy(&asked.stderr);
-    let stderr = stderr.trim().lines().next().unwrap_or("it says nothing").to_owned();
+    let stderr = stderr.trim().lines().next().unwrap_or("there is no output").to_owned();
     Err(DockerError::NoEngine(stderr))
 }
 
-/// The address of this machine that containers reach as [`HOST`]: that of the bridge, unless somebody configured another.
+/// The address of this machine that containers reach as [`HOST`]: that of the bridge, unless it was configured
+/// differently.
 pub fn host_address() -> Result<IpAddr, DockerError> {
     let format = "{{range .IPAM.Config}}{{.Gateway}} {{.Subnet}} {{end}}";
     let bridge = ask(&["network", "inspect", "bridge", "--format", format])?;
-    // Where Docker has a machine of its own, the bridge is over there, and what listens on loopback here is reached.
+    // Where Docker has its own virtual machine, the bridge is there, and loopback here can be reached.
     let here = bridge.split_whitespace().filter_map(gateway).find(|address| TcpListener::bind((*address, 0)).is_ok());
     Ok(here.unwrap_or(Ipv4Addr::LOCALHOST).into())
 }
 
-/// A gateway, or the one of a subnet, which is its first address: some engines tell only of that.
+/// The gateway, or that of a subnet, which is its first address: some engines report only the subnet.
 fn gateway(text: &str) -> Option<Ipv4Addr> {
     match text.split_once('/') {
         None => text.parse().ok(),
@@ -83,8 +83,8 @@ struct Environment {
     variables: BTreeMap<String, String>,
 }
 
-/// The functions' environment as it is deployed, for `sam local … --env-vars`: SAM itself knows no names of tables and
-/// queues. The endpoint is that of the local AWS as containers see it.
+/// The functions' environment as deployed, for `sam local … --env-vars`: SAM itself does not know the names of tables
+/// and queues. The endpoint is that of the local AWS as containers see it.
 pub async fn env_vars(stack: &Stack) -> Result<Value, DockerError> {
     let endpoint = stack.endpoint.as_deref().unwrap_or_default();
     let listed = Client::new(endpoint)?.send("GET", "/2015-03-31/functions/?MaxItems=50", &[], "").await?;
@@ -98,7 +98,7 @@ pub async fn env_vars(stack: &Stack) -> Result<Value, DockerError> {
     Ok(functions.into_iter().map(of).collect())
 }
 
-/// What the template calls a function: `harmony-flight` and `flight` are `FlightFunction`.
+/// The function's name in the template: `FlightFunction` for `harmony-flight` and `flight`.
 pub fn logical_id(name: &str) -> String {
     let name = name.rsplit('-').next().unwrap_or(name);
     let (first, rest) = name.split_at(name.chars().next().map_or(0, char::len_utf8));

@@ -1,4 +1,4 @@
-//! Deploys to a LocalStack that runs: looks whether it does, and lets the SAM CLI do the rest, as a user would type it.
+//! Deploys to a running LocalStack: checks that it runs, and uses the SAM CLI for the rest, as a user would.
 
 use std::{
     collections::BTreeMap,
@@ -17,16 +17,15 @@ use local_aws::{
 };
 use traveller::{Answer, Client, ClientError};
 
-/// What is deployed, seen from the project's folder: what `sam build` has made.
+/// The template to deploy, relative to the project's folder: the output of `sam build`.
 pub const TEMPLATE: &str = ".aws-sam/build/template.yaml";
 
-/// Where LocalStack says how it is, and where localemu does, a fork of it.
+/// The health endpoints of LocalStack, and of its fork localemu.
 const HEALTH: [&str; 2] = ["/_localstack/health", "/_localemu/health"];
-/// How long it may take to say so.
+/// How long a health check may take.
 const ANSWER: Duration = Duration::from_secs(10);
-/// How long the SAM CLI may take. It takes one minute on a slow machine.
+/// How long the SAM CLI may take. It takes a minute on a slow machine.
 const DEPLOY: Duration = Duration::from_secs(300);
-/// The services that the template uses.
 const SERVICES: [&str; 13] = [
     "apigateway",
     "cloudformation",
@@ -43,77 +42,53 @@ const SERVICES: [&str; 13] = [
     "sts",
 ];
 
-/// Why there is nothing deployed.
+/// Why nothing is deployed.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalStackError {
-    /// Nobody knows where it is.
+    /// There is no address for LocalStack.
     #[error(
-        "AWS_ENDPOINT_URL is not set: start LocalStack (LOCALSTACK_AUTH_TOKEN=… localstack start -d; it wants a token of \
-         its own since March 2026), then export AWS_ENDPOINT_URL=http://localhost:4566"
+        "AWS_ENDPOINT_URL is not set: start LocalStack (LOCALSTACK_AUTH_TOKEN=… localstack start -d; it needs its \
+         own token since March 2026), then export AWS_ENDPOINT_URL=http://localhost:4566"
     )]
     NoEndpoint,
-    /// It is not clear which AWS is meant.
     #[error(transparent)]
     Cloud(#[from] CloudError),
-    /// Nobody is there.
+    /// Nothing listens at the address.
     #[error(
         "no LocalStack answers at {endpoint} ({cause}): start it (LOCALSTACK_AUTH_TOKEN=… localstack start -d), or \
          correct AWS_ENDPOINT_URL"
     )]
-    NoAnswer {
-        /// `AWS_ENDPOINT_URL`.
-        endpoint: String,
-        /// What went wrong.
-        cause: String,
-    },
-    /// Somebody else is there.
+    NoAnswer { endpoint: String, cause: String },
+    /// Something other than LocalStack is at the address.
     #[error("{endpoint} is no LocalStack: it answers {answer} to GET {}; correct AWS_ENDPOINT_URL", HEALTH[0])]
-    Other {
-        /// `AWS_ENDPOINT_URL`.
-        endpoint: String,
-        /// What it answers.
-        answer: String,
-    },
-    /// It lacks what is needed.
+    Other { endpoint: String, answer: String },
+    /// It lacks services that the template uses.
     #[error("LocalStack at {endpoint} does not offer {services}: start it without SERVICES, or with these in it")]
-    Services {
-        /// `AWS_ENDPOINT_URL`.
-        endpoint: String,
-        /// Which services.
-        services: String,
-    },
-    /// The SAM CLI does the work.
+    Services { endpoint: String, services: String },
+    /// The SAM CLI is missing.
     #[error("`sam` cannot be run ({0}): `make localstack` installs it and tries again")]
     NoSam(io::Error),
-    /// What `sam` says is kept in a file.
+    /// The log of `sam` cannot be written.
     #[error("{path} cannot be written: {cause}")]
-    Log {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        cause: io::Error,
-    },
-    /// `sam` gave up.
+    Log { path: PathBuf, cause: io::Error },
+    /// `sam` failed.
     #[error("sam {what} failed: {output}; see {log}, and LocalStack's own log: functions need Docker where it runs")]
     Failed {
-        /// Which command.
+        /// The `sam` command.
         what: &'static str,
-        /// What it prints.
         output: String,
-        /// Where the rest is.
         log: PathBuf,
     },
-    /// `sam` takes longer than anyone should wait, and was ended.
+    /// `sam` took too long, and was ended.
     #[error("sam {what} has not ended after {} s: see {log}, and LocalStack's own log", DEPLOY.as_secs())]
     Late {
-        /// Which command.
+        /// The `sam` command.
         what: &'static str,
-        /// Where it writes.
         log: PathBuf,
     },
 }
 
-/// A LocalStack that runs.
+/// A running LocalStack.
 #[derive(Clone, Debug)]
 pub struct LocalStack {
     cloud: Cloud,
@@ -128,7 +103,8 @@ struct Health {
 }
 
 impl LocalStack {
-    /// The one that `AWS_ENDPOINT_URL` names, if it runs and has what is needed. What `sam` says goes into a file there.
+    /// The LocalStack at `AWS_ENDPOINT_URL`, if it runs and has the services that are needed. The logs of `sam` go into
+    /// `logs`.
     pub async fn find(root: &Path, logs: PathBuf) -> Result<Self, LocalStackError> {
         let cloud = match Cloud::resolve().await {
             Err(CloudError::NoRegion) => return Err(LocalStackError::NoEndpoint),
@@ -154,12 +130,10 @@ impl LocalStack {
         Err(LocalStackError::Other { endpoint, answer: first })
     }
 
-    /// Where it is.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    /// Deploys [`TEMPLATE`].
     pub async fn deploy(&self, stack_name: &str, parameters: &[(String, String)]) -> Result<(), LocalStackError> {
         let mut sam = self.cloud.sam().await;
         sam.args(["deploy", "--template-file", TEMPLATE, "--stack-name", stack_name, "--resolve-s3"]);
@@ -170,7 +144,7 @@ impl LocalStack {
         self.run(sam, "deploy")
     }
 
-    /// Deletes the stack and what was uploaded for it.
+    /// Deletes the stack and everything that was uploaded for it.
     pub async fn delete(&self, stack_name: &str) -> Result<(), LocalStackError> {
         let mut sam = self.cloud.sam().await;
         sam.args(["delete", "--stack-name", stack_name, "--no-prompts"]);
@@ -183,7 +157,7 @@ impl LocalStack {
         fs::create_dir_all(&self.logs).map_err(cause)?;
         let stdout = File::create(&log).map_err(cause)?;
         let stderr = stdout.try_clone().map_err(cause)?;
-        // No standard input: whatever it would ask, it shall fail instead.
+        // No standard input: it must fail instead of asking questions.
         sam.current_dir(&self.root).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let sam = sam.spawn().map_err(LocalStackError::NoSam)?;
         match end(sam, DEPLOY).map_err(LocalStackError::NoSam)? {
@@ -204,17 +178,17 @@ async fn ask(endpoint: &str, path: &str) -> Result<Answer, LocalStackError> {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(ClientError::NoAnswer { cause, .. })) => Err(no_answer(cause)),
         Ok(Err(error)) => Err(no_answer(error.to_string())),
-        Err(_) => Err(no_answer(format!("nothing came within {} s", ANSWER.as_secs()))),
+        Err(_) => Err(no_answer(format!("there was no answer within {} s", ANSWER.as_secs()))),
     }
 }
 
-/// The services that are needed and that it does not have.
+/// The services that are needed but missing.
 fn missing(services: &BTreeMap<String, String>) -> Vec<&'static str> {
     let is_there = |name: &&str| services.get(*name).is_some_and(|state| state != "disabled" && state != "error");
     SERVICES.into_iter().filter(|name| !is_there(name)).collect()
 }
 
-/// Whether a program succeeded; none if it did not end in time, and was killed.
+/// Whether a program succeeded; none if it did not end in time and was killed.
 fn end(mut child: Child, within: Duration) -> io::Result<Option<bool>> {
     let deadline = Instant::now() + within;
     while Instant::now() < deadline {
@@ -258,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_and_somebody_else_are_told_apart() {
+    fn no_server_and_another_server_are_distinguished() {
         use std::{io::Write, net::TcpListener};
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,4 +1,4 @@
-//! Renders what became of one request in each variant, next to each other.
+//! Renders the result of one request in each variant, side by side.
 //!
 //! ```text
 //!   status    failed
@@ -14,23 +14,24 @@ use traveller::{
     show::{Look, details, line, milliseconds, plain, reason, started, status, timeline, took, trip},
 };
 
-/// A variant, and the booking in it; none if there is no booking.
+/// A variant, and its booking; none if there is no booking.
 pub type Side<'a> = (Variant, Option<&'a Booking>);
 
-/// Where there are fewer columns, the bookings stand below each other.
-const LEAST: usize = 90;
-/// As wide as a page is if nothing else is known.
+/// On a narrower terminal, the bookings are shown below each other.
+const MIN_WIDTH: usize = 90;
+/// The width if the terminal's is unknown.
 const PAGE: usize = 120;
-/// What stands between two boxes.
+/// The gap between two boxes.
 const GAP: &str = "  ";
-/// What stands before each column: step, outcome, started, took, detail. The third and fourth are aligned to the right.
+/// What separates each column from the previous one: step, outcome, started, took, detail. The third and fourth are
+/// right-aligned.
 const BEFORE: [&str; 5] = ["", " ", " ", " ", "  "];
 
-/// What the bookings have in common, and then the timeline of each in its own order.
+/// What the bookings have in common, then the timeline of each in its own order.
 pub fn render(sides: &[Side<'_>], look: Look) -> String {
     let width = look.width.map_or(PAGE, usize::from);
     let mut lines = common(sides, look);
-    if width < LEAST {
+    if width < MIN_WIDTH {
         lines.extend(sides.iter().map(|side| below(side, look)));
     } else {
         let boxes = sides.len().max(1);
@@ -39,7 +40,7 @@ pub fn render(sides: &[Side<'_>], look: Look) -> String {
     lines.join("\n")
 }
 
-/// A line if all variants say the same; otherwise a line for each.
+/// One line if all variants have the same text, otherwise one line per variant.
 pub fn once(look: Look, about: &str, texts: &[(Variant, String)]) -> Vec<String> {
     match texts {
         [(_, first), others @ ..] if others.iter().all(|(_, other)| other == first) => vec![line(look, about, first)],
@@ -64,7 +65,7 @@ fn common(sides: &[Side<'_>], look: Look) -> Vec<String> {
     lines
 }
 
-/// How long it took from the request to the end, as the booking itself says.
+/// The time from the request to the end, according to the booking itself.
 pub fn duration(booking: &Booking) -> String {
     match milliseconds(booking.created_at, booking.updated_at) {
         ms @ ..10_000 => format!("{ms} ms"),
@@ -85,11 +86,11 @@ fn below(side: &Side<'_>, look: Look) -> String {
 }
 
 fn beside(sides: &[Side<'_>], width: usize, look: Look) -> Vec<String> {
-    const FRAME: usize = 4; // a line and a space on each side
+    const FRAME: usize = 4; // a border and a space on each side
     let contents: Vec<_> = sides.iter().map(|(_, booking)| rows(*booking, width.saturating_sub(FRAME))).collect();
     let titles: Vec<_> = sides.iter().map(title).collect();
     let texts = contents.iter().flatten().chain(&titles).map(|text| measure_text_width(text));
-    let inner = texts.max().unwrap_or(0).max(FRAME + 32); // a booking's name has 32 digits
+    let inner = texts.max().unwrap_or(0).max(FRAME + 32); // a booking's id has 32 digits
     let height = contents.iter().map(Vec::len).max().unwrap_or(0);
 
     let edge = |left: &str, text: &str, style: Style, right: &str| {
@@ -112,13 +113,13 @@ fn beside(sides: &[Side<'_>], width: usize, look: Look) -> Vec<String> {
     (0..height + 2).map(|row| boxes.iter().map(|lines| lines[row].as_str()).collect::<Vec<_>>().join(GAP)).collect()
 }
 
-/// The timeline as lines of at most this width. Columns that do not fit are left out, and so is each detail that does
-/// not fit even in short.
+/// The timeline as lines of at most this width. Columns that do not fit are left out, as are details whose short form
+/// does not fit.
 fn rows(booking: Option<&Booking>, width: usize) -> Vec<String> {
     let Some(booking) = booking else { return vec!["no booking".into()] };
     let mut rows = vec![["step", "outcome", "started", "took"].map(str::to_owned).to_vec()];
     rows.extend(booking.timeline.iter().map(|entry| {
-        let took = format!("{:>6}", took(entry)); // as wide as "< 1 ms", so that it stands off
+        let took = format!("{:>6}", took(entry)); // as wide as "< 1 ms", for a visible gap
         vec![plain(&entry.step), plain(&entry.outcome), started(booking, entry), took]
     }));
     while rows[0].len() > 1 && total(&rows) > width {
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_same_is_said_once_and_each_timeline_keeps_its_order() {
+    fn common_values_are_shown_once_and_each_timeline_keeps_its_order() {
         let (one, mut other) = (booking(), choreographed(booking()));
         other.timeline.swap(0, 1);
         let rendered =
@@ -192,7 +193,7 @@ status    confirmed, 1674.00 EUR
     }
 
     #[test]
-    fn what_is_not_the_same_is_said_for_each() {
+    fn differing_values_are_shown_for_each_variant() {
         let (one, other) = (booking(), choreographed(failed()));
         let both = render(&[(Variant::Orchestrated, Some(&one)), (Variant::Choreographed, Some(&other))], look(None));
         let expected = "
@@ -241,7 +242,7 @@ reason    orchestrated: none
         assert_eq!(all, ["step", "outcome", "started", "took", "detail"]);
         assert_eq!(columns(100), all[..4]);
         assert_eq!(columns(90), all[..3]);
-        // There is room for what was wrong in short here, and there for all of it.
+        // There is room for the reason in short at this width, and in full at the next one.
         assert!(both(failed, look(120)).contains(" sold_out "));
         assert!(both(failed, look(210)).contains(" sold_out: nyc-plaza has no room left on 2027-03-01 "));
     }

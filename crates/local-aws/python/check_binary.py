@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Checks that a program is built for a target, such as aarch64-unknown-linux-gnu, and needs no symbol of a newer C
-library than is there.
+library than the available one.
 """
 
 import argparse
@@ -15,12 +15,12 @@ MACHINES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 
 
 def version(text):
-    """So that versions compare. What is no number (GLIBC_ABI_DT_RELR, GLIBC_PRIVATE) is newer than any."""
+    """A comparable version. One that is not a number (GLIBC_ABI_DT_RELR, GLIBC_PRIVATE) is newer than any."""
     return tuple(int(part) if part.isdigit() else math.inf for part in text.split("."))
 
 
 def glibc(elf):
-    """The versions of glibc that symbols are taken from."""
+    """The glibc versions of the program's symbols."""
     for section in elf.iter_sections():
         if isinstance(section, GNUVerNeedSection):
             for _, symbols in section.iter_versions():
@@ -38,15 +38,15 @@ def fault(path, target, newest):
     except (ELFError, OSError) as error:
         return f"cannot be read as a program: {error}"
     if version(needed) > version(newest):
-        return f"needs glibc {needed}, and there is {newest}: build it with `sam build`, which links against that one"
+        return f"needs glibc {needed}, but there is only {newest}: build it with `sam build`, which links against that"
     return None
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", nargs="+", metavar="PROGRAM")
-    parser.add_argument("--target", required=True, help="what it was built for, as Rust calls it")
-    parser.add_argument("--glibc", required=True, metavar="VERSION", help="the newest that there is")
+    parser.add_argument("--target", required=True, help="the Rust target that it was built for")
+    parser.add_argument("--glibc", required=True, metavar="VERSION", help="the newest version available")
     args = parser.parse_args()
     faults = [(program, fault(program, args.target, args.glibc)) for program in args.programs]
     for program, wrong in faults:

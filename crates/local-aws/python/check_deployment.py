@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Looks before `make deploy` builds whether the deployment can succeed: whether the stack's name leaves room for the
-names that the template derives from it, and whether API Gateway has the role that access logs need.
+"""Checks before `make deploy` builds anything whether the deployment can succeed: whether the stack's name is short
+enough for the names that the template derives from it, and whether API Gateway has the role that access logs need.
 """
 
 import argparse
@@ -19,7 +19,7 @@ except ImportError:  # Python 3.10
 
 ROOT = Path(__file__).resolve().parents[3]
 STACK = "${AWS::StackName}"
-# How long the name of a resource may be. A Schedule becomes a rule of EventBridge.
+# The maximum length of a resource's name. A Schedule becomes a rule of EventBridge.
 LIMITS = {
     # https://docs.aws.amazon.com/lambda/latest/api/API_CreateFunction.html
     ("AWS::Serverless::Function", "FunctionName"): 64,
@@ -31,7 +31,7 @@ LIMITS = {
 
 
 class Template(yaml.SafeLoader):
-    """CloudFormation's YAML, with its short functions as what they stand for: `!Sub text` is {"Sub": "text"}."""
+    """CloudFormation's YAML, with the short forms of functions expanded: `!Sub text` is {"Sub": "text"}."""
 
 
 def function(loader, name, node):
@@ -43,7 +43,7 @@ Template.add_multi_constructor("!", function)
 
 
 def derived_names(node, kind=None):
-    """(type, property, text) of each name that is the stack's and more; the text is as `Sub` has it."""
+    """(type, property, text) of each name that is derived from the stack's; the text is that of `Sub`."""
     if isinstance(node, list):
         for each in node:
             yield from derived_names(each, kind)
@@ -58,7 +58,7 @@ def derived_names(node, kind=None):
 
 
 def room(template):
-    """The most characters that a stack's name may have, and the name that would be too long with one more."""
+    """The maximum length of a stack's name, and the derived name that limits it."""
     names = derived_names(template["Resources"])
     return min((LIMITS[kind, key] - len(text.replace(STACK, "")), text) for kind, key, text in names)
 
@@ -77,7 +77,7 @@ def parameters(overrides):
 
 
 def log_role(region, profile):
-    """The role in API Gateway's settings of account and region; none if there is none."""
+    """The role in API Gateway's account settings of this region; none if there is none."""
     session = boto3.Session(region_name=region, profile_name=profile)
     return session.client("apigateway").get_account().get("cloudwatchRoleArn")
 
@@ -85,12 +85,12 @@ def log_role(region, profile):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--config-env", default="default")
-    parser.add_argument("--guided", action="store_true", help="`sam deploy` will ask for the rest")
+    parser.add_argument("--guided", action="store_true", help="`sam deploy` asks for the rest")
     parser.add_argument("--stack-name")
     parser.add_argument("--parameter-overrides", nargs="*")
     parser.add_argument("--region")
     parser.add_argument("--profile")
-    return parser.parse_known_args()[0]  # what else `sam deploy` takes is for itself to judge
+    return parser.parse_known_args()[0]  # `sam deploy` checks its other options itself
 
 
 def main():
@@ -107,7 +107,7 @@ def main():
         sys.exit(f"the stack's name {stack} has {len(stack)} characters, of {most} at most: {name} is too long for AWS")
     if args.guided:
         print(f"Stack Name: {most} characters at most")
-        return  # there is no telling what will be answered
+        return  # the answers are not known yet
 
     defaults = {name: parameter.get("Default") for name, parameter in template["Parameters"].items()}
     chosen = {**defaults, **parameters(given.get("parameter_overrides", []))}
@@ -117,7 +117,7 @@ def main():
         role = log_role(given.get("region"), given.get("profile"))
     except (BotoCoreError, ClientError) as error:
         sys.exit(
-            f"cannot tell whether API Gateway has a role for access logs: {error}\n"
+            f"cannot find out whether API Gateway has a role for access logs: {error}\n"
             "This needs a region, and credentials with apigateway:GET on /account. To deploy without this check: "
             f"sam build --config-env {args.config_env} && sam deploy --config-env {args.config_env}"
         )

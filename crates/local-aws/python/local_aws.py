@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Starts a local AWS (MiniStack, patched) and deploys a SAM template to it.
 
-When the stack stands, prints one line of JSON: {endpoint, region, api_url, outputs, pid}. Runs until stdin ends
-or SIGINT, SIGTERM or SIGHUP comes, and takes every function's process with it. Nothing is kept.
+When the stack is complete, prints one line of JSON: {endpoint, region, api_url, outputs, pid}. Runs until stdin ends
+or SIGINT, SIGTERM or SIGHUP arrives, and then ends every function's process too. Nothing is kept.
 """
 
 import argparse
@@ -36,35 +36,35 @@ import uuid
 import zipfile
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))  # Python leaves it out if it is told to trust no folder (-I)
+sys.path.insert(0, str(Path(__file__).parent))  # Python leaves it out in isolated mode (-I)
 import meter  # noqa: E402
 
-MINISTACK = "1.5.33"  # The patches replace private functions, which any other version may have changed.
+MINISTACK = "1.5.33"  # The patches replace private functions, which other versions may have changed.
 REGION = "eu-central-1"
 SCRATCH = Path(__file__).resolve().parents[3] / "target"
-# Of the caller's environment only this gets through: a profile, a proxy or a service's own endpoint would lead
+# Only this is kept of the caller's environment: a profile, a proxy or a service's own endpoint would lead
 # to the real AWS, and MiniStack has switches of its own.
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "RUST_BACKTRACE", "LOG_LEVEL")
 KEPT_ENVIRONMENT += ("SFN_WAIT_SCALE", "LAMBDA_WARM_TTL_SECONDS", "LAMBDA_ASYNC_RETRY_BASE_SECONDS")
-KEPT_ENVIRONMENT += ("AUTH", "TRANSPORT")  # AUTH=true: permissions are checked; TRANSPORT=http: and HTTP is not TLS
-KEPT_ENVIRONMENT += ("HARMONY_FAULTS",)  # only functions that are built with fault points read it
-# How unkind this AWS is: the most instances of all functions at once (0: no limit), the seconds that an EXPRESS execution
-# may take, and which share of the messages that a filter holds back get through, as if it had not settled.
+KEPT_ENVIRONMENT += ("AUTH", "TRANSPORT")  # AUTH=true: permissions are checked; TRANSPORT=http: HTTP is not TLS
+KEPT_ENVIRONMENT += ("HARMONY_FAULTS",)  # read only by functions built with fault points
+# How hostile this AWS is: the maximum instances of all functions at once (0: no limit), the seconds that an EXPRESS
+# execution may take, and which share of the messages that a filter holds back get through, as if it had not settled.
 UNKINDNESS = {"LAMBDA_ACCOUNT_CONCURRENCY": "0", "SFN_EXPRESS_SECONDS": "300", "SNS_UNSETTLED_FILTERS": "0"}
 
 
 class Failure(Exception):
-    """Something the user can put right; the message says how."""
+    """A problem that the user can fix; the message says how."""
 
 
-# ---------------------------------------------------------------- patches: what AWS does and MiniStack does not
+# ---------------------------------------------------------------- patches: where AWS and MiniStack differ
 def around(wrapper):
-    """Makes a patch of a function that gets the original as its first argument."""
+    """Makes a patch from a function that gets the original as its first argument."""
     return lambda original: functools.partial(wrapper, original)
 
 
 def instead(replacement):
-    """Makes a patch that does without the original."""
+    """Makes a patch that does not need the original."""
     return lambda original: replacement
 
 
@@ -73,8 +73,8 @@ def service(name):
 
 
 def answer_at_once(handler):
-    """The Runtime API answers a function at once and in one piece; MiniStack sends head and body one after the other, and
-    Nagle's algorithm holds the second back for 40 ms.
+    """The Runtime API answers a function immediately and in one piece; MiniStack sends head and body separately, and
+    Nagle's algorithm delays the second for 40 ms.
     """
     handler.disable_nagle_algorithm = True
     handler.wbufsize = -1
@@ -97,7 +97,7 @@ def binary_bodies(original, media_type, binary_types):
 
 @around
 def import_api(original, spec, *args):
-    """The OpenAPI body may hold gateway responses and binary media types, too."""
+    """The OpenAPI body may contain gateway responses and binary media types too."""
     api = service("apigateway_v1")
     name = original(spec, *args)
     for kind, response in spec.get("x-amazon-apigateway-gateway-responses", {}).items():
@@ -107,7 +107,7 @@ def import_api(original, spec, *args):
 
 
 def start_at_once(clock):
-    """An execution starts at once; MiniStack sleeps for 0.15 s first, and for that long nowhere else."""
+    """An execution starts immediately; MiniStack sleeps for 0.15 s first, and for that long nowhere else."""
     replaced = {"sleep": lambda seconds: seconds == 0.15 or clock.sleep(seconds)}
     return types.SimpleNamespace(**{**vars(clock), **replaced})
 
@@ -142,15 +142,15 @@ def resource_types(handlers):
 
 
 def read_logs_at_once(worker):
-    """What a function logged before it answered is there when it answers; MiniStack waits 50 ms for a first line."""
+    """A function's log lines are available when it answers; MiniStack waits 50 ms for a first line."""
     drain = functools.partialmethod(worker._drain_stderr_bounded, first_line_wait=0.002, idle_confirm=0.002)
     worker._drain_stderr_bounded = drain
     return worker
 
 
-# ---------------------------------------------------------------- patches: permissions, which AUTH=true has checked
+# ---------------------------------------------------------------- patches: permissions, checked with AUTH=true
 def role_may(role, action, resource):
-    """Whether a role may do what a service does in its name; MiniStack asks only about what functions do themselves."""
+    """Whether a role allows what a service does on its behalf; MiniStack only checks what functions do themselves."""
     app, iam = importlib.import_module("ministack.app"), importlib.import_module("ministack.core.iam_evaluator")
     account, name = role.split(":")[4], role.split("/")[-1]
     session = f"arn:aws:sts::{account}:assumed-role/{name}/service"
@@ -160,7 +160,7 @@ def role_may(role, action, resource):
 
 @around
 def note_decision(original, context, *policies):
-    """Every decision about a role stands in the log."""
+    """Logs every decision about a role."""
     result = original(context, *policies)
     if context.principal_type == "AssumedRole":
         role = context.principal_arn.split("/")[1]
@@ -171,7 +171,7 @@ def note_decision(original, context, *policies):
 
 @around
 def as_over_tls(original, source, is_tls):
-    """MiniStack speaks HTTP, where AWS is reached through TLS."""
+    """MiniStack uses HTTP, where AWS uses TLS."""
     original(source, is_tls or os.environ.get("TRANSPORT") != "http")
 
 
@@ -186,9 +186,9 @@ def task(original, state, state_input, execution, context):
 
 @around
 def integration(original, resource, arguments):
-    """What a task does, the state machine's role has to allow; and an execution that was ended does nothing more."""
+    """The state machine's role has to allow what a task does, and an execution that was ended does nothing more."""
     if EXECUTION.get()["status"] != "RUNNING":
-        raise InterruptedError("the execution has ended")  # which nothing retries or catches
+        raise InterruptedError("the execution has ended")  # which no Retry or Catch matches
     role = service("stepfunctions")._state_machines[EXECUTION.get()["stateMachineArn"]]["roleArn"]
     kind = resource.split(":::")[-1].split(".")[0]
     if kind == "lambda:invoke":
@@ -209,15 +209,15 @@ def integration(original, resource, arguments):
 # ---------------------------------------------------------------- patches: executions of the type EXPRESS
 @around
 def start_execution(original, data):
-    """EXPRESS starts whatever it is asked to: "Starting multiple workflows with the same name results in concurrent
-    executions". MiniStack refuses a name that it knows.
+    """EXPRESS starts every requested execution: "Starting multiple workflows with the same name results in concurrent
+    executions". MiniStack refuses a name that exists.
     https://docs.aws.amazon.com/step-functions/latest/dg/express-at-least-once-execution.html
     """
     machine = service("stepfunctions")._state_machines.get(data.get("stateMachineArn"), {})
     if machine.get("type") != "EXPRESS":
         return original(data)
     status, headers, answer = original({**data, "name": f"{data.get('name') or uuid.uuid4()}:{uuid.uuid4()}"})
-    # Nobody can describe it: https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html
+    # It cannot be described: https://docs.aws.amazon.com/step-functions/latest/apireference/API_DescribeExecution.html
     return status, headers, answer.replace(b":execution:", b":express:")
 
 
@@ -240,7 +240,7 @@ def run_execution(original, arn):
 
 
 def time_out(execution):
-    """From now on: what the execution has asked a function for goes on, and nothing of it comes back."""
+    """From now on: running invocations of the execution continue, but their results are discarded."""
     sfn = service("stepfunctions")
     execution.update(status="TIMED_OUT", stopDate=sfn.now_iso(), error="States.Timeout")
     sfn._add_event(execution, "ExecutionTimedOut", {"executionTimedOutEventDetails": {"error": "States.Timeout"}})
@@ -248,15 +248,15 @@ def time_out(execution):
 
 @around
 def fail_execution(original, execution, *reason):
-    """An execution ends once; MiniStack lets one fail that was stopped."""
+    """An execution ends once; MiniStack lets a stopped one fail."""
     if execution["status"] == "RUNNING":
         original(execution, *reason)
 
 
-# ---------------------------------------------------------------- an outage, which whoever started this may order
+# ---------------------------------------------------------------- an outage, requested by the parent process
 class Outage:
-    """A share of what the state machine asks of functions, and of what anybody publishes to a topic, is refused: as a
-    throttle, or for want of permission. Ordered by a line of JSON on stdin: {"refuse": share, "as": "throttle" | "denial"}.
+    """Refuses a share of the state machine's invocations and of everything published to a topic: as a throttle, or as a
+    missing permission. Requested by a line of JSON on stdin: {"refuse": share, "as": "throttle" | "denial"}.
     """
 
     share, kind = 0.0, "denial"
@@ -272,7 +272,7 @@ class Outage:
 
 @around
 def publish(original, data):
-    """What a program publishes."""
+    """Messages that programs publish."""
     if not Outage.refuses():
         return original(data)
     code, status = {"throttle": ("Throttled", 429), "denial": ("AuthorizationError", 403)}[Outage.kind]
@@ -281,12 +281,12 @@ def publish(original, data):
 
 # ---------------------------------------------------------------- patches: asynchronous invocation
 class Invocation:
-    """An event that nobody waits for. AWS queues it, tries it again after an error or a throttle, and sends a record of
-    how it ended to a destination, or the event itself to a dead-letter queue. MiniStack starts all events at once,
-    tries those from SNS and EventBridge only once, knows no OnSuccess, and sends half a record to either.
+    """An asynchronous invocation. AWS queues the event, retries it after an error or a throttle, and sends a record of
+    the result to a destination, or the event itself to a dead-letter queue. MiniStack starts all events at once, tries
+    those from SNS and EventBridge only once, does not know OnSuccess, and sends incomplete records to either.
     """
 
-    AT_ONCE = 8  # instances of one function, as each is a process; further events wait in the function's queue
+    AT_ONCE = 8  # instances of one function: each is a process; further events wait in the function's queue
     queues = {}
 
     def __init__(self, func, event):
@@ -302,7 +302,7 @@ class Invocation:
         if self.name not in self.queues:
             self.queues.setdefault(self.name, concurrent.futures.ThreadPoolExecutor(self.AT_ONCE))
         task = self.queues[self.name].submit(self.context.copy().run, self.attempt)
-        task.add_done_callback(lambda done: done.result())  # Otherwise nobody would learn of an exception.
+        task.add_done_callback(lambda done: done.result())  # Otherwise exceptions would be lost.
 
     def attempt(self):
         lambdas = service("lambda_svc")
@@ -328,7 +328,7 @@ class Invocation:
         self.finish(condition, config, settings.get("DestinationConfig", {}))
 
     def run(self, func, config):
-        """MiniStack's _execute_function, with the same request id in every attempt. A throttle is not an attempt."""
+        """MiniStack's _execute_function, with the same request id for every attempt. A throttle is not an attempt."""
         lambdas = service("lambda_svc")
         slot, _ = lambdas._acquire_execution_slot(func, config)
         if slot is None:
@@ -387,7 +387,7 @@ class Invocation:
 
 @around
 def throttled(original, **reason):
-    """A task that meets a throttle fails with an error of that name; MiniStack has none for it.
+    """A throttled task fails with an error of that name; MiniStack does not have it.
     https://docs.aws.amazon.com/step-functions/latest/dg/bp-lambda-serviceexception.html
     """
     result = original(**reason)
@@ -413,7 +413,7 @@ DELIVERY = {"sqs": "sqs:SendMessage", "sns": "sns:Publish", "lambda": "lambda:In
 
 
 def deliver(role, arn, document, title=None, attributes=None):
-    """Sends a record to a destination or an event to a dead-letter queue. What cannot be sent is lost, as on AWS."""
+    """Sends a record to a destination, or an event to a dead-letter queue. If that fails it is lost, as on AWS."""
     text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
     kind = arn.split(":")[2]
     try:
@@ -451,7 +451,7 @@ def timestamp():
 
 # ---------------------------------------------------------------- patches: subscriptions
 def permits(policy, action, resource, topic):
-    """Whether a topic may do that. MiniStack asks no policy unless it checks the permissions of every caller."""
+    """Whether a topic has this permission. MiniStack checks no policy unless it checks every caller's permissions."""
     from ministack.core.iam_evaluator import EvalContext, evaluate_resource_policy
 
     source = {"aws:sourcearn": topic, "aws:sourceaccount": topic.split(":")[4]}
@@ -485,7 +485,7 @@ def subscribed_queue(original, endpoint, *args, topic_arn, **kwargs):
 
 
 def subscribed_function(endpoint, envelope, topic, subscription, _, message, attributes):
-    """SNS invokes a function asynchronously, with retries; MiniStack tries once, and some fields are not AWS's."""
+    """SNS invokes a function asynchronously, with retries; MiniStack tries once, and some fields differ from AWS."""
     func, *_ = service("lambda_svc")._get_func_record_for_ref(endpoint)
     if not func or not permits(func.get("policy"), "lambda:InvokeFunction", endpoint, topic):
         service("sns")._deliver_to_sqs(endpoint, envelope, False, message, topic_arn=topic)
@@ -505,13 +505,13 @@ def one_at_a_time(original, *args, **kwargs):
 
 
 def look_often(wake):
-    """Lambda receives a message as soon as its visibility timeout has ended; MiniStack looks once a second."""
+    """Lambda receives a message as soon as its visibility timeout has ended; MiniStack checks once per second."""
     return types.SimpleNamespace(set=wake.set, clear=wake.clear, wait=lambda seconds: wake.wait(0.05))
 
 
 def run_batch(mapping, func, event, messages, queue_url, _):
-    """An answer that is not valid fails the whole batch; MiniStack takes it for success, and leaves the queue alone for
-    a second after an error."""
+    """An invalid answer fails the whole batch; MiniStack treats it as success, and ignores the queue for a second after
+    an error."""
     polling = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
     if not all(role_may(func["config"]["Role"], action, mapping["EventSourceArn"]) for action in polling):
         mapping["LastProcessingResult"] = "PROBLEM: The function's role may not receive from the queue"
@@ -530,7 +530,7 @@ def run_batch(mapping, func, event, messages, queue_url, _):
 
 
 def invoke_with_batch(mapping, func, event):
-    """A mapping that meets a throttle keeps its messages and tries again, until their visibility timeout has passed.
+    """A throttled mapping keeps its messages and retries until their visibility timeout has passed.
     https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html
     """
     queue = service("sqs")._queue_by_arn(mapping["EventSourceArn"])
@@ -573,7 +573,7 @@ def list_dead_letter_source_queues(data, url):
 
 
 def start_message_move_task(data, _):
-    """Moves the messages at once, so that a task is never found running."""
+    """Moves the messages immediately, so a task is never seen running."""
     sqs = service("sqs")
     source = named_queue(data, "SourceArn")
     destination = named_queue(data, "DestinationArn") if data.get("DestinationArn") else None
@@ -595,7 +595,7 @@ def start_message_move_task(data, _):
 
 
 def move(message, destination):
-    """It becomes a new message, with an id of its own. False if it is not known where it came from."""
+    """The message becomes a new one with a new id. False if its source is unknown."""
     sqs = service("sqs")
     destination = destination or sqs._queue_by_arn(message["sys"].get("DeadLetterQueueSourceArn", ""))
     content = {"MessageBody": message["body"], "MessageAttributes": message["message_attributes"]}
@@ -611,7 +611,7 @@ def cancel_message_move_task(data, _):
 
 
 def queue_actions(actions):
-    """MiniStack lacks these four."""
+    """MiniStack does not have these four."""
     added = {
         "ListDeadLetterSourceQueues": list_dead_letter_source_queues,
         "StartMessageMoveTask": start_message_move_task,
@@ -631,7 +631,7 @@ PATCHES = (
     ("ministack.services.cloudformation.provisioners", "_RESOURCE_HANDLERS", resource_types),
     ("ministack.services.eventbridge", "_dispatch_to_lambda", instead(rule_target)),
     ("ministack.services.eventbridge", "_dispatch_to_sqs", one_at_a_time),
-    ("ministack.services.lambda_svc", "_ESM_IDLE_WAKE_GAP_SECONDS", instead(0)),  # 50 ms after a look in vain
+    ("ministack.services.lambda_svc", "_ESM_IDLE_WAKE_GAP_SECONDS", instead(0)),  # 50 ms after finding no message
     ("ministack.services.lambda_svc", "_acquire_execution_slot", acquire_slot),
     ("ministack.services.lambda_svc", "_esm_wake", look_often),
     ("ministack.services.lambda_svc", "_provided_worker_env", log_settings),
@@ -665,7 +665,7 @@ class Child(subprocess.Popen):
     alive = []
 
     def __init__(self, *args, **kwargs):
-        with Child.spawning:  # stop() takes it for good, so that nothing starts behind its back.
+        with Child.spawning:  # stop() never releases it, so that nothing starts afterwards.
             super().__init__(*args, **kwargs)
             Child.alive = [child for child in Child.alive if child.poll() is None] + [self]
 
@@ -682,7 +682,7 @@ def stop(code, scratch):
 
 # ---------------------------------------------------------------- what `sam package` and `sam deploy` do
 def zipped(folder):
-    """The same bytes whenever the files are the same. Not compressed, as it goes nowhere."""
+    """The same bytes for the same files. Not compressed, because it is not sent anywhere."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -699,13 +699,13 @@ def package(template, root, functions, put):
         uri = properties.get(name)
         if not isinstance(uri, str) or uri.startswith("s3://"):
             continue
-        # CodeUri is the source. What was built of it has a folder of the same name elsewhere.
+        # CodeUri is the source. Its build is in a folder of the same name elsewhere.
         folder = functions / Path(uri).name if name == "CodeUri" else root / uri
         file = folder / "bootstrap" if name == "CodeUri" else folder
         if not file.is_file():
             way_out = f": run `make {'faults' if functions.name == 'faults' else 'build'}`" if name == "CodeUri" else ""
             raise Failure(f"{file} is missing{way_out}")
-        # A new object, since through a YAML anchor several resources may share one.
+        # A new object, because several resources may share one through a YAML anchor.
         body = zipped(folder) if name == "CodeUri" else file.read_bytes()
         definition["Properties"] = {**properties, name: put(body)}
 
@@ -725,7 +725,7 @@ def deploy(endpoint, path, stack, parameters, functions):
 
     template = _parse_template(path.read_text())
     package(template, path.parent, functions, put)
-    if unknown := parameters.keys() - template.get("Parameters", {}).keys():  # MiniStack would take them.
+    if unknown := parameters.keys() - template.get("Parameters", {}).keys():  # MiniStack would accept them.
         raise Failure(f"{path} has no parameter {', '.join(sorted(unknown))}")
     cloudformation.create_stack(
         StackName=stack,
@@ -736,7 +736,7 @@ def deploy(endpoint, path, stack, parameters, functions):
     deadline = time.monotonic() + 60
     while (state := cloudformation.describe_stacks(StackName=stack)["Stacks"][0])["StackStatus"] != "CREATE_COMPLETE":
         if state["StackStatus"] != "CREATE_IN_PROGRESS":
-            events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]  # the last one first
+            events = cloudformation.describe_stack_events(StackName=stack)["StackEvents"]  # newest first
             first = ([event for event in events if event["ResourceStatus"] == "CREATE_FAILED"] or events)[-1]
             raise Failure(f"{first['LogicalResourceId']} failed: {first.get('ResourceStatusReason')}")
         if time.monotonic() > deadline:
@@ -761,11 +761,11 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--template", type=Path, required=True)
     parser.add_argument("--stack", required=True)
-    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="of this machine; default: loopback")
+    parser.add_argument("--bind", default="127.0.0.1", metavar="ADDRESS", help="to listen on; default: loopback")
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
-    parser.add_argument("--log", default=os.devnull, metavar="FILE", help="for MiniStack's log; default: nowhere")
-    parser.add_argument("--work", metavar="FILE", help="for a line of JSON for each piece of work (see meter.py)")
-    parser.add_argument("--functions", type=Path, metavar="DIR", help="with a folder for each; default: target/lambda")
+    parser.add_argument("--log", default=os.devnull, metavar="FILE", help="file for MiniStack's log; default: none")
+    parser.add_argument("--work", metavar="FILE", help="file for one line of JSON per piece of work (see meter.py)")
+    parser.add_argument("--functions", type=Path, metavar="DIR", help="a folder per function; default: target/lambda")
     parser.add_argument("--parameter", type=key_and_value, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--no-stdin-watch", action="store_true", help="do not end when stdin does")
     return parser.parse_args()
@@ -773,7 +773,7 @@ def arguments():
 
 def set_environment(endpoint, address, scratch):
     kept = {name: os.environ[name] for name in (*KEPT_ENVIRONMENT, *UNKINDNESS) if name in os.environ}
-    os.environ.clear()  # The functions inherit all that follows.
+    os.environ.clear()  # The functions inherit everything set below.
     os.environ.update({**UNKINDNESS, **kept})
     os.environ.update(AWS_ENDPOINT_URL=endpoint, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
     os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull)
@@ -796,7 +796,7 @@ def serve(listener, then, work=None):
     for module, name, patch in (*PATCHES, *(meter.Meter(work).patches() if work else ())):
         module = importlib.import_module(module)
         setattr(module, name, patch(getattr(module, name)))
-    # Not earlier: MiniStack's modules import each other in circles, which only one thread at a time may enter.
+    # Not earlier: MiniStack's modules have circular imports, which only one thread at a time may enter.
     threading.Thread(target=then, daemon=True).start()
     config = hypercorn.config.Config()
     config.bind = [f"fd://{listener.detach()}"]
@@ -813,26 +813,26 @@ def main():
     if found != MINISTACK:
         print(f"MiniStack {MINISTACK} is needed, found {found}: remove .venv, and run `make setup`", file=sys.stderr)
         sys.exit(2)
-    # Functions are unpacked and run there. Not in /tmp, where some machines let nobody run anything.
+    # Functions are unpacked and run there. Not in /tmp, which some machines mount without permission to run programs.
     SCRATCH.mkdir(parents=True, exist_ok=True)
     scratch = tempfile.mkdtemp(prefix="local-aws-", dir=SCRATCH)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` leaves it
+        if signal.getsignal(number) is not signal.SIG_IGN:  # `nohup` ignores SIGHUP
             signal.signal(number, lambda *_: stop(0, scratch))
-    said, complaints = (os.fdopen(os.dup(descriptor), "w") for descriptor in (1, 2))
+    answers, errors = (os.fdopen(os.dup(descriptor), "w") for descriptor in (1, 2))
 
     def fail(error):
         if not isinstance(error, (Failure, OSError)):
             traceback.print_exc()  # goes to the log
-        print(f"{Path(__file__).name}: {' '.join(str(error).split())}", file=complaints, flush=True)
+        print(f"{Path(__file__).name}: {' '.join(str(error).split())}", file=errors, flush=True)
         stop(1, scratch)
 
     def watch_stdin():
         for line in sys.stdin:
             try:
                 Outage.order(json.loads(line))
-            except (ValueError, KeyError, TypeError):  # nothing may keep this from seeing that stdin ends
-                print(f"no order of an outage: {line!r}", file=complaints, flush=True)
+            except (ValueError, KeyError, TypeError):  # keep watching for the end of stdin
+                print(f"not a request for an outage: {line!r}", file=errors, flush=True)
         stop(0, scratch)
 
     def bring_up():
@@ -841,7 +841,7 @@ def main():
             outputs = deploy(endpoint, args.template, args.stack, dict(args.parameter), functions)
             api_url = f"{endpoint}/_aws/execute-api/{outputs.get('ApiId')}/live"
             ready = {"endpoint": endpoint, "region": REGION, "api_url": api_url, "outputs": outputs, "pid": os.getpid()}
-            print(json.dumps(ready), file=said, flush=True)
+            print(json.dumps(ready), file=answers, flush=True)
         except Exception as error:
             fail(error)
 
@@ -853,7 +853,7 @@ def main():
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((args.bind, args.port))
-            listener.listen()  # Now, so that nobody takes the port meanwhile and early requests wait.
+            listener.listen()  # Now, so that no other program takes the port meanwhile, and early requests wait.
         except (OSError, OverflowError) as error:
             way_out = "stop what listens there, or leave --port out to take a free one"
             raise Failure(f"port {args.port} of {args.bind} cannot be used: {error}: {way_out}") from error

@@ -1,18 +1,18 @@
-"""Notes each piece of work that the local AWS does, so that it can be counted afterwards.
+"""Records each piece of work that the local AWS does, so that it can be counted afterwards.
 
-A line of JSON for each, with the ids of the bookings that it names:
+One line of JSON each, with the ids of the bookings that it names:
 
-    {"kind": "request", "service", "action", "by", "status", "reads", "writes", "tables"}  of a program to AWS
+    {"kind": "request", "service", "action", "by", "status", "reads", "writes", "tables"}  from a program to AWS
     {"kind": "api", "status"}                   a request to API Gateway
     {"kind": "invocation", "name", "logged", "failed"}
     {"kind": "transition", "name"}              a state of a state machine that was entered, or tried again
     {"kind": "execution", "status"}
-    {"kind": "publish", "name", "scanned"}      to a topic; bytes that filters on the body look at, of all subscriptions
-    {"kind": "delivery", "name"}                of a topic, to "sqs" or "lambda"
-    {"kind": "send" | "receive" | "delete"}     of a queue, by AWS itself; those of programs are requests
+    {"kind": "publish", "name", "scanned"}      to a topic; bytes that all subscriptions' filters on the body inspect
+    {"kind": "delivery", "name"}                from a topic, to "sqs" or "lambda"
+    {"kind": "send" | "receive" | "delete"}     on a queue, by AWS itself; those by programs are requests
 
 `at` is when it began (seconds since 1970), `took` how many seconds it took; `sent` and `received` are bytes.
-Reads and writes are DynamoDB's capacity units, as MiniStack computes them: it is asked for them in each request.
+Reads and writes are DynamoDB's capacity units, as MiniStack computes them: each request asks for them.
 """
 
 import contextvars
@@ -24,7 +24,7 @@ import threading
 import time
 
 EXECUTION = contextvars.ContextVar("the name of the execution", default="")
-# The states that MiniStack executes by a function each: that of a Map is one of them, and those in it come each by themselves.
+# MiniStack executes these states by one function each. A Map is one of them; the states in it are recorded separately.
 STATES = ("task", "choice", "pass", "wait", "parallel", "map")
 ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32}(?![0-9a-f])")
 
@@ -50,7 +50,7 @@ class Meter:
         with self.writing:
             self.file.write(json.dumps({**line, **figures}) + "\n")
 
-    # ------------------------------------------------------------ what programs ask of AWS
+    # ------------------------------------------------------------ requests from programs to AWS
     def dispatch(self, original):
         async def dispatch(method, path, headers, body, *rest):
             started = time.time()
@@ -68,8 +68,8 @@ class Meter:
         return dispatch
 
     def dynamodb(self, original):
-        """Asks for the capacity and takes it out of the answer again. What is refused was paid for as well: at least one
-        unit for each item of the request, two in a transaction.
+        """Requests the consumed capacity and removes it from the answer. Refused requests are billed too: at least one
+        unit per item of the request, two in a transaction.
         """
 
         async def handle(method, path, headers, body, query):
@@ -102,7 +102,7 @@ class Meter:
             started = time.time()
             answer = await original(host, path, method, headers, body, *rest, **named)
             if answer is not None:
-                # The request does not know its booking yet; the answer and the path do.
+                # The request does not contain its booking's id yet; the answer and the path do.
                 received = answer[2] or b""
                 about = path.encode() + b" " + bytes(received)
                 self.note("api", about, started, sent=len(body or b""), received=len(received), status=answer[0])
@@ -110,7 +110,7 @@ class Meter:
 
         return handle
 
-    # ------------------------------------------------------------ what AWS does itself
+    # ------------------------------------------------------------ work by AWS itself
     def invocation(self, original):
         @functools.wraps(original)
         def execute(func, config, event, *rest):
@@ -119,7 +119,7 @@ class Meter:
             body = text_of(result.get("body"))
             logged = len((result.get("log") or "").encode())
             figures = {"received": len(body.encode()), "logged": logged, "failed": bool(result.get("error"))}
-            # The request that makes a booking is not named in its event but in its answer.
+            # The id of a new booking is not in the event but in the answer.
             about = text_of(event)
             ids = sorted(set(ID.findall(about)) or set(ID.findall(body)))
             self.note("invocation", about, started, name=config["FunctionName"], **figures, bookings=ids)
@@ -149,7 +149,7 @@ class Meter:
 
     def event(self, original):
         def add(execution, kind, details=None):
-            if kind in ("SucceedStateEntered", "FailStateEntered"):  # the others are noted where they are executed
+            if kind in ("SucceedStateEntered", "FailStateEntered"):  # the others are recorded where they are executed
                 self.note("transition", execution["name"], name=details["stateEnteredEventDetails"]["name"])
             if kind in ("ExecutionSucceeded", "ExecutionFailed", "ExecutionTimedOut", "ExecutionAborted"):
                 self.note("execution", execution["name"], execution["startedAt"], status=kind)
@@ -195,7 +195,7 @@ class Meter:
     def receive(self, original):
         def receive(url, most):
             messages = original(url, most)
-            if messages:  # a mapping asks all the time, and AWS in its own rhythm
+            if messages:  # a mapping polls all the time, and at another rate on AWS
                 self.note("receive", [message["body"] for message in messages], name=url.split("/")[-1])
             return messages
 
@@ -212,7 +212,7 @@ class Meter:
         return delete
 
     def patches(self):
-        """Put on top of those that make MiniStack do what AWS does."""
+        """Applied on top of the patches that make MiniStack behave like AWS."""
         states = "ministack.services.stepfunctions"
         return (
             ("ministack.app", "_dispatch_service_request", self.dispatch),

@@ -1,5 +1,6 @@
-"""What the resources of a stack do at AWS_ENDPOINT_URL, one test for each feature that docs/local-testing.md compares and
-that the demo's scenarios do not show. HARMONY_STACK names the stack. AWS itself is refused, as tables and queues change.
+"""How a stack's resources behave at AWS_ENDPOINT_URL: one test for each feature that docs/local-testing.md compares
+and that the demo's scenarios do not show. HARMONY_STACK names the stack. Refuses to run on AWS itself, because it
+changes tables and queues.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import uuid
 
 import boto3
 
-ENDPOINT = os.environ.get("AWS_ENDPOINT_URL") or exit("AWS_ENDPOINT_URL has to name an emulator with the stack on it")
+ENDPOINT = os.environ.get("AWS_ENDPOINT_URL") or exit("set AWS_ENDPOINT_URL to an emulator with the stack on it")
 REGION = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "eu-central-1"
 PATIENCE = 180  # seconds: functions start in containers
 
@@ -36,7 +37,7 @@ def is_localemu():
 
 
 def not_on_localemu(test):
-    """What is known to be otherwise there: that it still is, is checked too."""
+    """A known difference there. The test also fails if the difference has gone."""
     return unittest.expectedFailure(test) if is_localemu() else test
 
 
@@ -53,7 +54,7 @@ def wait_for(what, look):
     deadline = time.monotonic() + PATIENCE
     while not (found := look()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"{what} has not come within {PATIENCE} s")
+            raise AssertionError(f"{what} did not arrive within {PATIENCE} s")
         time.sleep(0.5)
     return found
 
@@ -104,7 +105,7 @@ class Transactions(unittest.TestCase):
             dynamodb.put_item(**self.only_new())
         self.assertEqual(failed.exception.response["Item"]["count"], {"N": "1"})
 
-    @not_on_localemu  # Nothing relies on it: a step that is repeated finds its journal item.
+    @not_on_localemu  # Nothing relies on it: a repeated step finds its journal item.
     def test_one_that_is_sent_twice_with_its_token_is_one(self):
         token = str(uuid.uuid4())
         for _ in range(2):
@@ -165,10 +166,10 @@ class Messages(unittest.TestCase):
 
 @unittest.skipUnless(os.environ.get("IAM_ENFORCEMENT") == "1", "the emulator does not enforce roles")
 class Roles(unittest.TestCase):
-    """That a role allows all that its function does is shown by the bookings."""
+    """The bookings show that a role allows everything its function does."""
 
     def twin(self):
-        """A role with flight's policies that this test may assume; flight's own is for Lambda only."""
+        """A role with flight's policies that this test may assume; flight's own role is for Lambda only."""
         iam = client("iam")
         arn = client("lambda").get_function_configuration(FunctionName=f"{STACK}-flight")["Role"]
         role, account = arn.rpartition("/")[2], arn.split(":")[4]

@@ -1,5 +1,5 @@
-"""The launcher's patches, held against what AWS documents. The functions here are Python scripts that speak the Lambda
-Runtime API and do what the event tells them."""
+"""The launcher's patches, compared with AWS's documentation. The functions here are Python scripts that use the Lambda
+Runtime API and do what the event says."""
 
 import concurrent.futures
 import json
@@ -243,7 +243,7 @@ def setUpModule():
 
 
 class Aws:
-    """A local AWS with TEMPLATE deployed, as unkind as these settings make it."""
+    """A local AWS with TEMPLATE deployed, as hostile as these settings make it."""
 
     def __init__(self, **settings):
         self.folder = Path(tempfile.mkdtemp(prefix="test-local-aws-"))
@@ -252,7 +252,7 @@ class Aws:
         self.seen_file.touch()
         bootstrap = self.folder / "code" / "bootstrap"
         bootstrap.parent.mkdir()
-        # Not the virtual environment's, whose path may hold a space: the system would take it for the end of the path.
+        # Not the virtual environment's, whose path may contain a space, which would end the path of the interpreter.
         bootstrap.write_text(f"#!{os.path.realpath(sys.executable)} -IS\n{BOOTSTRAP}")
         bootstrap.chmod(0o755)
         template = self.folder / "template.yaml"
@@ -277,7 +277,7 @@ class Aws:
         import boto3
         import botocore.config
 
-        # Each request once: what is refused is what is tested.
+        # Each request once: refusals are what is tested.
         once = botocore.config.Config(retries={"total_max_attempts": 1})
         given = {"config": once, "aws_access_key_id": "test", "aws_secret_access_key": "test"}
         return [boto3.client(name, ready["region"], endpoint_url=ready["endpoint"], **given) for name in names]
@@ -288,18 +288,18 @@ class Aws:
         self.process.stdin.close()
         code = self.process.wait(10)
         self.process.stdout.close()
-        # In TMPDIR nobody may be allowed to run a program.
+        # In TMPDIR running programs may be forbidden.
         left = [path for path in programs if path.exists() or self.folder in path.parents]
         alive = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
         assert (code, left, alive) == (0, [], []), (code, left, alive)
 
     def seen(self, function=None):
-        whole, _, _ = self.seen_file.read_text().rpartition("\n")  # The last line may be half written.
+        whole, _, _ = self.seen_file.read_text().rpartition("\n")  # The last line may be incomplete.
         lines = [json.loads(line) for line in whole.splitlines()]
         return [line for line in lines if function in (None, line["function"])]
 
     def counted(self):
-        """What reached the function at the end of the chain."""
+        """The messages that reached the function at the end of the chain."""
         return [json.loads(each["body"]) for line in self.seen("counting") for each in line["event"]["Records"]]
 
     def invoke(self, function, **order):
@@ -347,7 +347,7 @@ class Aws:
         self.lambdas.create_event_source_mapping(**source, FunctionResponseTypes=types)
 
     def messages(self, queue):
-        """All that was ever found in a queue."""
+        """All messages ever found in a queue."""
         found = self.received.setdefault(queue, [])
         wanted = {"MaxNumberOfMessages": 10, "MessageAttributeNames": ["All"], "AttributeNames": ["All"]}
         found += self.sqs.receive_message(QueueUrl=self.url(queue), VisibilityTimeout=600, **wanted).get("Messages", [])
@@ -445,7 +445,7 @@ class AsynchronousInvocation(unittest.TestCase):
         self.assertEqual(record["responsePayload"]["errorType"], "Runtime.ExitError")
 
     def test_an_event_is_not_tried_beyond_its_age(self):
-        aws.record_of(aws.invoke("aging"))  # The cold start would count.
+        aws.record_of(aws.invoke("aging"))  # Otherwise the cold start would count.
         order = aws.invoke("aging", fail="slow", sleep=0.5)
         self.check_failure(aws.record_of(order), "aging", order, "EventAgeExceeded", 2, "slow")
 
@@ -561,7 +561,7 @@ class Scarcity(unittest.TestCase):
         return aws.lambdas.invoke(FunctionName="once", Payload=json.dumps({"id": str(uuid.uuid4()), **order}))
 
     def occupied(self, seconds):
-        """Two functions are at work for so long. Returns what the next one is told."""
+        """Two functions work for this long. Returns the error that the next one gets."""
         for _ in range(2):
             aws.invoke("standard", sleep=seconds)
         errors = aws.lambdas.exceptions
@@ -679,7 +679,7 @@ class Queues(unittest.TestCase):
         return aws.queue(VisibilityTimeout=visibility, RedrivePolicy=policy), dead_letters
 
     def arrived(self, sent):
-        """Those that have come through topic, function, topic and queue to another function."""
+        """The messages that went through topic, function, topic and queue to another function."""
         requests = [body["requestPayload"]["Records"][0] for body in aws.counted() if "version" in body]
         orders = [json.loads(request["Sns"]["Message"]) for request in requests]
         return at_least(len(sent), [order["id"] for order in orders if order["id"] in sent])
@@ -689,7 +689,7 @@ class Queues(unittest.TestCase):
         self.assertEqual(sorted(until(lambda: self.arrived(sent))), sorted(sent))
 
     def test_a_chain_waits_for_nothing(self):
-        """No time that MiniStack sleeps or polls, which would be 50 ms at least."""
+        """Without the times that MiniStack sleeps or polls, which are at least 50 ms."""
         times = []
         for _ in range(10):
             start = time.monotonic()
@@ -770,7 +770,7 @@ class Queues(unittest.TestCase):
         aws.feed("counting", queue)
         [first] = until(lambda: aws.attempts_at(order))
         until(lambda: time.time() > first["span"][1] + 0.8)
-        aws.send(elsewhere, {})  # After a message MiniStack would wait for a second before it looked again.
+        aws.send(elsewhere, {})  # After a message, MiniStack would wait for a second before it checks again.
         _, second = until(lambda: at_least(2, aws.attempts_at(order)))
         self.assertTrue(0.9 < second["span"][0] - first["span"][1] < 1.6, (first, second))
         until(lambda: self.left(queue) == 0)

@@ -1,5 +1,5 @@
 """The project's Makefile under other people's shells and configuration files. It builds a project of two small programs,
-in a folder with a space in its name; in place of SAM and Zig it finds a script."""
+in a folder with a space in its name; a script stands in for SAM and Zig."""
 
 import os
 import shutil
@@ -12,12 +12,12 @@ from pathlib import Path
 
 MAKEFILE = Path(__file__).resolve().parents[3] / "Makefile"
 HOST = next(line.split()[1] for line in subprocess.getoutput("rustc -vV").splitlines() if line.startswith("host: "))
-# It says what was there when it was compiled: a flag, the C compiler's flags, and what Zig's Python is told.
+# It prints what it was compiled with: a flag, the C compiler's flags, and the environment of Zig's Python.
 PROGRAM = """fn main() {
     println!("new {} {:?}", cfg!(here), option_env!("CFLAGS").or(option_env!("PYTHONHOME")));
 }"""
 OLD = "#!/bin/sh\necho old\n"
-# Notes how it was called. As `cargo zigbuild` it builds without Zig, whose target has glibc's version at its end.
+# Records how it was called. As `cargo zigbuild` it builds without Zig, whose target has glibc's version at its end.
 STAND_IN = """#!/bin/sh
 echo "$@" >>calls
 case $1 in
@@ -41,7 +41,7 @@ class Project(unittest.TestCase):
     def write(self, path, text, mode=0o644):
         path = self.root / path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # Cargo's programs are links to the ones that it keeps.
+        path.unlink(missing_ok=True)  # Cargo's programs are links to its own copies.
         path.write_text(text)
         path.chmod(mode)
 

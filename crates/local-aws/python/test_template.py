@@ -1,5 +1,5 @@
-"""The deployed template and its state machine. In place of the functions there are Python scripts, which answer what they
-are told in the part that they are asked for."""
+"""The deployed template and its state machine. Python scripts stand in for the functions; the contents of a part say
+how they answer."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 LAUNCHER = Path(__file__).with_name("local_aws.py")
 TEMPLATE = Path(__file__).resolve().parents[3] / "template.yaml"
 STACK = "rows"
-UNKNOWN = "lounge"  # what a function sells of which the template knows nothing
+UNKNOWN = "lounge"  # a part whose seller is not in the template
 
 PROGRAM = """
 import http.client, json, os
@@ -114,7 +114,7 @@ class Aws:
         self.process.stdout.close()
 
     def sell(self, part, folder):
-        """A seller of which the template knows nothing."""
+        """A seller that is not in the template."""
         import local_aws
 
         role = self.lambdas.get_function_configuration(FunctionName=f"{STACK}-booking")["Role"]
@@ -122,7 +122,7 @@ class Aws:
         self.lambdas.create_function(FunctionName=f"{STACK}-{part}", Role=role, **code)
 
     def book(self, parts, reference="paid"):
-        """Runs an execution to its end. Returns its status, its output, what functions were asked, and the transitions."""
+        """Runs an execution to its end. Returns status, output, the commands to functions, and the transitions."""
         booking_id = uuid.uuid4().hex
         plan = {"booking_id": booking_id, "parts": parts, "payment": {"reference": reference}}
         machine = self.outputs["StateMachineArn"]
@@ -139,7 +139,7 @@ class Aws:
         return execution, asked, transitions
 
     def seen(self):
-        whole, _, _ = self.seen_file.read_text().rpartition("\n")  # the last line may be half written
+        whole, _, _ = self.seen_file.read_text().rpartition("\n")  # the last line may be incomplete
         return [json.loads(line) for line in whole.splitlines()]
 
     def parked(self):
@@ -162,12 +162,12 @@ PRICE = {"amount": 5, "currency": "EUR"}
 
 
 def plan(count, **told):
-    """A plan's parts: each with what nobody but its seller knows, and what that one is told to do."""
+    """A plan's parts, each with contents that only its seller reads, and that tell the seller what to do."""
     return {name: {"of": name, "list": [1], "empty": {}, "null": None, **told.get(name, {})} for name in aws.parts[:count]}
 
 
 def commands(asked, action):
-    """By participant, what it was asked to do."""
+    """The commands to each participant."""
     found = [line for line in asked if line["event"]["step"].split(".")[1] == action]
     by_participant = {line["event"]["step"].split(".")[0]: line["event"] for line in found}
     assert all(line["function"] == f"{STACK}-{line['event']['step'].split('.')[0]}" for line in found), found
@@ -235,7 +235,7 @@ class Executions(unittest.TestCase):
         self.assertEqual(commands(asked, "fail")["booking"]["reason"], reason)
         self.check_commands(asked, "reserve", parts)
         self.check_commands(asked, "cancel", parts)
-        self.assertEqual(len(transitions), 14, transitions)  # its Pass is one more
+        self.assertEqual(len(transitions), 14, transitions)  # its Pass counts too
 
     def test_a_cancellation_that_fails_needs_an_operator(self):
         one, other = aws.sellers[:2]
@@ -263,10 +263,10 @@ class Executions(unittest.TestCase):
 
 class Events(unittest.TestCase):
     def reached(self, topic, *messages):
-        """Which functions got which of these messages, by their ids."""
+        """The ids of the messages that each function received."""
         for message in messages:
             aws.sns.publish(TopicArn=aws.outputs[topic], Message=json.dumps(message))
-        # What was published last is known to arrive: nothing overtakes it by much.
+        # The last message published is known to arrive, and messages hardly overtake each other.
         last = uuid.uuid4().hex
         aborted = json.dumps({"type": "booking.aborted", "id": last})
         aws.sns.publish(TopicArn=aws.outputs["EventsTopicArn"], Message=aborted)
@@ -318,7 +318,7 @@ class Events(unittest.TestCase):
 
 
 class Permissions(unittest.TestCase):
-    """As the role of the state machine allows, by name and not by how a name begins."""
+    """As the role of the state machine allows: by whole names, not by prefixes."""
 
     @classmethod
     def setUpClass(cls):
@@ -333,7 +333,7 @@ class Permissions(unittest.TestCase):
 
     def test_no_other_function_may_be_asked(self):
         parts = plan(len(aws.sellers))
-        for name in (UNKNOWN, "reconciler", "api", "cruise"):  # but for the last, each exists
+        for name in (UNKNOWN, "reconciler", "api", "cruise"):  # all but the last exist
             with self.subTest(part=name):
                 execution, asked, _ = aws.book({**parts, name: {}})
                 self.assertEqual((execution["status"], execution["error"]), ("FAILED", "NeedsOperator"))

@@ -1,9 +1,9 @@
-//! Which AWS the environment and the profile mean. It is decided here, once, as every AWS SDK decides it, and the SDK's
+//! Which AWS the environment and the profile select. It is decided here, once, as every AWS SDK decides it; the SDK's
 //! clients, the SAM CLI and the client of the API all follow.
 //!
-//! Endpoint: `AWS_ENDPOINT_URL_CLOUDFORMATION`, `AWS_ENDPOINT_URL`, or `endpoint_url` of the profile, which is that of
-//! the stack (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>). Credentials for AWS: the SDK's
-//! chain (<https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>).
+//! The endpoint: `AWS_ENDPOINT_URL_CLOUDFORMATION`, `AWS_ENDPOINT_URL`, or `endpoint_url` of the profile. It is the
+//! endpoint of the stack (<https://docs.aws.amazon.com/sdkref/latest/guide/feature-ss-endpoints.html>). Credentials for
+//! AWS come from the SDK's chain (<https://docs.aws.amazon.com/sdkref/latest/guide/standardized-credentials.html>).
 
 use std::{env, process::Command};
 
@@ -18,18 +18,18 @@ use aws_smithy_http_client::{
 };
 use aws_types::service_config::{LoadServiceConfig, ServiceConfigKey};
 
-/// The region on an emulator if none is said.
+/// The region on an emulator by default.
 pub(crate) const REGION: &str = "eu-central-1";
-/// Both parts of the credentials that emulators take.
+/// Both parts of the credentials for emulators, which accept any.
 const KEY: &str = "test";
 
-/// Why it is not clear which AWS is meant, or how to get in.
+/// Why it is unclear which AWS to use, or how to authenticate.
 #[derive(Debug, thiserror::Error)]
 pub enum CloudError {
-    /// AWS has regions, and none is chosen.
+    /// AWS has regions, and none is selected.
     #[error("no AWS region is set: set AWS_REGION, or a region in the profile")]
     NoRegion,
-    /// The stack is on AWS, and the environment says that an emulator is meant.
+    /// The stack is on AWS, but the environment selects an emulator.
     #[error(
         "the stack is on AWS, but the environment or the profile sends requests to {0}: unset AWS_ENDPOINT_URL, or set \
          AWS_IGNORE_CONFIGURED_ENDPOINT_URLS=true"
@@ -37,26 +37,23 @@ pub enum CloudError {
     Elsewhere(String),
 }
 
-/// AWS, or something that stands for it.
+/// AWS, or an emulator.
 #[derive(Clone, Debug)]
 pub enum Cloud {
-    /// AWS, with region and credentials.
     Aws(Box<SdkConfig>),
-    /// An emulator such as LocalStack.
     Emulator {
-        /// Where it is, without a slash at the end.
+        /// Without a trailing slash.
         endpoint: String,
-        /// The region.
         region: String,
     },
 }
 
 impl Cloud {
-    /// What environment and profile say.
+    /// The AWS that environment and profile select.
     pub async fn resolve() -> Result<Self, CloudError> {
         let http = Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
-        // Without the region of the machine that it runs on: SAM does not ask for that either, and on a machine that is
-        // not of AWS it takes seconds to find out that there is none.
+        // Without the region of the machine that this runs on: SAM does not use it either, and on a machine outside AWS
+        // it takes seconds to find out that there is none.
         let region = RegionProviderChain::first_try(EnvironmentVariableRegionProvider::new());
         let region = region.or_else(ProfileFileRegionProvider::builder().build());
         Self::of(aws_config::defaults(BehaviorVersion::latest()).http_client(http).region(region).load().await)
@@ -68,7 +65,7 @@ impl Cloud {
             .env("AWS_ENDPOINT_URL")
             .profile("endpoint_url")
             .build()
-            .unwrap_or_else(|_| unreachable!()); // all three are there
+            .unwrap_or_else(|_| unreachable!()); // all three are set
         let settings = Settings(sdk.clone());
         if let Some(endpoint) = settings.load_config(key).filter(|endpoint| !is_aws(endpoint)) {
             let region = sdk.region().map_or(REGION, |region| region.as_ref()).to_owned();
@@ -88,9 +85,9 @@ impl Cloud {
         }
     }
 
-    /// The SAM CLI. It gets the region and the credentials that were found here; where none were, it may know other ways
-    /// to them, such as a profile of IAM Identity Center. An emulator gets those that everybody uses there, whatever the
-    /// environment has, so that no real ones go astray and no profile leads to AWS.
+    /// The SAM CLI. It gets the region and the credentials that were found here; if there are none, it may know other
+    /// ways, such as a profile of IAM Identity Center. For an emulator it gets the usual test credentials, whatever the
+    /// environment has, so that no real ones leak and no profile leads to AWS.
     pub async fn sam(&self) -> Command {
         let mut sam = sam();
         let (region, found) = match self {
@@ -114,7 +111,7 @@ impl Cloud {
                 (sdk.region().map_or(REGION, |region| region.as_ref()), found)
             }
         };
-        sam.env("AWS_REGION", region).env("AWS_DEFAULT_REGION", region); // SAM knows the second name of it only
+        sam.env("AWS_REGION", region).env("AWS_DEFAULT_REGION", region); // SAM reads only the second name
         let Some(credentials) = found else { return sam };
         sam.env("AWS_ACCESS_KEY_ID", credentials.access_key_id());
         sam.env("AWS_SECRET_ACCESS_KEY", credentials.secret_access_key()).env_remove("AWS_SECURITY_TOKEN");
@@ -126,14 +123,14 @@ impl Cloud {
     }
 }
 
-/// Whether an endpoint is of AWS itself, such as that of a VPC
+/// Whether an endpoint belongs to AWS itself, such as that of a VPC
 /// (<https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/vpc-interface-endpoints.html>).
 fn is_aws(endpoint: &str) -> bool {
     let host = endpoint.parse::<http::Uri>().ok().and_then(|uri| Some(uri.host()?.to_owned())).unwrap_or_default();
     [".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu", ".api.aws"].iter().any(|domain| host.ends_with(domain))
 }
 
-/// What the environment and the profile say of a service. Set to nothing is not set.
+/// The environment's and the profile's settings for a service. An empty variable counts as not set.
 #[derive(Debug)]
 struct Settings(SdkConfig);
 
@@ -143,8 +140,7 @@ impl LoadServiceConfig for Settings {
     }
 }
 
-/// The configuration for the SDK's clients on a local AWS or another emulator. Nothing of the environment gets in, so
-/// that no profile leads to AWS.
+/// The configuration for the SDK's clients on an emulator. It ignores the environment, so that no profile leads to AWS.
 pub(crate) fn emulator(endpoint: &str, region: String) -> SdkConfig {
     SdkConfig::builder()
         .behavior_version(BehaviorVersion::latest())
@@ -160,7 +156,7 @@ fn emulator_credentials() -> Credentials {
     Credentials::new(KEY, KEY, None, None, "a local AWS takes any")
 }
 
-/// The SAM CLI: the one that `make deploy` has installed, or else the user's.
+/// The SAM CLI: the one that `make deploy` installed, or else the user's.
 pub fn sam() -> Command {
     let own = crate::checkout::root().map(|root| root.join(".venv-dev/bin")).ok();
     let mut sam = Command::new("sam");
@@ -176,7 +172,8 @@ pub fn sam() -> Command {
 mod tests {
     use super::*;
 
-    /// Says of every service that it is there; what is read from environment and profile is tested with the program.
+    /// Has the same value for every setting of every service. Reading environment and profile is tested with the whole
+    /// program.
     #[derive(Debug)]
     struct Everything(&'static str);
 
@@ -195,7 +192,7 @@ mod tests {
         Cloud::of(sdk.build())
     }
 
-    /// What the SAM CLI is given in its environment; none inside if that is removed.
+    /// The value of this variable in the SAM CLI's environment; the inner option is none if it is removed.
     async fn sam_env(cloud: &Cloud, name: &str) -> Option<Option<String>> {
         let sam = cloud.sam().await;
         let value = sam.get_envs().find(|(key, _)| *key == name)?.1;

@@ -1,7 +1,7 @@
-//! A local AWS, with the template deployed to it, for as long as a value lives.
+//! A local AWS with the template deployed to it, which runs as long as a value lives.
 //!
-//! The launcher ends when its standard input does. This process holds the other end of that pipe, so that however it
-//! ends, killed included, nothing is left running.
+//! The launcher ends when its standard input does. This process holds the other end of that pipe, so nothing is left
+//! running however the process ends, even if it is killed.
 
 use std::{
     fs,
@@ -22,75 +22,54 @@ use crate::{
 
 /// How long the launcher may take to start and to deploy.
 const START: Duration = Duration::from_secs(60);
-/// How long it may take to end.
+/// How long the launcher may take to end.
 const END: Duration = Duration::from_secs(10);
 
 /// Why there is no local AWS.
 #[derive(Debug, thiserror::Error)]
 pub enum LocalError {
-    /// The launcher is in the project's folder.
+    /// The launcher was not found.
     #[error(transparent)]
     Checkout(#[from] CheckoutError),
-    /// The launcher is a Python program with requirements.
+    /// The launcher's Python environment is missing.
     #[error("{0} is missing: run `make setup`")]
     NoPython(PathBuf),
-    /// The folder for the log cannot be made.
     #[error("the folder of the log {path} cannot be made: {cause}")]
-    Log {
-        /// The log.
-        path: PathBuf,
-        /// What the system says.
-        cause: std::io::Error,
-    },
-    /// The launcher cannot be run.
+    Log { path: PathBuf, cause: std::io::Error },
     #[error("{program} cannot be run: {cause}; run `make setup` again")]
-    NotRun {
-        /// Its Python.
-        program: PathBuf,
-        /// What the system says.
-        cause: std::io::Error,
-    },
-    /// The launcher gave up.
+    NotRun { program: PathBuf, cause: std::io::Error },
     #[error("the local AWS did not start: {0}")]
     Ended(String),
-    /// The launcher takes longer than anyone should wait.
+    /// The launcher took too long.
     #[error("the local AWS did not start within {} s: see {log}, or start fewer programs at once", START.as_secs())]
-    Late {
-        /// Where it writes.
-        log: String,
-    },
-    /// The launcher printed something else than where the stack is.
+    Late { log: String },
+    /// The launcher printed something other than the description of a stack.
     #[error("the launcher printed {line:?}, which does not describe a stack: {cause}")]
-    NoStack {
-        /// What it printed.
-        line: String,
-        /// What is wrong with it.
-        cause: String,
-    },
+    NoStack { line: String, cause: String },
 }
 
-/// What to start, and how.
+/// How to start a local AWS.
 #[derive(Clone, Debug)]
-pub struct Options {
-    /// The stack's name, which the names of its tables and functions begin with.
+pub struct LocalAwsOptions {
+    /// The stack's name, which prefixes the names of its tables and functions.
     pub stack_name: String,
     /// Values for the template's parameters.
     pub parameters: Vec<(String, String)>,
     /// Environment variables for the launcher, such as `SFN_WAIT_SCALE`. It passes on only those that it knows.
     pub env: Vec<(String, String)>,
-    /// Where the log goes, the functions' lines included; without it, nowhere.
+    /// The file for the log, including the functions' log lines; none for no log.
     pub log: Option<PathBuf>,
-    /// Where each piece of its work is recorded, for `make compare`; without it, nowhere.
+    /// The file for the record of all work done, for `make compare`; none for no record.
     pub work: Option<PathBuf>,
     /// The address of this machine to listen on.
     pub bind: IpAddr,
-    /// The port to listen on; without it, a free one.
+    /// The port to listen on; none for a free one.
     pub port: Option<u16>,
-    /// A folder with a folder for each function to deploy, seen from the project's; without it, `target/lambda`.
+    /// A folder with one folder per function to deploy, relative to the project's; none for `target/lambda`.
     pub functions: Option<PathBuf>,
 }
 
-impl Default for Options {
+impl Default for LocalAwsOptions {
     fn default() -> Self {
         Self {
             stack_name: "harmony".into(),
@@ -115,20 +94,20 @@ pub struct LocalAws {
 #[derive(Debug)]
 struct Launcher {
     child: Child,
-    /// Closed, it tells the launcher to end.
+    /// Closing it tells the launcher to end.
     lifeline: Option<ChildStdin>,
 }
 
 impl LocalAws {
-    /// Starts a local AWS and deploys the template. Returns when the stack stands, which takes a few seconds.
-    pub fn start(options: Options) -> Result<Self, LocalError> {
+    /// Starts a local AWS and deploys the template. Returns when the stack is complete, which takes a few seconds.
+    pub fn start(options: LocalAwsOptions) -> Result<Self, LocalError> {
         let root = root()?;
         let python = root.join(".venv/bin/python");
         if !python.exists() {
             return Err(LocalError::NoPython(python));
         }
         let mut command = Command::new(&python);
-        // Isolated from the user's own settings of Python, and leaving no `__pycache__` behind.
+        // Isolated from the user's own Python settings, and without leaving a `__pycache__` behind.
         command.current_dir(&root).args(["-I", "-B", LAUNCHER]);
         command.args(["--template", "template.yaml", "--stack", &options.stack_name]);
         for (key, value) in &options.parameters {
@@ -151,7 +130,7 @@ impl LocalAws {
             command.arg("--functions").arg(functions);
         }
         command.envs(options.env).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A group of its own: Ctrl-C in a terminal then reaches this process only, which ends the launcher in order.
+        // A group of its own: Ctrl-C in a terminal then reaches only this process, which ends the launcher in order.
         command.process_group(0);
         let mut child = command.spawn().map_err(|cause| LocalError::NotRun { program: python, cause })?;
         let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -161,16 +140,17 @@ impl LocalAws {
         thread::spawn(move || {
             let mut line = String::new();
             let read = stdout.map(|stdout| BufReader::new(stdout).read_line(&mut line));
-            // Nobody listens any more if it took too long.
+            // If it took too long, the receiver is gone.
             let _ = sender.send(if let Some(Ok(_)) = read { line } else { String::new() });
         });
         let stderr = thread::spawn(move || {
             let mut text = String::new();
-            let _ = stderr.map(|mut stderr| stderr.read_to_string(&mut text)); // as far as it is text
+            let _ = stderr.map(|mut stderr| stderr.read_to_string(&mut text)); // as far as it is valid text
             text
         });
         let Ok(line) = receiver.recv_timeout(START) else {
-            let log = options.log.map_or("a log (there is none: give one)".into(), |log| log.display().to_string());
+            let log =
+                options.log.map_or("its log (none was requested: set one)".into(), |log| log.display().to_string());
             return Err(LocalError::Late { log });
         };
         if line.trim().is_empty() {
@@ -185,19 +165,18 @@ impl LocalAws {
         }
     }
 
-    /// What is deployed.
     pub fn stack(&self) -> &Stack {
         &self.stack
     }
 
-    /// From now on a share of what coordinators do is refused, as a `throttle` or a `denial`; zero ends that.
+    /// From now on, refuses this share of the coordinator's requests, as a `throttle` or a `denial`; zero ends that.
     pub fn refuse(&mut self, share: f64, how: &str) -> std::io::Result<()> {
         let order = serde_json::json!({"refuse": share, "as": how});
-        let Some(lifeline) = &mut self.launcher.lifeline else { return Ok(()) }; // it is there until the end
+        let Some(lifeline) = &mut self.launcher.lifeline else { return Ok(()) }; // it exists until the end
         writeln!(lifeline, "{order}")
     }
 
-    /// Whether the launcher is still there. It ends early only if somebody kills it.
+    /// Whether the launcher is still running. It only ends early if it is killed.
     pub fn is_running(&mut self) -> bool {
         matches!(self.launcher.child.try_wait(), Ok(None))
     }
@@ -219,19 +198,17 @@ impl Launcher {
 
 impl Drop for Launcher {
     fn drop(&mut self) {
-        let _ = self.end(); // there is nobody left to tell
+        let _ = self.end(); // there is nowhere left to report to
     }
 }
 
-/// Reads `KEY=VALUE`.
+/// Parses `KEY=VALUE`.
 pub fn key_and_value(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err("must be KEY=VALUE".into()),
     }
 }
-
-/// The outputs of a stack by name.
 
 #[cfg(test)]
 mod tests {

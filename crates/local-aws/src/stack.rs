@@ -1,4 +1,4 @@
-//! A stack that is deployed: where its API is, what its tables are called, and how to reach the AWS that it is on.
+//! A deployed stack: the address of its API, the names of its tables, and how to reach the AWS that it is on.
 
 use std::{
     collections::BTreeMap,
@@ -17,68 +17,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::cloud::{self, Cloud, CloudError};
 
-/// The template's outputs, by name.
 pub(crate) type Outputs = BTreeMap<String, String>;
 
-/// What is known of a deployed stack.
+/// What is known about a deployed stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stack {
-    /// Where every service of a local AWS is; none for AWS itself.
+    /// The address of all services of a local AWS; none for AWS itself.
     pub endpoint: Option<String>,
-    /// The region; none if the environment or the profile says it.
+    /// The region; none if the environment or the profile selects it.
     pub region: Option<String>,
-    /// Where the HTTP API is, without a slash at the end.
+    /// The address of the HTTP API, without a trailing slash.
     pub api_url: String,
-    /// The template's outputs.
     pub outputs: Outputs,
-    /// The process of a local AWS.
+    /// The process id of a local AWS.
     pub pid: Option<u32>,
 }
 
 /// Why a stack cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
-    /// The template that was deployed is another, or an older one.
+    /// Another, or an older, template was deployed.
     #[error("the stack has no output {0}: deploy this project's template.yaml again")]
     NoOutput(String),
     /// The file that `harmony local` keeps cannot be used.
     #[error("{path} cannot be used: {cause}; run `harmony down`, then remove it")]
-    File {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: io::Error,
-    },
-    /// The file that is named cannot be used.
+    File { path: PathBuf, cause: io::Error },
+    /// The named file cannot be used.
     #[error("{path} does not describe a stack: {cause}; it has to be a file as `harmony local` writes it")]
-    NoStack {
-        /// Which file.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: io::Error,
-    },
-    /// The outputs of a stack are asked for with the SAM CLI.
+    NoStack { path: PathBuf, cause: io::Error },
+    /// The outputs of a stack are read with the SAM CLI.
     #[error("`sam` cannot be run ({0}): install the AWS SAM CLI, or give --api-url if only the API is needed")]
     NoSam(io::Error),
-    /// There is no such stack, or no permission to look at it.
+    /// There is no such stack, or no permission to read it.
     #[error("the outputs of the stack {stack} cannot be read: {output}; check its name, {and}")]
     NotFound {
-        /// Its name.
         stack: String,
-        /// What `sam` says.
         output: String,
-        /// What else may be wrong.
+        /// What else to check.
         and: &'static str,
     },
-    /// It is not clear which AWS is meant.
     #[error(transparent)]
     Cloud(#[from] CloudError),
 }
 
-/// How the outputs end that name the tables of stock.
+/// The suffix of the outputs with the names of the stock tables.
 const STOCK: &str = "StockTableName";
 
-/// The part in the logical names of its resources: `Flight`.
+/// The prefix of the logical names of this part's resources: `Flight`.
 pub fn logical(part: PartName) -> String {
     let (first, rest) = part.as_str().split_at(1); // an ASCII letter
     first.to_uppercase() + rest
@@ -92,7 +77,7 @@ struct Output {
 }
 
 impl Stack {
-    /// The stack of that name, as the SAM CLI sees it, on the AWS or the emulator that environment and profile mean.
+    /// The stack with this name, as the SAM CLI sees it, on the AWS or emulator that environment and profile select.
     pub async fn deployed(name: &str) -> Result<Self, StackError> {
         let cloud = Cloud::resolve().await?;
         let mut sam = cloud.sam().await;
@@ -122,7 +107,7 @@ impl Stack {
         let mut stack = Self { endpoint: None, region: None, api_url: String::new(), outputs, pid: None };
         stack.api_url = stack.output("ApiUrl").map_err(FromOutputs::NoApi)?.trim_end_matches('/').to_owned();
         if let Cloud::Emulator { endpoint, region } = cloud {
-            // The output names AWS's host, or one that resolves for LocalStack's own container only.
+            // The output has AWS's host, or one that only resolves inside LocalStack's own container.
             let api = stack.output("ApiId").map_err(FromOutputs::NoApi)?;
             stack.api_url = format!("{endpoint}/_aws/execute-api/{api}/live");
             (stack.endpoint, stack.region) = (Some(endpoint.clone()), Some(region.clone()));
@@ -130,29 +115,28 @@ impl Stack {
         Ok(stack)
     }
 
-    /// The stack that a file describes, as [`Running`] writes it.
+    /// The stack that a file describes, in the form that [`Running`] writes.
     pub fn from_file(path: &Path) -> Result<Self, StackError> {
         let cause = |cause| StackError::NoStack { path: path.to_owned(), cause };
         let text = fs::read_to_string(path).map_err(cause)?;
         serde_json::from_str(&text).map_err(|error| cause(error.into()))
     }
 
-    /// Whether it is on the local AWS of `harmony local`: others run functions in containers, which takes longer.
+    /// Whether it is on a local AWS of `harmony local`: others run functions in containers, which takes longer.
     pub fn is_on_local_aws(&self) -> bool {
         self.pid.is_some()
     }
 
-    /// Whether it is on a local AWS or another emulator, where there is nothing to lose.
+    /// Whether it is on a local AWS or another emulator, where no data is worth keeping.
     pub fn is_local(&self) -> bool {
         self.endpoint.is_some()
     }
 
-    /// The value of an output.
     pub fn output(&self, name: &str) -> Result<&str, StackError> {
         self.outputs.get(name).map(String::as_str).ok_or_else(|| StackError::NoOutput(name.to_owned()))
     }
 
-    /// How old a booking may be before the reconciler drives it again.
+    /// The age from which the reconciler drives a booking again.
     pub fn pending_max_age(&self) -> Result<SignedDuration, StackError> {
         Ok(SignedDuration::from_secs(self.number("PendingMaxAgeSeconds")?.into()))
     }
@@ -174,59 +158,50 @@ impl Stack {
         parts
     }
 
-    /// The table of a seller's stock.
     pub fn stock_table(&self, part: PartName) -> Result<&str, StackError> {
         self.output(&format!("{}{STOCK}", logical(part)))
     }
 
-    /// The table of payment's decisions.
     pub fn payments_table(&self) -> Result<&str, StackError> {
         self.output("PaymentsTableName")
     }
 
-    /// The books of the sandbox payment provider.
     pub fn provider_ledger_table(&self) -> Result<&str, StackError> {
         self.output("ProviderLedgerTableName")
     }
 
-    /// The table of booking headers.
     pub fn bookings_table(&self) -> Result<&str, StackError> {
         self.output("BookingsTableName")
     }
 
-    /// Who travels.
     pub fn customers_table(&self) -> Result<&str, StackError> {
         self.output("TravellersTableName")
     }
 
-    /// The journal.
     pub fn journal_table(&self) -> Result<&str, StackError> {
         self.output("JournalTableName")
     }
 
-    /// The state machine that conducts bookings.
     pub fn state_machine_arn(&self) -> Result<&str, StackError> {
         self.output("StateMachineArn")
     }
 
-    /// The queue of the steps that need an operator.
+    /// The queue of parked steps, which need an operator.
     pub fn parked_queue_url(&self) -> Result<&str, StackError> {
         self.output("ParkedQueueUrl")
     }
 
-    /// The queues of what was given up: one for each queue that functions are fed from.
+    /// The dead-letter queues, one per queue that feeds functions.
     pub fn dead_letter_queue_urls(&self) -> Result<impl Iterator<Item = &str>, StackError> {
         let urls = self.output("DeadLetterQueueUrls")?;
         Ok(urls.split(',').map(str::trim).filter(|url| !url.is_empty()))
     }
 
-    /// The function that drives stuck bookings again.
     pub fn reconciler_function_name(&self) -> Result<&str, StackError> {
         self.output("ReconcilerFunctionName")
     }
 
-    /// The configuration for the SDK's clients: that of the emulator which the stack is on, whatever the environment
-    /// says, or that of AWS.
+    /// The configuration for the SDK's clients: of the stack's emulator, whatever the environment has, or of AWS.
     pub async fn sdk(&self) -> Result<SdkConfig, StackError> {
         if let Some(endpoint) = &self.endpoint {
             return Ok(cloud::emulator(endpoint, self.region.clone().unwrap_or_else(|| cloud::REGION.to_owned())));
@@ -238,7 +213,7 @@ impl Stack {
     }
 }
 
-/// What a program says went wrong, in one line: its last one, or from the last `Error:` on.
+/// A program's error output in one line: the last line, or everything from the last `Error:` on.
 pub fn complaint(output: &str) -> String {
     let last = output.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no answer");
     let complaint = output.rfind("Error: ").map_or(last, |at| &output[at + "Error: ".len()..]);
@@ -250,21 +225,20 @@ enum FromOutputs {
     NoApi(StackError),
 }
 
-/// A claim to be the one `harmony local` of a project: it is kept by a lock on a file, which the system gives up when
-/// the process ends, however it ends. So what the file beside it says is true exactly while the lock is held. Whoever
-/// cleans the checkout takes both files away, so [`Running::keep`] puts them back.
+/// A claim to run this project's `harmony local`, held by a lock on a file, which the system releases when the process
+/// ends, however it ends. So the file beside it is valid exactly while the lock is held. Cleaning the checkout removes
+/// both files, so [`Running::keep`] restores them.
 #[derive(Debug)]
 pub struct Running {
     folder: PathBuf,
     lock: File,
 }
 
-/// What `harmony local` leaves for other commands to find.
+/// The announcement of `harmony local` for other commands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Found {
-    /// The process of `harmony local`.
+pub struct RunningStack {
+    /// The process id of `harmony local`.
     pub harmony_pid: u32,
-    /// Its stack.
     #[serde(flatten)]
     pub stack: Stack,
 }
@@ -275,7 +249,7 @@ fn lock_file(folder: &Path) -> PathBuf {
     folder.join("lock")
 }
 
-/// The lock, unless another process has it; that one may only look at it, for a moment.
+/// The lock, unless another process holds it for longer than a short look.
 fn lock_soon(folder: &Path) -> Result<Option<File>, StackError> {
     for _ in 0..5 {
         if let Some(lock) = lock(folder)? {
@@ -289,7 +263,7 @@ fn lock_soon(folder: &Path) -> Result<Option<File>, StackError> {
 fn lock(folder: &Path) -> Result<Option<File>, StackError> {
     let path = lock_file(folder);
     let cause = |cause| StackError::File { path: path.clone(), cause };
-    // Not its parents: a checkout that is gone is not made again.
+    // Not its parents: a deleted checkout must not be created again.
     match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(cause(error)),
         Ok(()) | Err(_) => {}
@@ -303,21 +277,21 @@ fn lock(folder: &Path) -> Result<Option<File>, StackError> {
 }
 
 impl Running {
-    /// The folder for what belongs to this checkout: `.harmony` in the project's folder.
+    /// The folder for this checkout's own files: `.harmony` in the project's folder.
     pub fn folder(root: &Path) -> PathBuf {
         root.join(".harmony")
     }
 
-    /// Claims the project; none if another process has it.
+    /// Claims the project; none if another process has claimed it.
     pub fn claim(folder: &Path) -> Result<Option<Self>, StackError> {
         let Some(lock) = lock_soon(folder)? else { return Ok(None) };
         let running = Self { folder: folder.to_owned(), lock };
-        running.forget(); // what a process left that was killed
+        running.forget(); // left by a process that was killed
         Ok(Some(running))
     }
 
-    /// Claims and announces it again if the files are gone, as after `git clean -fdx`. Returns whether the claim stands:
-    /// it does not if another process was faster.
+    /// Claims and announces again if the files are gone, as after `git clean -fdx`. Returns whether the claim still
+    /// holds: it does not if another process was faster.
     pub fn keep(&mut self, stack: &Stack) -> Result<bool, StackError> {
         let held = self.lock.metadata().map_err(|cause| StackError::File { path: lock_file(&self.folder), cause })?;
         let is_there = fs::metadata(lock_file(&self.folder))
@@ -336,15 +310,15 @@ impl Running {
     pub fn announce(&self, stack: &Stack) -> Result<(), StackError> {
         let path = self.folder.join(STACK);
         let cause = |cause| StackError::File { path: path.clone(), cause };
-        let found = Found { harmony_pid: process::id(), stack: stack.clone() };
+        let found = RunningStack { harmony_pid: process::id(), stack: stack.clone() };
         let json = serde_json::to_vec_pretty(&found).map_err(|error| cause(error.into()))?;
-        // Written aside and renamed, so that nobody reads half of it.
+        // Written aside and renamed, so that no reader sees half of it.
         let aside = self.folder.join("stack.json.new");
         fs::write(&aside, json).and_then(|()| fs::rename(&aside, &path)).map_err(cause)
     }
 
-    /// What the `harmony local` of this project announced; none if none runs or it is not ready yet.
-    pub fn find(folder: &Path) -> Result<Option<Found>, StackError> {
+    /// The announcement of this project's `harmony local`; none if none runs or it is not ready yet.
+    pub fn find(folder: &Path) -> Result<Option<RunningStack>, StackError> {
         if !Self::is_claimed(folder)? {
             return Ok(None);
         }
@@ -357,13 +331,13 @@ impl Running {
         }
     }
 
-    /// Whether a `harmony local` of this project runs, ready or not.
+    /// Whether this project's `harmony local` runs, ready or not.
     pub fn is_claimed(folder: &Path) -> Result<bool, StackError> {
         Ok(folder.is_dir() && lock(folder)?.is_none())
     }
 
     fn forget(&self) {
-        let _ = fs::remove_file(self.folder.join(STACK)); // mostly there is none
+        let _ = fs::remove_file(self.folder.join(STACK)); // usually there is none
     }
 }
 
@@ -452,13 +426,13 @@ mod tests {
 
         fs::remove_dir_all(&folder).unwrap();
         let other = Running::claim(&folder).unwrap().unwrap();
-        assert!(!running.keep(&stack).unwrap(), "somebody else was faster");
+        assert!(!running.keep(&stack).unwrap(), "another process was faster");
         drop((running, other));
         fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
-    fn a_file_that_describes_no_stack_is_told_by_its_name() {
+    fn a_file_that_describes_no_stack_is_reported_by_name() {
         let error = Stack::from_file(Path::new("/there/is/none")).unwrap_err().to_string();
         assert!(error.starts_with("/there/is/none does not describe a stack: "), "{error}");
     }

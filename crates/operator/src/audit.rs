@@ -1,16 +1,16 @@
-//! An audit: what the tables hold, against what must always be true.
+//! An audit: checks what the tables hold against what must always be true.
 //!
 //! | | |
 //! |---|---|
 //! | a confirmed booking | has every part of its plan reserved and is charged once, the sum of their prices |
 //! | a failed booking | has no part reserved, and nothing is charged |
 //! | a booking that needs an operator | says in its journal what was given up |
-//! | a booking that is pending | is not so for longer than anything takes that is still tried |
-//! | a line of stock | is never below zero, and with what is reserved of it adds up to what was put on sale |
+//! | a booking that is pending | has not been pending for longer than any step is tried |
+//! | a line of stock | is never below zero, and stock plus reservations is what was put on sale |
 //! | a step, a payment, a charge | belongs to a booking, and a reservation to a part of its plan |
 //!
-//! What one booking or one line must be is a pure function of what was read of it: [`check_booking`], [`check_line`]. What
-//! has to be read, and in which order so that a booking under way is not taken for a wrong one, is in [`whole`].
+//! [`check_booking`] and [`check_line`] are pure functions of what was read about one booking or one line. What has to
+//! be read, and in which order so that a booking under way is not mistaken for a violation, is in [`whole`].
 
 pub mod whole;
 
@@ -23,68 +23,68 @@ use saga::{
     BookingId, Money, Outcome, PartName, PaymentReference, Price, Status, Step, StockLine, money::MoneyError,
     payment::State,
 };
-use store::{Entry, Header, HeaderStore, Headers, Journal, Ledger, Payments, StockTable, StoreError, Unreadable};
+use store::{
+    Header, HeaderStore, Headers, Journal, JournalEntry, Ledger, Payments, StockTable, StoreError, UnreadableItem,
+};
 
 use local_aws::{Stack, StackError};
 use traveller::Booking;
 
-/// How many bookings, or lines of stock, are read at once.
+/// How many bookings, or stock lines, are read at once.
 const AT_ONCE: usize = 8;
 
-/// Something that must never be so.
+/// A state that must never occur.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Violation {
-    /// Of which kind.
-    pub kind: Kind,
-    /// The booking, line of stock or payment that it is about, such as `booking 5b7c…` or `flight LH400 on 2027-03-01`.
+pub struct AuditViolation {
+    pub kind: ViolationKind,
+    /// What it is about: a booking, stock line or payment, such as `booking 5b7c…` or `flight LH400 on 2027-03-01`.
     pub about: String,
-    /// What is so.
+    /// What was found.
     pub says: String,
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for AuditViolation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.about, self.says)
     }
 }
 
-/// The kinds of violation, each with a name that stays.
+/// The kinds of violation, each with a stable name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// Confirmed, and a part is not reserved.
+pub enum ViolationKind {
+    /// Confirmed, but a part is not reserved.
     NotReserved,
-    /// Confirmed, and payment decided otherwise, or for another amount.
+    /// Confirmed, but payment decided otherwise, or for another amount.
     NotCharged,
-    /// Confirmed, and the provider got another amount, or nothing.
+    /// Confirmed, but the provider was paid another amount, or nothing.
     WrongCharge,
-    /// The total in the header is not what it has to be.
+    /// The total in the header is wrong.
     WrongTotal,
-    /// Failed, and a part is reserved.
+    /// Failed, but a part is reserved.
     StillReserved,
-    /// Failed, and nobody can be sure that a late reserve of a part is refused.
+    /// Failed, but no tombstone guarantees that a late reserve of a part is refused.
     NotCancelled,
-    /// Failed, and payment decided otherwise, or not at all.
+    /// Failed, but payment decided otherwise, or not at all.
     NotAborted,
-    /// Failed, and the provider was paid.
+    /// Failed, but the provider was paid.
     StillCharged,
-    /// It ended, and its journal does not say so.
+    /// Ended, but the journal does not record it.
     NotRecorded,
-    /// It needs an operator, and its journal does not say why.
+    /// Needs an operator, but the journal does not record why.
     NotParked,
-    /// It has not ended, and should have.
+    /// Not ended, although it should have.
     NotEnded,
-    /// It belongs to no booking, or to no part of its plan.
+    /// Belongs to no booking, or to no part of its plan.
     Orphan,
     /// Stock is below zero.
     BelowZero,
     /// Stock and reservations do not add up to what was put on sale.
     Stock,
-    /// Nobody wrote it so.
+    /// An item does not have the form in which this program writes it.
     Unreadable,
 }
 
-impl Kind {
-    /// All of them.
+impl ViolationKind {
     pub const ALL: [Self; 15] = [
         Self::NotReserved,
         Self::NotCharged,
@@ -103,7 +103,7 @@ impl Kind {
         Self::Unreadable,
     ];
 
-    /// Its name, for programs.
+    /// The name for programs.
     pub const fn name(self) -> &'static str {
         match self {
             Self::NotReserved => "not-reserved",
@@ -125,59 +125,56 @@ impl Kind {
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ViolationKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
 }
 
-/// When a booking has to have ended.
+/// When a booking must have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ends {
-    /// If it was accepted before this.
-    pub of_before: Timestamp,
-    /// Whether it will do that an operator was called.
-    pub may_be_parked: bool,
+pub struct Deadline {
+    /// It must have ended if it was accepted before this time.
+    pub accepted_before: Timestamp,
+    /// Whether a booking may need an operator instead.
+    pub may_need_operator: bool,
 }
 
-/// What the tables hold on a booking.
+/// What the tables hold about a booking.
 #[derive(Clone, Debug)]
-pub struct Books {
-    /// Which booking.
+pub struct BookingRecords {
     pub booking_id: BookingId,
     /// Its header, if there is one.
     pub header: Option<Header>,
     /// Its steps.
-    pub journal: Vec<Entry>,
-    /// Payment's decision.
+    pub journal: Vec<JournalEntry>,
     pub decision: State,
-    /// What the provider has got for it, after all charges and refunds.
+    /// What the provider was paid, after all charges and refunds.
     pub paid: Option<Money>,
-    /// Steps of it that cannot be read.
-    pub unreadable: Vec<Unreadable>,
+    /// Its steps that cannot be read.
+    pub unreadable: Vec<UnreadableItem>,
 }
 
-impl Books {
-    /// The booking as its owner sees it, but for who travels; none without a header.
+impl BookingRecords {
+    /// The booking as its owner sees it, but without the customer; none without a header.
     pub fn booking(&self) -> Option<Booking> {
         let view = services::api::view(&travel::TRAVEL, self.header.as_ref()?, None, &self.journal);
-        serde_json::from_value(view).ok() // it is what the API would show
+        serde_json::from_value(view).ok() // it is what the API shows
     }
 }
 
-/// What a table holds on a line of stock.
+/// What a table holds about a stock line.
 #[derive(Clone, Debug)]
-pub struct Shelf {
-    /// Who sells it.
+pub struct StockRecord {
     pub part: PartName,
-    /// Which line. Its units do not matter.
+    /// The line. Its units do not matter.
     pub line: StockLine,
-    /// How many units are available, and how many were put on sale; none if it is not on sale.
+    /// How many units are available, and how many were put on sale; none if the line is not on sale.
     pub units: Option<(i64, i64)>,
 }
 
-impl Books {
-    fn entry(&self, step: Step) -> Option<&Entry> {
+impl BookingRecords {
+    fn entry(&self, step: Step) -> Option<&JournalEntry> {
         self.journal.iter().find(|entry| entry.step == step)
     }
 
@@ -189,7 +186,7 @@ impl Books {
         matches!(self.outcome(Step::Cancel(part)), Some(Outcome::Cancelled { .. }))
     }
 
-    /// The price of a part whose reservation stands: it was made, and not cancelled.
+    /// The price of a part that is reserved, and not cancelled.
     fn reserved(&self, part: PartName) -> Option<Price> {
         match self.outcome(Step::Reserve(part)) {
             Some(Outcome::Reserved { price }) if !self.is_cancelled(part) => Some(*price),
@@ -208,89 +205,98 @@ impl Books {
     }
 }
 
-/// The stock that a part of a booking needs; none of a part that this program does not know, or cannot read.
+/// The stock that a part of a booking needs; none if this program does not know the part or cannot read it.
 fn lines_of(header: &Header, part: PartName) -> Vec<StockLine> {
     let contents = header.parts.get(part).map(|part| part.contents);
     let request = travel::part_type(part).zip(contents).map(|(part_type, contents)| part_type.request(&contents));
     request.and_then(Result::ok).map_or_else(Vec::new, |request| request.lines())
 }
 
-/// What is wrong with a booking: nothing, if all is well.
-pub fn check_booking(books: &Books, ends: &Ends) -> Vec<Violation> {
-    let mut wrong: Wrong = books.unreadable.iter().map(|item| (Kind::Unreadable, item.to_string())).collect();
-    match &books.header {
-        _ if !wrong.is_empty() => {} // what seems to be missing may stand in them
-        None => wrong.push((Kind::Orphan, orphan(books))),
+/// All violations of one booking; empty if there are none.
+pub fn check_booking(records: &BookingRecords, deadline: &Deadline) -> Vec<AuditViolation> {
+    let mut wrong: Wrong =
+        records.unreadable.iter().map(|item| (ViolationKind::Unreadable, item.to_string())).collect();
+    match &records.header {
+        _ if !wrong.is_empty() => {} // what seems to be missing may be in them
+        None => wrong.push((ViolationKind::Orphan, orphan(records))),
         Some(header) => {
-            check_parts(books, header, &mut wrong);
+            check_parts(records, header, &mut wrong);
             match header.status {
-                Status::Confirmed => check_confirmed(books, header, &mut wrong),
-                Status::Failed => check_failed(books, header, &mut wrong),
-                Status::NeedsOperator => check_parked(books, ends, &mut wrong),
-                Status::Pending | Status::Compensating if header.created_at < ends.of_before => {
+                Status::Confirmed => check_confirmed(records, header, &mut wrong),
+                Status::Failed => check_failed(records, header, &mut wrong),
+                Status::NeedsOperator => check_parked(records, deadline, &mut wrong),
+                Status::Pending | Status::Compensating if header.created_at < deadline.accepted_before => {
                     let says = format!("not ended: {} since {:.3}", header.status, header.created_at);
-                    wrong.push((Kind::NotEnded, says));
+                    wrong.push((ViolationKind::NotEnded, says));
                 }
                 Status::Pending | Status::Compensating => {}
             }
         }
     }
-    let about = format!("booking {}", books.booking_id);
-    wrong.into_iter().map(|(kind, says)| Violation { kind, about: about.clone(), says }).collect()
+    let about = format!("booking {}", records.booking_id);
+    wrong.into_iter().map(|(kind, says)| AuditViolation { kind, about: about.clone(), says }).collect()
 }
 
-type Wrong = Vec<(Kind, String)>;
+type Wrong = Vec<(ViolationKind, String)>;
 
-fn orphan(books: &Books) -> String {
-    let steps: Vec<_> = books.journal.iter().map(|entry| entry.step.to_string()).collect();
+fn orphan(records: &BookingRecords) -> String {
+    let steps: Vec<_> = records.journal.iter().map(|entry| entry.step.to_string()).collect();
     let mut left = Vec::new();
     if !steps.is_empty() {
         left.push(format!("its journal has {}", steps.join(", ")));
     }
-    if books.decision != State::Collecting {
-        left.push(format!("payment's decision is {}", decision(&books.decision)));
+    if records.decision != State::Collecting {
+        left.push(format!("payment's decision is {}", decision(&records.decision)));
     }
     let but = if left.is_empty() { String::new() } else { format!(", but {}", left.join(" and ")) };
     format!("there is no such booking{but}")
 }
 
-fn check_parts(books: &Books, header: &Header, wrong: &mut Wrong) {
+fn check_parts(records: &BookingRecords, header: &Header, wrong: &mut Wrong) {
     let names = header.parts.names();
-    for entry in &books.journal {
+    for entry in &records.journal {
         if let Step::Reserve(part) | Step::Cancel(part) = entry.step
             && !names.contains(&part)
         {
-            wrong.push((Kind::Orphan, format!("{} is recorded, but {part} is not a part of it", entry.step)));
+            wrong.push((ViolationKind::Orphan, format!("{} is recorded, but {part} is not a part of it", entry.step)));
         }
     }
 }
 
-fn check_confirmed(books: &Books, header: &Header, wrong: &mut Wrong) {
-    check_recorded(books, Step::Confirm, Status::Confirmed, wrong);
+fn check_confirmed(records: &BookingRecords, header: &Header, wrong: &mut Wrong) {
+    check_recorded(records, Step::Confirm, Status::Confirmed, wrong);
     let mut prices = Vec::new();
     for (part, _) in header.parts.iter() {
-        match books.reserved(part) {
+        match records.reserved(part) {
             Some(price) => prices.push(price),
-            None => wrong.push((Kind::NotReserved, format!("confirmed, but {part} is not reserved"))),
+            None => wrong.push((ViolationKind::NotReserved, format!("confirmed, but {part} is not reserved"))),
         }
     }
     if prices.len() < header.parts.names().len() {
         return;
     }
     match sum(prices) {
-        Err(error) => wrong.push((Kind::NotCharged, format!("confirmed, but its prices have no sum: {error}"))),
+        Err(error) => {
+            wrong.push((ViolationKind::NotCharged, format!("confirmed, but its prices have no sum: {error}")))
+        }
         Ok(sum) => {
-            if !matches!(books.decision, State::Charged { amount, .. } if amount == sum) {
-                let decision = decision(&books.decision);
-                wrong.push((Kind::NotCharged, format!("confirmed at {sum}, but payment's decision is {decision}")));
+            if !matches!(records.decision, State::Charged { amount, .. } if amount == sum) {
+                let decision = decision(&records.decision);
+                wrong.push((
+                    ViolationKind::NotCharged,
+                    format!("confirmed at {sum}, but payment's decision is {decision}"),
+                ));
             }
-            if books.paid != Some(sum) {
-                let paid = shown(books.paid);
-                wrong.push((Kind::WrongCharge, format!("confirmed at {sum}, but the provider was paid {paid}")));
+            if records.paid != Some(sum) {
+                let paid = shown(records.paid);
+                wrong.push((
+                    ViolationKind::WrongCharge,
+                    format!("confirmed at {sum}, but the provider was paid {paid}"),
+                ));
             }
             if header.total != Some(sum) {
                 let total = shown(header.total);
-                wrong.push((Kind::WrongTotal, format!("confirmed at {sum}, but its total is {total}")));
+                wrong.push((ViolationKind::WrongTotal, format!("confirmed at {sum}, but its total is {total}")));
             }
         }
     }
@@ -301,41 +307,41 @@ fn sum(prices: Vec<Price>) -> Result<Money, MoneyError> {
     sum.and_then(|sum| sum.map(Price::payable).transpose()).unwrap_or(Err(MoneyError::TooMuch))
 }
 
-fn check_failed(books: &Books, header: &Header, wrong: &mut Wrong) {
-    check_recorded(books, Step::Fail, Status::Failed, wrong);
+fn check_failed(records: &BookingRecords, header: &Header, wrong: &mut Wrong) {
+    check_recorded(records, Step::Fail, Status::Failed, wrong);
     for (part, _) in header.parts.iter() {
-        if books.reserved(part).is_some() {
-            wrong.push((Kind::StillReserved, format!("failed, but {part} is still reserved")));
-        } else if !books.is_cancelled(part) {
-            wrong.push((Kind::NotCancelled, format!("failed, but {} is not recorded", Step::Cancel(part))));
+        if records.reserved(part).is_some() {
+            wrong.push((ViolationKind::StillReserved, format!("failed, but {part} is still reserved")));
+        } else if !records.is_cancelled(part) {
+            wrong.push((ViolationKind::NotCancelled, format!("failed, but {} is not recorded", Step::Cancel(part))));
         }
     }
-    if !matches!(books.decision, State::Declined | State::Aborted { .. }) {
-        let decision = decision(&books.decision);
-        wrong.push((Kind::NotAborted, format!("failed, but payment's decision is {decision}")));
+    if !matches!(records.decision, State::Declined | State::Aborted { .. }) {
+        let decision = decision(&records.decision);
+        wrong.push((ViolationKind::NotAborted, format!("failed, but payment's decision is {decision}")));
     }
-    if books.paid.is_some() {
-        wrong.push((Kind::StillCharged, format!("failed, but the provider was paid {}", shown(books.paid))));
+    if records.paid.is_some() {
+        wrong.push((ViolationKind::StillCharged, format!("failed, but the provider was paid {}", shown(records.paid))));
     }
     if header.total.is_some() {
-        wrong.push((Kind::WrongTotal, format!("failed, but its total is {}", shown(header.total))));
+        wrong.push((ViolationKind::WrongTotal, format!("failed, but its total is {}", shown(header.total))));
     }
 }
 
-fn check_parked(books: &Books, ends: &Ends, wrong: &mut Wrong) {
-    if !ends.may_be_parked {
-        wrong.push((Kind::NotEnded, format!("not ended: {}", Status::NeedsOperator)));
+fn check_parked(records: &BookingRecords, deadline: &Deadline, wrong: &mut Wrong) {
+    if !deadline.may_need_operator {
+        wrong.push((ViolationKind::NotEnded, format!("not ended: {}", Status::NeedsOperator)));
     }
-    if !matches!(books.outcome(Step::Park), Some(Outcome::Parked { .. })) {
+    if !matches!(records.outcome(Step::Park), Some(Outcome::Parked { .. })) {
         let status = Status::NeedsOperator;
-        wrong.push((Kind::NotParked, format!("{status}, but {} is not recorded", Step::Park)));
+        wrong.push((ViolationKind::NotParked, format!("{status}, but {} is not recorded", Step::Park)));
     }
 }
 
-/// Header and journal item are one transaction. The outcome is called as the status is.
-fn check_recorded(books: &Books, step: Step, status: Status, wrong: &mut Wrong) {
-    if books.outcome(step).map(Outcome::name) != Some(status.name()) {
-        wrong.push((Kind::NotRecorded, format!("{status}, but {step} is not recorded")));
+/// Header and journal item are written in one transaction. The outcome has the same name as the status.
+fn check_recorded(records: &BookingRecords, step: Step, status: Status, wrong: &mut Wrong) {
+    if records.outcome(step).map(Outcome::name) != Some(status.name()) {
+        wrong.push((ViolationKind::NotRecorded, format!("{status}, but {step} is not recorded")));
     }
 }
 
@@ -350,38 +356,36 @@ fn decision(state: &State) -> String {
     }
 }
 
-/// How many units of a line were reserved when the line was read, as the journal tells later on.
+/// How many units of a line were reserved when the line was read, according to the journal, which is read later.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reserved {
-    /// By the reservations that stand.
+pub struct ReservedUnits {
+    /// By reservations in force.
     pub stands: i64,
     /// Of those: by steps so late that the line may have been read before them.
     pub lately: i64,
-    /// And by reservations that were taken back so late that the line may have been read before that.
+    /// By reservations that were given back so late that the line may have been read before that.
     pub given_back_lately: i64,
 }
 
-/// What is to be said of a line of stock.
+/// The result for a stock line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// All is well.
     Right,
-    /// It may well be, but units of it were sold or given back just when it was read.
+    /// Units of it were sold or given back just when it was read, which may explain the difference.
     InMotion(String),
-    /// This is wrong.
-    Wrong(Violation),
+    Wrong(AuditViolation),
 }
 
-/// What is to be said of a line of stock. Where the journal of old bookings is gone, lines may have been sold of which it
-/// knows nothing: it `is_whole` where that cannot be.
-pub fn check_line(shelf: &Shelf, reserved: Reserved, is_whole: bool) -> Verdict {
-    let Shelf { part, line, units } = shelf;
+/// Checks a stock line. Where journals of old bookings have expired, units may have been sold that the journal does not
+/// know of; `is_whole` means that this cannot be the case.
+pub fn check_line(stock_record: &StockRecord, reserved: ReservedUnits, is_whole: bool) -> Verdict {
+    let StockRecord { part, line, units } = stock_record;
     let about = format!("{part} {line}");
-    let Reserved { stands, lately, given_back_lately } = reserved;
-    let wrong = |kind, says| Verdict::Wrong(Violation { kind, about: about.clone(), says });
+    let ReservedUnits { stands, lately, given_back_lately } = reserved;
+    let wrong = |kind, says| Verdict::Wrong(AuditViolation { kind, about: about.clone(), says });
     let (available, seeded) = units.unwrap_or((0, 0));
     if available < 0 {
-        return wrong(Kind::BelowZero, format!("{available} available"));
+        return wrong(ViolationKind::BelowZero, format!("{available} available"));
     }
     let (taken, least, most) = (seeded - available, stands - lately, stands + given_back_lately);
     if taken == stands || (!is_whole && taken >= stands) {
@@ -394,7 +398,7 @@ pub fn check_line(shelf: &Shelf, reserved: Reserved, is_whole: bool) -> Verdict 
     if (least..=most).contains(&taken) {
         Verdict::InMotion(format!("{about}: {says}"))
     } else {
-        wrong(Kind::Stock, says)
+        wrong(ViolationKind::Stock, says)
     }
 }
 
@@ -411,12 +415,11 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// An audit of this stack, reached with this configuration.
     pub fn of(stack: &Stack, sdk: &SdkConfig) -> Result<Self, StackError> {
         let client = store::patient_client(sdk);
         let (bookings, journal_table) = (stack.bookings_table()?, stack.journal_table()?);
         let (payments, ledger) = (stack.payments_table()?, stack.provider_ledger_table()?);
-        let journal = Journal::new(client.clone(), journal_table, 1); // not written to here
+        let journal = Journal::new(client.clone(), journal_table, 1); // never written here
         let sold = stack.parts().into_iter().map(|part| Ok((part, stack.stock_table(part)?)));
         let sold = sold.collect::<Result<Vec<_>, StackError>>()?;
         let tables = sold.iter().map(|(_, table)| *table).chain([ledger, journal_table, bookings, payments]);
@@ -432,39 +435,43 @@ impl Audit {
         })
     }
 
-    /// All violations, of these bookings and then of these lines of stock; none if all is well. The bookings have to be
-    /// all those that may have reserved some of the lines, and none of them may be under way or need an operator.
+    /// All violations of these bookings, and then of these stock lines. The bookings have to include all that may have
+    /// reserved some of the lines, and none of them may be under way or need an operator.
     pub async fn run(
         &self,
         bookings: impl IntoIterator<Item = &BookingId>,
         lines: impl IntoIterator<Item = (PartName, StockLine)>,
     ) -> Result<Vec<String>, StoreError> {
-        let books = stream::iter(bookings).map(async |id| if_readable(format!("booking {id}"), self.books(id).await));
-        let (books, mut wrong) = separate(books.buffered(AT_ONCE).try_collect().await?);
-        let shelves = stream::iter(lines).map(async |(part, line)| {
+        let records =
+            stream::iter(bookings).map(async |id| if_readable(format!("booking {id}"), self.records(id).await));
+        let (records, mut wrong) = separate(records.buffered(AT_ONCE).try_collect().await?);
+        let stock_records = stream::iter(lines).map(async |(part, line)| {
             let about = format!("{part} {line}");
-            if_readable(about, self.shelf(part, line).await)
+            if_readable(about, self.stock_record(part, line).await)
         });
-        let (shelves, unreadable) = separate(shelves.buffered(AT_ONCE).try_collect().await?);
+        let (stock_records, unreadable) = separate(stock_records.buffered(AT_ONCE).try_collect().await?);
         wrong.extend(unreadable);
-        let ends = Ends { of_before: Timestamp::MAX, may_be_parked: false };
-        wrong.extend(books.iter().flat_map(|books| check_booking(books, &ends)));
-        for shelf in &shelves {
-            let stands = books.iter().map(|books| books.units(shelf.part, &shelf.line)).sum();
-            if let Verdict::Wrong(violation) = check_line(shelf, Reserved { stands, ..Reserved::default() }, true) {
+        let deadline = Deadline { accepted_before: Timestamp::MAX, may_need_operator: false };
+        wrong.extend(records.iter().flat_map(|records| check_booking(records, &deadline)));
+        for stock_record in &stock_records {
+            let stands = records.iter().map(|records| records.units(stock_record.part, &stock_record.line)).sum();
+            if let Verdict::Wrong(violation) =
+                check_line(stock_record, ReservedUnits { stands, ..ReservedUnits::default() }, true)
+            {
                 wrong.push(violation);
             }
         }
-        Ok(wrong.iter().map(Violation::to_string).collect())
+        Ok(wrong.iter().map(AuditViolation::to_string).collect())
     }
 
-    /// A booking as its owner sees it, but for who travels; none if there is none.
+    /// A booking as its owner sees it, but without the customer; none if there is no such booking.
     pub async fn booking(&self, booking_id: &BookingId) -> Result<Option<Booking>, StoreError> {
-        Ok(self.books(booking_id).await?.booking())
+        Ok(self.records(booking_id).await?.booking())
     }
 
-    /// What the tables hold on a booking. The header comes first: what follows from it is already there then, and is read.
-    async fn books(&self, booking_id: &BookingId) -> Result<Books, StoreError> {
+    /// What the tables hold about a booking. The header is read first: whatever follows from it exists by then, and is
+    /// read.
+    async fn records(&self, booking_id: &BookingId) -> Result<BookingRecords, StoreError> {
         let header = self.headers.get(booking_id).await?;
         let paid = match &header {
             Some(header) => {
@@ -474,7 +481,7 @@ impl Audit {
             None => None,
         };
         let (journal, unreadable) = self.journal.entries(booking_id).await?;
-        Ok(Books {
+        Ok(BookingRecords {
             booking_id: booking_id.clone(),
             header,
             journal,
@@ -484,26 +491,26 @@ impl Audit {
         })
     }
 
-    async fn shelf(&self, part: PartName, line: StockLine) -> Result<Shelf, StoreError> {
+    async fn stock_record(&self, part: PartName, line: StockLine) -> Result<StockRecord, StoreError> {
         let mut units = None;
         for (_, table) in self.stock.iter().filter(|(of, _)| *of == part) {
             units = table.available(&line).await?;
         }
-        Ok(Shelf { part, line, units })
+        Ok(StockRecord { part, line, units })
     }
 }
 
-/// What was read, or the violation that it cannot be: that hides no other.
-fn if_readable<T>(about: String, read: Result<T, StoreError>) -> Result<Result<T, Violation>, StoreError> {
+/// What was read, or the violation that it cannot be read, which hides no other violation.
+fn if_readable<T>(about: String, read: Result<T, StoreError>) -> Result<Result<T, AuditViolation>, StoreError> {
     match read {
         Err(StoreError::Corrupt { cause, .. }) => {
-            Ok(Err(Violation { kind: Kind::Unreadable, about, says: format!("cannot be read: {cause}") }))
+            Ok(Err(AuditViolation { kind: ViolationKind::Unreadable, about, says: format!("cannot be read: {cause}") }))
         }
         read => read.map(Ok),
     }
 }
 
-fn separate<T>(read: Vec<Result<T, Violation>>) -> (Vec<T>, Vec<Violation>) {
+fn separate<T>(read: Vec<Result<T, AuditViolation>>) -> (Vec<T>, Vec<AuditViolation>) {
     let (mut readable, mut wrong) = (Vec::with_capacity(read.len()), Vec::new());
     for item in read {
         match item {

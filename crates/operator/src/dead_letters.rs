@@ -1,13 +1,13 @@
-//! Dead-letter queues: what lies in them, and how it is put back.
+//! Dead-letter queues: what is in them, and how it is put back.
 //!
 //! ```text
-//!   queue ── given up after so many attempts ──▶ dead-letter queue     looked at: hidden for a moment, then visible
+//!   queue ── given up after so many attempts ──▶ dead-letter queue     read: hidden for a moment, then visible
 //!     ▲                                                 │
 //!     └────────── message move task of SQS ─────────────┘
 //! ```
 //!
-//! Whoever else looks into such a queue hides its messages for a while, as the reconciler does each minute. A message
-//! that is hidden is not seen here and is not moved, so both wait for it.
+//! Every reader of such a queue hides its messages for a while, as the reconciler does each minute. A hidden message
+//! can neither be read nor be moved here, so both wait for it.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use std::{
 use aws_sdk_sqs::{
     Client,
     types::{
-        ChangeMessageVisibilityBatchRequestEntry, ListMessageMoveTasksResultEntry, Message as Received,
+        ChangeMessageVisibilityBatchRequestEntry, ListMessageMoveTasksResultEntry, Message,
         MessageSystemAttributeName::{DeadLetterQueueSourceArn, SentTimestamp},
         QueueAttributeName,
     },
@@ -36,115 +36,92 @@ use serde_json::{Value, json};
 
 use local_aws::{Stack, StackError};
 use traveller::{
-    client::Reason,
+    client::FailureReason,
     show::{Look, count, plain, wrap},
 };
 
-/// How long to wait for messages that somebody else looks at: longer than the reconciler hides them.
+/// How long to wait for messages that another reader has hidden: longer than the reconciler hides them.
 pub const HELD: Duration = Duration::from_secs(10);
 /// How long it may take to put the messages of a queue back.
 const PATIENCE: Duration = Duration::from_secs(150);
-/// How long to wait before looking again.
+/// How long to wait before reading again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// For how many seconds a message that was looked at is hidden, if it cannot be made visible again at once.
+/// For how many seconds a message stays hidden after it was read, if it cannot be made visible immediately.
 const HIDDEN: i32 = 20;
-/// How many messages of a queue are looked at.
-const MOST: usize = 2_000;
-/// How many characters of a message are shown that cannot be read, and how many of a reason.
+/// How many messages of a queue are read at most.
+const MAX_MESSAGES: usize = 2_000;
+/// How many characters are shown of an unreadable message, and of a reason.
 const SHOWN: (usize, usize) = (60, 300);
 
 /// Why bookings cannot be driven again.
 #[derive(Debug, thiserror::Error)]
 pub enum DriveError {
-    /// It is not known where to ask for them.
+    /// The stack has no inbox to ask the reconciler through.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// The reconciler was asked for all others.
+    /// The reconciler was asked to drive all other bookings.
     #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     NotAsked(Vec<NotAsked>),
 }
 
-/// A booking that the reconciler was not asked for: SQS did not answer, or refused.
+/// A booking that the reconciler could not be asked to drive: SQS did not answer, or refused.
 #[derive(Debug, thiserror::Error)]
-#[error("asking the reconciler for booking {booking} failed: {cause}; check your permissions, then repeat it")]
+#[error("asking the reconciler for booking {booking_id} failed: {cause}; check your permissions, then repeat it")]
 pub struct NotAsked {
-    /// Which booking.
-    pub booking: BookingId,
-    /// What SQS says.
+    pub booking_id: BookingId,
     pub cause: String,
 }
 
-/// Why a dead-letter queue cannot be looked into, or its messages not be put back.
+/// Why a dead-letter queue cannot be read, or its messages cannot be put back.
 #[derive(Debug, thiserror::Error)]
-pub enum DeadLetterError {
-    /// SQS did not answer, or refused.
+pub enum DeadLetterQueueError {
     #[error("{operation} {queue} failed: {cause}; check that the queue is there, and your permissions")]
-    Refused {
-        /// What was tried.
-        operation: &'static str,
-        /// With which queue.
-        queue: String,
-        /// What went wrong.
-        cause: String,
-    },
-    /// Where messages came from is not clear.
+    Refused { operation: &'static str, queue: String, cause: String },
+    /// It is not clear where the messages came from.
     #[error(
         "{queue} is the dead-letter queue of {sources} queues, not of one: move its messages in the console of SQS"
     )]
-    NoSource {
-        /// Which queue.
-        queue: String,
-        /// Of how many.
-        sources: usize,
-    },
-    /// A task ended before its time.
+    NoSource { queue: String, sources: usize },
+    /// The move task ended early.
     #[error("moving the messages of {queue} ended as {status}: {cause}; see `harmony parked`, then redrive again")]
     NotMoved {
-        /// Which queue.
         queue: String,
-        /// How the task ended.
+        /// The final status of the task.
         status: String,
-        /// What SQS says.
+        /// SQS's reason for it.
         cause: String,
     },
-    /// It takes too long.
+    /// Moving took too long.
     #[error("{queue} still has {left} after {} s: see `harmony parked`, then redrive again", PATIENCE.as_secs())]
-    Left {
-        /// Which queue.
-        queue: String,
-        /// How many messages.
-        left: String,
-    },
+    Left { queue: String, left: String },
 }
 
-/// A dead-letter queue.
 #[derive(Clone, Debug)]
 pub struct DeadLetterQueue {
     client: Client,
     url: String,
 }
 
-/// What lies in a dead-letter queue.
+/// The content of a dead-letter queue.
 #[derive(Clone, Debug, Default)]
-pub struct Content {
-    /// The messages, the oldest first.
-    pub messages: Vec<Message>,
-    /// How many more there are: somebody else looks at them, or there are very many.
+pub struct QueueContent {
+    /// The messages, oldest first.
+    pub messages: Vec<DeadLetter>,
+    /// How many more messages there are: another reader has hidden them, or there are very many.
     pub held: usize,
 }
 
-/// A message that was given up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Message {
-    /// Its name in this queue.
+pub struct DeadLetter {
+    /// The message's id in this queue.
     pub id: String,
-    /// The booking that it is about, if it says so.
+    /// The booking that it belongs to, if it names one.
     pub booking_id: Option<BookingId>,
-    /// What it says.
+    /// A summary of the message.
     pub says: String,
-    /// When it was sent. To be moved into a dead-letter queue does not change that.
+    /// When it was sent. Moving a message into a dead-letter queue does not change that.
     pub sent: Option<Timestamp>,
-    /// Why it is here; empty if nobody said so.
+    /// Why it is here; empty if that is unknown.
     pub why: String,
 }
 
@@ -156,19 +133,19 @@ struct Source {
     attempts: Option<u64>,
 }
 
-/// What became of the messages that were put back.
+/// The result of putting messages back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PutBack {
     /// The queue that they are in now.
     pub into: String,
-    /// How many were moved, as SQS counts them.
+    /// How many were moved, as counted by SQS.
     pub moved: i64,
-    /// How many messages have come into the dead-letter queue since: they may be the same ones, given up again.
+    /// How many messages have arrived in the dead-letter queue since: they may be the same ones, given up again.
     pub came: usize,
 }
 
-/// Has the reconciler drive bookings again, whether a message of theirs is parked or not. To ask again is another message.
-/// It is asked for every one, whatever becomes of the others.
+/// Asks the reconciler to drive bookings again, whether or not a message of theirs is parked. Asking again sends
+/// another message. Every booking is asked for, even if others fail.
 pub async fn drive(stack: &Stack, bookings: &[BookingId]) -> Result<(), DriveError> {
     let client = Client::new(&stack.sdk().await?);
     ask(&client, stack.output("ReconcilerInboxUrl")?, bookings).await
@@ -176,20 +153,20 @@ pub async fn drive(stack: &Stack, bookings: &[BookingId]) -> Result<(), DriveErr
 
 async fn ask(client: &Client, inbox: &str, bookings: &[BookingId]) -> Result<(), DriveError> {
     let mut not_asked = Vec::new();
-    for booking in bookings {
-        let message = json!({"booking_id": booking, "asked_at": Timestamp::now()}).to_string();
+    for booking_id in bookings {
+        let message = json!({"booking_id": booking_id, "asked_at": Timestamp::now()}).to_string();
         if let Err(error) = client.send_message().queue_url(inbox).message_body(message).send().await {
-            not_asked.push(NotAsked { booking: booking.clone(), cause: store::causes(&error) });
+            not_asked.push(NotAsked { booking_id: booking_id.clone(), cause: store::causes(&error) });
         }
     }
     if not_asked.is_empty() { Ok(()) } else { Err(DriveError::NotAsked(not_asked)) }
 }
 
-/// What lies in each of these queues, and why that is not known of some: they hide nothing of the others.
+/// The content of each of these queues, or why it cannot be read: one failure does not hide the other queues.
 pub async fn contents(
     queues: Vec<DeadLetterQueue>,
     within: Duration,
-) -> Vec<(DeadLetterQueue, Result<Content, DeadLetterError>)> {
+) -> Vec<(DeadLetterQueue, Result<QueueContent, DeadLetterQueueError>)> {
     let looks = queues.into_iter().map(async |queue| {
         let content = queue.content(within).await;
         (queue, content)
@@ -205,40 +182,41 @@ impl DeadLetterQueue {
         Ok(stack.dead_letter_queue_urls()?.map(queue).collect())
     }
 
-    /// Its name.
+    /// The queue's name.
     pub fn name(&self) -> &str {
         name(&self.url)
     }
 
-    fn refused<E: std::error::Error>(&self, operation: &'static str) -> impl Fn(E) -> DeadLetterError {
+    fn refused<E: std::error::Error>(&self, operation: &'static str) -> impl Fn(E) -> DeadLetterQueueError {
         let queue = self.name().to_owned();
-        move |error| DeadLetterError::Refused { operation, queue: queue.clone(), cause: store::causes(&error) }
+        move |error| DeadLetterQueueError::Refused { operation, queue: queue.clone(), cause: store::causes(&error) }
     }
 
-    /// What lies in the queue. The messages stay there. Waits for so long for those that somebody else looks at.
-    pub async fn content(&self, within: Duration) -> Result<Content, DeadLetterError> {
+    /// The content of the queue. The messages stay there. Waits up to `within` for messages that another reader has
+    /// hidden.
+    pub async fn content(&self, within: Duration) -> Result<QueueContent, DeadLetterQueueError> {
         let deadline = Instant::now() + within;
         let mut found = BTreeMap::new();
         let held = loop {
             let there = self.size().await?;
             self.look(&mut found).await?;
             let held = there.saturating_sub(found.len());
-            if held == 0 || found.len() >= MOST || Instant::now() >= deadline {
+            if held == 0 || found.len() >= MAX_MESSAGES || Instant::now() >= deadline {
                 break held;
             }
             tokio::time::sleep(AGAIN).await;
         };
-        // Who may look at messages need not be allowed to look at their source: then it is left open how often they
+        // A user who may read messages need not be allowed to read their source: then it is left open how often they
         // were tried.
         let attempts =
             if found.is_empty() { None } else { self.source().await.ok().and_then(|source| source.attempts) };
         let mut messages: Vec<_> = found.values().map(|message| read(message, attempts)).collect();
         messages.sort_by_key(|message| message.sent);
-        Ok(Content { messages, held })
+        Ok(QueueContent { messages, held })
     }
 
-    /// How many messages there are, hidden or not, as far as SQS knows at once.
-    async fn size(&self) -> Result<usize, DeadLetterError> {
+    /// How many messages there are, hidden or not, as far as SQS knows right now.
+    async fn size(&self) -> Result<usize, DeadLetterQueueError> {
         const COUNTS: [QueueAttributeName; 2] = [
             QueueAttributeName::ApproximateNumberOfMessages,
             QueueAttributeName::ApproximateNumberOfMessagesNotVisible,
@@ -252,23 +230,23 @@ impl DeadLetterQueue {
         &self,
         url: &str,
         names: &[QueueAttributeName],
-    ) -> Result<HashMap<QueueAttributeName, String>, DeadLetterError> {
+    ) -> Result<HashMap<QueueAttributeName, String>, DeadLetterQueueError> {
         let request = self.client.get_queue_attributes().queue_url(url).set_attribute_names(Some(names.to_vec()));
-        let answer = request.send().await.map_err(self.refused("looking at the attributes of"))?;
+        let answer = request.send().await.map_err(self.refused("reading the attributes of"))?;
         Ok(answer.attributes.unwrap_or_default())
     }
 
-    /// Takes every message that is visible for a moment, page by page until nothing new comes, then gives all back.
-    async fn look(&self, found: &mut BTreeMap<String, Received>) -> Result<(), DeadLetterError> {
+    /// Receives every visible message, page by page until nothing new arrives, then makes all of them visible again.
+    async fn look(&self, found: &mut BTreeMap<String, Message>) -> Result<(), DeadLetterQueueError> {
         let mut seen = BTreeMap::new();
-        while seen.len() < MOST {
+        while seen.len() < MAX_MESSAGES {
             let request = self
                 .client
                 .receive_message()
                 .queue_url(&self.url)
                 .max_number_of_messages(10)
                 .visibility_timeout(HIDDEN)
-                .wait_time_seconds(1) // not to wait at all would be to ask only some of SQS's servers
+                .wait_time_seconds(1) // without a wait only some of SQS's servers are asked
                 .message_system_attribute_names(SentTimestamp)
                 .message_system_attribute_names(DeadLetterQueueSourceArn)
                 .message_attribute_names(REASON);
@@ -286,18 +264,18 @@ impl DeadLetterQueue {
                 entry.set_receipt_handle(message.receipt_handle.clone()).visibility_timeout(0).build().ok()
             });
             let request = self.client.change_message_visibility_batch().queue_url(&self.url);
-            let _ = request.set_entries(Some(entries.collect())).send().await; // or else they come back by themselves
+            let _ = request.set_entries(Some(entries.collect())).send().await; // or they return by themselves
         }
         found.extend(seen);
         Ok(())
     }
 
-    async fn source(&self) -> Result<Source, DeadLetterError> {
+    async fn source(&self) -> Result<Source, DeadLetterQueueError> {
         let request = self.client.list_dead_letter_source_queues().queue_url(&self.url);
         let answer = request.send().await.map_err(self.refused("looking up the source of"))?;
         let [url] = answer.queue_urls() else {
             let sources = answer.queue_urls().len();
-            return Err(DeadLetterError::NoSource { queue: self.name().to_owned(), sources });
+            return Err(DeadLetterQueueError::NoSource { queue: self.name().to_owned(), sources });
         };
         let mut attributes =
             self.attributes(url, &[QueueAttributeName::QueueArn, QueueAttributeName::RedrivePolicy]).await?;
@@ -307,20 +285,24 @@ impl DeadLetterQueue {
         Ok(Source { name: name(url).to_owned(), arn, attempts })
     }
 
-    /// Puts everything back to where it came from, and waits until none of these messages is left. `tell` is told how
-    /// it goes on.
-    pub async fn put_back(&self, messages: &[Message], tell: impl Fn(&str)) -> Result<PutBack, DeadLetterError> {
+    /// Moves everything back to where it came from, and waits until none of these messages is left. `progress` gets the
+    /// progress.
+    pub async fn put_back(
+        &self,
+        messages: &[DeadLetter],
+        progress: impl Fn(&str),
+    ) -> Result<PutBack, DeadLetterQueueError> {
         let deadline = Instant::now() + PATIENCE;
         let source = self.source().await?;
         let arn = self.attributes(&self.url, &[QueueAttributeName::QueueArn]).await?;
         let arn = arn.get(&QueueAttributeName::QueueArn).map(String::as_str).unwrap_or_default();
         let mut moved = 0;
         loop {
-            tell(&format!("{}: moving {}", self.name(), count(messages.len() as u64, "message")));
+            progress(&format!("{}: moving {}", self.name(), count(messages.len() as u64, "message")));
             moved += self.move_all(arn, &source, deadline).await?;
-            tell(&format!("{}: looking whether it is empty", self.name()));
+            progress(&format!("{}: checking whether it is empty", self.name()));
             let content = self.content(HELD.min(deadline.saturating_duration_since(Instant::now()))).await?;
-            let is_left = |message: &&Message| messages.iter().any(|before| before.id == message.id);
+            let is_left = |message: &&DeadLetter| messages.iter().any(|before| before.id == message.id);
             let left = content.messages.iter().filter(is_left).count() + content.held;
             if left == 0 {
                 return Ok(PutBack { into: source.name, moved, came: content.messages.len() });
@@ -331,12 +313,12 @@ impl DeadLetterQueue {
         }
     }
 
-    fn left(&self, left: usize) -> DeadLetterError {
-        DeadLetterError::Left { queue: self.name().to_owned(), left: count(left as u64, "message") }
+    fn left(&self, left: usize) -> DeadLetterQueueError {
+        DeadLetterQueueError::Left { queue: self.name().to_owned(), left: count(left as u64, "message") }
     }
 
-    /// Moves what is visible. Only one such task can run for a queue: if there is one, it is as good.
-    async fn move_all(&self, arn: &str, source: &Source, deadline: Instant) -> Result<i64, DeadLetterError> {
+    /// Moves the visible messages. Only one such task can run per queue; if there already is one, it does the same.
+    async fn move_all(&self, arn: &str, source: &Source, deadline: Instant) -> Result<i64, DeadLetterQueueError> {
         let earlier = match self.last_task(arn).await? {
             Some(task) if matches!(task.status(), Some("RUNNING" | "CANCELLING")) => None,
             earlier => {
@@ -346,13 +328,13 @@ impl DeadLetterQueue {
             }
         };
         loop {
-            // The list may be a moment behind, and not know the new task yet.
+            // The list may be slightly outdated, and not have the new task yet.
             let task = self.last_task(arn).await?.filter(|task| Some(task.started_timestamp) != earlier);
             match task.as_ref().and_then(ListMessageMoveTasksResultEntry::status) {
                 Some("COMPLETED") => return Ok(task.map_or(0, |task| task.approximate_number_of_messages_moved)),
                 Some(status @ ("FAILED" | "CANCELLED")) => {
                     let cause = task.as_ref().and_then(|task| task.failure_reason()).unwrap_or("SQS gives no reason");
-                    return Err(DeadLetterError::NotMoved {
+                    return Err(DeadLetterQueueError::NotMoved {
                         queue: self.name().to_owned(),
                         status: status.to_lowercase(),
                         cause: cause.to_owned(),
@@ -364,8 +346,8 @@ impl DeadLetterQueue {
         }
     }
 
-    async fn last_task(&self, arn: &str) -> Result<Option<ListMessageMoveTasksResultEntry>, DeadLetterError> {
-        let request = self.client.list_message_move_tasks().source_arn(arn).max_results(1); // the newest comes first
+    async fn last_task(&self, arn: &str) -> Result<Option<ListMessageMoveTasksResultEntry>, DeadLetterQueueError> {
+        let request = self.client.list_message_move_tasks().source_arn(arn).max_results(1); // the newest is first
         let answer =
             request.send().await.map_err(self.refused("looking up how far SQS is with moving the messages of"))?;
         Ok(answer.results.unwrap_or_default().into_iter().next())
@@ -377,15 +359,15 @@ fn name(url: &str) -> &str {
     url.trim_end_matches('/').rsplit('/').next().unwrap_or(url)
 }
 
-/// How often a message is tried in a queue with this redrive policy. How often a dead letter was received says less: to
-/// look at it counts too, whoever looks.
+/// How often a message is tried in a queue with this redrive policy. How often a dead letter was received says less:
+/// reading it counts too, whoever reads it.
 fn attempts(policy: &str) -> Option<u64> {
     let policy: Value = serde_json::from_str(policy).ok()?;
     let attempts = &policy["maxReceiveCount"];
     attempts.as_u64().or_else(|| attempts.as_str()?.parse().ok())
 }
 
-/// The beginning of a text that anybody may have written.
+/// The beginning of a text from outside, safe to print.
 fn beginning(text: &str, most: usize) -> String {
     let text = plain(text);
     match text.char_indices().nth(most) {
@@ -394,8 +376,8 @@ fn beginning(text: &str, most: usize) -> String {
     }
 }
 
-/// Reads a message from a dead-letter queue whose source tries so often.
-fn read(message: &Received, attempts: Option<u64>) -> Message {
+/// Reads a message from a dead-letter queue whose source makes this many attempts.
+fn read(message: &Message, attempts: Option<u64>) -> DeadLetter {
     let body = message.body().unwrap_or_default();
     let (booking_id, says, by) = describe(body).unwrap_or_else(|| {
         let says = if body.is_empty() { "nothing".into() } else { format!("unreadable: {}", beginning(body, SHOWN.0)) };
@@ -403,7 +385,7 @@ fn read(message: &Received, attempts: Option<u64>) -> Message {
     });
     let system = |name| message.attributes()?.get(&name).map(String::as_str);
     let reason = message.message_attributes().and_then(|attributes| attributes.get(REASON)?.string_value());
-    // One that was put back keeps its attributes, and may have been given up by the queue since.
+    // A message that was put back keeps its attributes, and the queue may have given it up since.
     let why = match (system(DeadLetterQueueSourceArn), reason, attempts) {
         (Some(_), _, Some(attempts)) => format!("given up after {}", count(attempts, "attempt")),
         (Some(_), _, None) => "given up".into(),
@@ -411,21 +393,21 @@ fn read(message: &Received, attempts: Option<u64>) -> Message {
         (None, None, _) => by.to_owned(),
     };
     let sent = system(SentTimestamp).and_then(|sent| Timestamp::from_millisecond(sent.parse().ok()?).ok());
-    Message { id: message.message_id().unwrap_or_default().to_owned(), booking_id, says, sent, why }
+    DeadLetter { id: message.message_id().unwrap_or_default().to_owned(), booking_id, says, sent, why }
 }
 
-/// What the state machine leaves if a step that must succeed was given up.
+/// A message of the state machine about a step that must succeed and was given up.
 #[derive(Deserialize)]
 struct Parked {
     booking_id: BookingId,
     stuck: Vec<Stuck>,
 }
 
-/// What the reconciler leaves if a booking does not end.
+/// A message of the reconciler about a booking that does not end.
 #[derive(Deserialize)]
 struct Unending {
     booking_id: BookingId,
-    reason: Reason,
+    reason: FailureReason,
 }
 
 #[derive(Deserialize)]
@@ -436,7 +418,7 @@ struct Stuck {
 
 type Description = (Option<BookingId>, String, &'static str);
 
-/// The booking, what is said of it, and by whom it was given up if the queue did not do it; none if nobody can read it.
+/// The booking, a summary, and who gave it up if it was not the queue; none if the message cannot be read.
 fn describe(body: &str) -> Option<Description> {
     if let Ok(Parked { booking_id, stuck }) = serde_json::from_str(body) {
         let stuck = stuck.iter().map(|Stuck { step, error }| {
@@ -464,11 +446,11 @@ fn describe(body: &str) -> Option<Description> {
     Some((BookingId::deserialize(&event["booking_id"]).ok(), format!("{says}{after}"), ""))
 }
 
-/// How wide a terminal has to be for messages as a table: with less, hardly anything is left for what they say.
+/// The minimum width of the terminal for messages as a table: below it, hardly any room is left for their summaries.
 const TABLE: usize = 84;
 
 /// The messages of a queue as a table, or as a list on a narrow terminal.
-pub fn render(messages: &[Message], now: Timestamp, look: Look) -> String {
+pub fn render(messages: &[DeadLetter], now: Timestamp, look: Look) -> String {
     if look.is_too_narrow_for(TABLE) {
         let entries = messages.iter().map(|message| {
             let about = message.booking_id.as_ref().map_or("no booking".into(), ToString::to_string);
@@ -492,7 +474,7 @@ pub fn render(messages: &[Message], now: Timestamp, look: Look) -> String {
     }
     if let Some(width) = look.width {
         table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
-        // Names and times are not wrapped.
+        // Ids and times are not wrapped.
         for column in [0, 2] {
             if let Some(column) = table.column_mut(column) {
                 column.set_constraint(ColumnConstraint::ContentWidth);

@@ -1,8 +1,8 @@
 //! The payloads in `events/`, for `sam local invoke`: one for each way in which each function is invoked.
 //!
-//! They tell of eight bookings, all of the same trip, which is so far ahead that it stays bookable. [`prepare`] makes a
-//! stack ready for them. After that each can be sent in any order and as often as one likes, and is answered as
-//! `events/answers.json` says; and once all of them were sent, the bookings have ended as [`ENDS`] says.
+//! They belong to eight bookings of the same trip, which is so far in the future that it stays bookable. [`prepare`]
+//! sets up a stack for them. After that they can be sent in any order and any number of times, and are answered as in
+//! `events/answers.json`; once all were sent, the bookings have ended as in [`ENDS`].
 
 use std::{
     collections::BTreeMap,
@@ -22,19 +22,19 @@ use serde_json::{Value, json};
 use services::{BookingService, PaymentProvider, PaymentService, ProviderError, SandboxProvider, StepError};
 use store::{Bookings, Header, Headers, Intake, IntakeStore, Journal, Ledger, Payments, StoreError};
 
-use crate::loader::{LoadError, Stock, dates};
+use crate::loader::{LoadError, StockLoader, dates};
 use local_aws::{Stack, StackError};
 use traveller::{TripRequest, trip::USUAL};
 
-/// When the trip of all events starts.
+/// The start of the trip in all events.
 const DATE: Date = date(2099, 3, 1);
 const NIGHTS: u16 = 3;
-/// In place of the digest of a request, as there is none.
+/// Stands for the digest of a request: these bookings have no request.
 const REQUEST: &str = "events";
-/// What the functions must answer, by file.
+/// The file with the expected answers.
 const ANSWERS: &str = "answers.json";
 
-/// The bookings that the events tell of, by the number that is their name, and how each ends.
+/// The bookings of the events, by number, and how each ends.
 pub const ENDS: [(u8, Variant, Status); 8] = [
     (1, Variant::Orchestrated, Status::Confirmed), // reserved, charged and confirmed by commands
     (2, Variant::Orchestrated, Status::Failed),    // aborted, cancelled and failed by commands
@@ -43,22 +43,20 @@ pub const ENDS: [(u8, Variant, Status); 8] = [
     (5, Variant::Choreographed, Status::Failed),   // rejected, aborted and cancelled, by events
     (UNPARKED, Variant::Orchestrated, Status::Confirmed), // put back by an operator although it has ended
     (7, Variant::Choreographed, Status::Failed),   // given up by flight
-    (8, Variant::Choreographed, Status::Failed),   // requested, and nobody was told
+    (8, Variant::Choreographed, Status::Failed),   // requested, but not delivered
 ];
-/// The booking that payment lacks only the flight of.
+/// The booking for which payment still lacks the flight's price.
 const COLLECTED: u8 = 4;
 const UNPARKED: u8 = 6;
 
-/// A payload, and what its function must answer.
+/// A payload, and the expected answer.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample {
     /// Its path within `events/`, such as `flight/command-reserve.json`.
     pub name: String,
-    /// The file.
     pub path: PathBuf,
-    /// Its folder, which is the function's: `flight`.
+    /// The function, which is the name of the folder: `flight`.
     pub function: String,
-    /// What Lambda gives to the function.
     pub payload: Value,
     /// What the answer must contain.
     pub answer: Value,
@@ -66,37 +64,25 @@ pub struct Sample {
 
 /// Why events cannot be sent.
 #[derive(Debug, thiserror::Error)]
-pub enum EventsError {
-    /// A file cannot be read.
+pub enum SampleError {
     #[error("{path} cannot be read: {cause}")]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        cause: io::Error,
-    },
+    File { path: PathBuf, cause: io::Error },
     /// Every file needs an answer, and every answer a file.
     #[error("events/{ANSWERS} and the files beside it do not belong together: {0} is in one of them only")]
     Unpaired(String),
-    /// The stack cannot be used.
     #[error(transparent)]
     Stack(#[from] StackError),
-    /// Stock cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The program was built with a bad price list.
+    /// The program was built with an invalid price list.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
-    /// DynamoDB did not answer, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The sandbox provider did not answer.
     #[error(transparent)]
     Provider(#[from] ProviderError),
-    /// The sandbox provider does not know its own card.
     #[error("the payment provider refuses the card of the events")]
     Card,
-    /// A step could not be carried out.
     #[error(transparent)]
     Step(#[from] StepError),
     /// The program's own request is refused.
@@ -104,8 +90,8 @@ pub enum EventsError {
     Refused(String),
 }
 
-/// All payloads in this project's `events/`, by name.
-pub fn samples(root: &Path) -> Result<Vec<Sample>, EventsError> {
+/// All payloads in this project's `events/`, ordered by name.
+pub fn samples(root: &Path) -> Result<Vec<Sample>, SampleError> {
     let root = root.join("events");
     let mut answers: BTreeMap<String, Value> = read(&root.join(ANSWERS))?;
     let mut samples = Vec::new();
@@ -114,32 +100,33 @@ pub fn samples(root: &Path) -> Result<Vec<Sample>, EventsError> {
             let part = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let function = part(&folder);
             let name = format!("{function}/{}", part(&path));
-            let Some(answer) = answers.remove(&name) else { return Err(EventsError::Unpaired(name)) };
+            let Some(answer) = answers.remove(&name) else { return Err(SampleError::Unpaired(name)) };
             samples.push(Sample { payload: read(&path)?, name, path, function, answer });
         }
     }
     match answers.pop_first() {
-        Some((name, _)) => Err(EventsError::Unpaired(name)),
+        Some((name, _)) => Err(SampleError::Unpaired(name)),
         None => Ok(samples),
     }
 }
 
-fn list(folder: &Path) -> Result<Vec<PathBuf>, EventsError> {
-    let cause = |cause| EventsError::File { path: folder.to_owned(), cause };
+fn list(folder: &Path) -> Result<Vec<PathBuf>, SampleError> {
+    let cause = |cause| SampleError::File { path: folder.to_owned(), cause };
     let paths = fs::read_dir(folder).map_err(cause)?.map(|entry| entry.map(|entry| entry.path()));
     let mut paths = paths.collect::<io::Result<Vec<_>>>().map_err(cause)?;
     paths.sort_unstable();
     Ok(paths)
 }
 
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, EventsError> {
-    let cause = |cause| EventsError::File { path: path.to_owned(), cause };
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, SampleError> {
+    let cause = |cause| SampleError::File { path: path.to_owned(), cause };
     let text = fs::read_to_string(path).map_err(cause)?;
     serde_json::from_str(&text).map_err(|error| cause(error.into()))
 }
 
-/// Where an answer is otherwise than it must be; none if it is not. Objects may say more; where an object is expected
-/// and there is text, as in the body of an HTTP answer, the text is read as JSON.
+/// The first difference between an answer and the expected one; none if there is none. Objects may have additional
+/// members. Where an object is expected but there is a string, as in the body of an HTTP response, the string is parsed
+/// as JSON.
 pub fn difference(expected: &Value, answer: &Value) -> Option<String> {
     if let (Value::Object(expected), Value::Object(answer)) = (expected, answer) {
         let of = |(name, value): (&String, &Value)| {
@@ -153,15 +140,15 @@ pub fn difference(expected: &Value, answer: &Value) -> Option<String> {
     (expected != answer).then(|| format!("expected {expected}, got {answer}"))
 }
 
-/// The name of a booking that the events tell of.
+/// The id of a booking of the events.
 pub fn booking(number: u8) -> BookingId {
-    // Thirty-two digits are a name.
+    // Thirty-two digits are an id.
     BookingId::try_from(format!("{number:032x}")).unwrap_or_else(|_| unreachable!())
 }
 
-/// Puts the trip of the events on sale and records their bookings, as far as they are when the events come. May be
-/// repeated. For a local AWS only: it replaces stock, and nobody has asked for these bookings.
-pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
+/// Puts the trip of the events on sale, and records their bookings in the state that the events expect. May be
+/// repeated. For a local AWS only: it replaces stock, and these bookings were never requested.
+pub async fn prepare(stack: &Stack) -> Result<(), SampleError> {
     let sdk = stack.sdk().await?;
     let client = store::client(&sdk);
     let journal = Journal::new(client.clone(), stack.journal_table()?, 730);
@@ -178,8 +165,8 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
 
     let request = travel::TRAVEL.read(&TripRequest::on(DATE).to_json(), DATE);
     let BookingRequest { customer, parts, token, .. } =
-        request.map_err(|violations| EventsError::Refused(saga::Violation::list(&violations)))?;
-    Stock::of(stack, &sdk)?.load(&dates(DATE, NIGHTS), |_| ()).await?;
+        request.map_err(|violations| SampleError::Refused(saga::Violation::list(&violations)))?;
+    StockLoader::of(stack, &sdk)?.load(&dates(DATE, NIGHTS), |_| ()).await?;
     let now = Timestamp::now();
     for (number, variant, _) in ENDS {
         let header = Header {
@@ -187,7 +174,7 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
             request_digest: REQUEST.into(),
             variant,
             status: Status::Pending,
-            owner: Owner::of("anonymous"), // as the API calls everybody when nobody is asked for a name
+            owner: Owner::of("anonymous"), // the caller if the API does not authenticate
             parts: parts.clone(),
             total: None,
             reason: None,
@@ -195,12 +182,12 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
             created_at: now,
             updated_at: now,
         };
-        payment.provider.attach(&header.plan().payment.reference, &token).await?.map_err(|_| EventsError::Card)?;
+        payment.provider.attach(&header.plan().payment.reference, &token).await?.map_err(|_| SampleError::Card)?;
         intake.accept(&header, &customer, now).await?;
         let price = |part_type: &PartType| {
             let contents = parts.get(part_type.name).map(|part| part.contents).unwrap_or_default();
             let quote = quote(part_type, &Catalogue::read(part_type.price_list)?, &contents);
-            quote.map(|quote| quote.price).map_err(|rejection| EventsError::Refused(rejection.message))
+            quote.map(|quote| quote.price).map_err(|rejection| SampleError::Refused(rejection.message))
         };
         if number == COLLECTED {
             for part_type in USUAL.iter().filter(|part_type| part_type.name != travel::FLIGHT.name) {
@@ -213,7 +200,7 @@ pub async fn prepare(stack: &Stack) -> Result<(), EventsError> {
         }
         if number == UNPARKED {
             let prices = USUAL.iter().map(|part_type| Ok(price(part_type)?.amount.unsigned_abs()));
-            let total = Money::eur(prices.sum::<Result<_, EventsError>>()?);
+            let total = Money::eur(prices.sum::<Result<_, SampleError>>()?);
             let step = Command { booking_id: header.booking_id, action: Action::Confirm { total } };
             let command = json!({"step": step.step(), "booking_id": step.booking_id, "total": total});
             bookings.handle(&command).await?;

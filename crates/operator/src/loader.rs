@@ -1,4 +1,4 @@
-//! Puts stock on sale: for every product of the price lists a line on every date.
+//! Puts stock on sale: for every product of the price lists, one line per date.
 
 use aws_config::SdkConfig;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -10,18 +10,18 @@ use travel::TRAVEL;
 use local_aws::{Stack, StackError};
 use traveller::TripRequest;
 
-/// How many days there is stock for if nothing else is said.
+/// For how many days stock is loaded by default.
 pub const DAYS: u16 = 90;
-/// How many lines one request writes, which is DynamoDB's limit, and how many requests are under way at once.
+/// How many lines one request writes (DynamoDB's limit), and how many requests run at once.
 const BATCH: (usize, usize) = (25, 8);
 
-/// Why stock could not be loaded or looked at.
+/// Why stock could not be loaded or read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The program was built with a bad price list.
+    /// The program was built with an invalid price list.
     #[error(transparent)]
     Catalogue(#[from] CatalogueError),
-    /// The stack is not this project's.
+    /// The stack was not deployed from this project's template.
     #[error(transparent)]
     Stack(#[from] StackError),
     /// DynamoDB did not answer, or refused.
@@ -29,15 +29,14 @@ pub enum LoadError {
     Store(#[from] StoreError),
 }
 
-/// The stock of a stack.
+/// Loads the stock of a stack.
 #[derive(Clone, Debug)]
-pub struct Stock(Vec<(PartType, Catalogue, StockTable)>);
+pub struct StockLoader(Vec<(PartType, Catalogue, StockTable)>);
 
-impl Stock {
-    /// The stock of this stack, reached with this configuration.
+impl StockLoader {
     pub fn of(stack: &Stack, sdk: &SdkConfig) -> Result<Self, LoadError> {
         let client = store::client(sdk);
-        let journal = Journal::new(client.clone(), stack.journal_table()?, 1); // not written to here
+        let journal = Journal::new(client.clone(), stack.journal_table()?, 1); // never written here
         let table = |part_type: &PartType| {
             let name = stack.stock_table(part_type.name)?;
             let table = StockTable::new(client.clone(), name, journal.clone());
@@ -46,13 +45,13 @@ impl Stock {
         TRAVEL.parts.iter().map(table).collect::<Result<_, LoadError>>().map(Self)
     }
 
-    /// How many lines stock for these dates has.
+    /// How many stock lines there are for these dates.
     pub fn count(&self, dates: &[Date]) -> usize {
         self.0.iter().map(|(part_type, catalogue, _)| lines(part_type, catalogue, dates).len()).sum()
     }
 
-    /// Puts everything on sale for these dates, **replacing** what there was: what had been sold of a line is for sale
-    /// again. `loaded` is told how many lines are done, batch by batch.
+    /// Puts everything on sale for these dates, **replacing** the previous stock: units that were sold are for sale
+    /// again. `loaded` gets the number of lines done, batch by batch.
     pub async fn load(&self, dates: &[Date], loaded: impl Fn(usize)) -> Result<(), LoadError> {
         let batches = self.0.iter().flat_map(|(part_type, catalogue, table)| {
             let lines = lines(part_type, catalogue, dates);
@@ -71,8 +70,8 @@ impl Stock {
             .await
     }
 
-    /// Whether there is enough for so many trips like this one; none if a date of it is not on sale at all. Products
-    /// that nobody can buy, because there are none or they are unknown, do not count.
+    /// Whether there is stock for `times` trips like this one; none if one of its dates is not on sale at all. Products
+    /// that cannot be bought, because they have no units or are unknown, do not count.
     pub async fn suffices(&self, trip: &TripRequest, times: u32) -> Result<Option<bool>, LoadError> {
         let mut suffices = true;
         let needed = trip.lines();
@@ -90,12 +89,12 @@ impl Stock {
     }
 }
 
-/// So many dates from this one on.
+/// The given number of dates, from `first` on.
 pub fn dates(first: Date, days: u16) -> Vec<Date> {
     (0..i64::from(days)).map(|day| first.saturating_add(day.days())).collect()
 }
 
-/// The stock lines of a part for these dates, in order; of one that is sold without a date a line for each product.
+/// The stock lines of a part for these dates, in order; for a part sold without dates, one line per product.
 pub fn lines(part_type: &PartType, catalogue: &Catalogue, dates: &[Date]) -> Vec<StockLine> {
     let dates: Vec<_> = if part_type.is_dated { dates.iter().copied().map(Some).collect() } else { vec![None] };
     let line = |(product, offer): (&str, &saga::Offer), date: &Option<Date>| StockLine {

@@ -1,12 +1,12 @@
 //! The AWS configuration of a function: like `aws_config::load_from_env`, without what a function never needs.
 //!
-//! Two things make the usual set-up slow to start. It looks for credentials where there are none (a function has
-//! them in its environment), and it reads the system's root certificates, hundreds of files, twice. A function talks
-//! to AWS only, so it trusts the roots of Amazon Trust Services only, which are part of the program
-//! (<https://www.amazontrust.com/repository/>): that is stricter, and takes no time. Everything else about TLS is as
-//! the SDK has it. `AWS_CA_BUNDLE`, as for every AWS SDK, names a file of certificates to trust instead: for a proxy,
-//! for a partition of AWS with other roots, or the system's own bundle. `AWS_USE_FIPS_ENDPOINT` and
-//! `AWS_USE_DUALSTACK_ENDPOINT` are as every AWS SDK has them, too:
+//! Two things make the usual set-up slow to start: it looks for credentials in places where there are none (a function
+//! has them in its environment), and it reads the system's root certificates, hundreds of files, twice. A function only
+//! talks to AWS, so it trusts only the roots of Amazon Trust Services, which are compiled in
+//! (<https://www.amazontrust.com/repository/>): that is stricter, and takes no time. Everything else about TLS is the
+//! SDK's default. As in every AWS SDK, `AWS_CA_BUNDLE` names a file of certificates to trust instead: for a proxy, for
+//! a partition of AWS with other roots, or the system's own bundle. `AWS_USE_FIPS_ENDPOINT` and
+//! `AWS_USE_DUALSTACK_ENDPOINT` work as in every AWS SDK too:
 //! <https://docs.aws.amazon.com/sdkref/latest/guide/feature-endpoints.html>.
 
 use std::time::Duration;
@@ -33,39 +33,39 @@ use crate::{Error, MissingSetting};
 
 const AMAZON_ROOTS: &str = include_str!("../amazon-root-ca.pem");
 
-/// The AWS configuration cannot be made.
+/// Why the AWS configuration cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum AwsError {
     /// `AWS_CA_BUNDLE` names a file that cannot be used.
-    #[error("AWS_CA_BUNDLE names {path}, which is no file of PEM certificates: {cause}")]
+    #[error("AWS_CA_BUNDLE names {path}, which is not a file of PEM certificates: {cause}")]
     Bundle {
-        /// The file.
+        /// The path in the variable.
         path: String,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         cause: String,
     },
-    /// A switch is neither on nor off.
+    /// A switch is neither `true` nor `false`.
     #[error("the environment variable {name} must be true or false, not {value:?}")]
     Switch {
-        /// Which.
+        /// The environment variable.
         name: &'static str,
-        /// What it is.
+        /// Its value.
         value: String,
     },
 }
 
-/// The configuration for the SDK's clients. Region, credentials and endpoints come from the environment, as Lambda
-/// sets it.
+/// The configuration for the SDK's clients. Region, credentials and endpoints come from the environment, where Lambda
+/// sets them.
 pub fn aws() -> Result<SdkConfig, Error> {
     Environment(|name| std::env::var(name).ok()).configuration()
 }
 
-/// Tells the environment variable of that name. A function, so that tests can tell another.
+/// Returns the value of an environment variable. A function, so that tests can replace it.
 #[derive(Clone, Copy, Debug)]
 struct Environment(fn(&str) -> Option<String>);
 
 impl Environment {
-    /// The value of a variable. An empty one counts as none.
+    /// The value of a variable. An empty one counts as not set.
     fn get(self, name: &str) -> Option<String> {
         (self.0)(name).filter(|value| !value.is_empty())
     }
@@ -104,7 +104,7 @@ impl Environment {
             .build())
     }
 
-    /// A process keeps the credentials that Lambda has put into its environment, so they are read once, not for each call.
+    /// A process keeps the credentials that Lambda puts into its environment, so they are read once, not for each call.
     fn credentials(self) -> Result<Credentials, MissingSetting> {
         let (id, secret) = (self.require("AWS_ACCESS_KEY_ID")?, self.require("AWS_SECRET_ACCESS_KEY")?);
         Ok(Credentials::new(id, secret, self.get("AWS_SESSION_TOKEN"), None, "Environment"))
@@ -129,7 +129,7 @@ impl LoadServiceConfig for Environment {
     }
 }
 
-/// The HTTP client panics on a certificate that it cannot read, so look first.
+/// Checks the bundle first, because the HTTP client panics on a certificate that it cannot read.
 fn bundle(path: &str) -> Result<Vec<u8>, String> {
     let pem = std::fs::read(path).map_err(|error| error.to_string())?;
     let mut roots = RootCertStore::empty();
@@ -150,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// Says where a request would go to, instead of sending it.
+    /// Reports where a request would be sent, instead of sending it.
     #[derive(Debug)]
     struct Stop;
 
@@ -169,7 +169,7 @@ mod tests {
         }
     }
 
-    /// Where a client of SQS turns to in this environment, or why there is none.
+    /// The endpoint that an SQS client uses in this environment, or why there is none.
     async fn endpoint(variable: Variables) -> Result<String, Error> {
         let sdk = Environment(variable).configuration()?;
         let client = Client::from_conf(Config::from(&sdk).to_builder().interceptor(Stop).build());
@@ -181,7 +181,7 @@ mod tests {
         Ok(uri.0.to_owned())
     }
 
-    /// An environment in this region with these variables.
+    /// The variables of an environment.
     type Variables = fn(&str) -> Option<String>;
 
     macro_rules! environment {

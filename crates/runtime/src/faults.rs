@@ -1,15 +1,15 @@
-//! Fault points: places at which a test lets a function die or lose what it has to say. They are part of the program
-//! only with the feature `fault-points`, which no function that is deployed has.
+//! Fault points: places where a test makes a function crash or lose its answer. They are compiled in only with the
+//! feature `fault-points`, which no deployed function has.
 //!
 //! | operation | before | after |
 //! |---|---|---|
-//! | `TransactWriteItems`, `Publish`, …: a request to AWS | it is not sent yet | it is answered, and nobody here knows yet |
-//! | `Command`, `Event`, `Message`, `Request`: what the function is invoked for | nothing is done yet | all is done, and nobody else knows yet |
+//! | `TransactWriteItems`, `Publish`, …: a request to AWS | it is not sent yet | it is answered, but the function does not know yet |
+//! | `Command`, `Event`, `Message`, `Request`: what the function is invoked for | nothing is done yet | all is done, but no other program knows yet |
 //!
 //! `HARMONY_FAULTS` names a folder. A fault is a file there, `WORD.NAME.json`: it strikes at the first point whose text
-//! (the request's body, or what the function was invoked for) has the word in it and that is as the file says. The file
-//! is then renamed, which only one process can do, so each strikes once; `WORD.NAME.fired` says where. Whatever points
-//! are passed stands in `trace`, one line of JSON each.
+//! (the request's body, or the function's input) contains the word and that matches the rest of the file. The file is
+//! then renamed, which only one process can do, so each fault strikes once; `WORD.NAME.fired` records where. Every
+//! point that is passed is appended to `trace`, one line of JSON each.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -38,14 +38,14 @@ use serde_json::{Value, json};
 
 use crate::message;
 
-/// The folder of faults and traces.
+/// Names the folder of faults and traces.
 const FOLDER: &str = "HARMONY_FAULTS";
-/// The result of a task that has something to say: a reply, an event, or that a message is done with.
-const SAID: &str = "said";
+/// The result of a task that has an answer: a reply, an event, or the acknowledgement of a message.
+const ANSWERED: &str = "said";
 
 /// Where a fault strikes, and what it does.
 #[derive(Debug, Deserialize)]
-struct Fault {
+struct InjectedFault {
     function: String,
     operation: String,
     when: When,
@@ -54,7 +54,7 @@ struct Fault {
     then: Then,
 }
 
-/// On which side of what happens there.
+/// Whether the fault strikes before or after the operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum When {
@@ -66,11 +66,11 @@ enum When {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Then {
-    /// The process ends at once: nothing unwinds, nothing is dropped, nothing is flushed.
+    /// The process ends immediately: nothing is unwound, dropped or flushed.
     Crash,
-    /// What the function answers gets lost on its way: who invoked it learns of an error.
+    /// The function's answer is lost on its way: the caller gets an error.
     LoseReply,
-    /// What it says gets lost: it is acknowledged, and nobody hears it.
+    /// The function's event is lost: the message is acknowledged, but the event never arrives.
     LoseEvent,
 }
 
@@ -80,7 +80,7 @@ struct Point<'a> {
     operation: &'a str,
     when: When,
     text: &'a str,
-    /// What is known once it is behind: the HTTP status of the answer, or whether the function has something to say.
+    /// What is known after the operation: the HTTP status of the answer, or whether the function has an answer.
     result: Option<Value>,
 }
 
@@ -96,16 +96,17 @@ static FAULTS: LazyLock<Option<Folder>> = LazyLock::new(|| {
     match OpenOptions::new().create(true).append(true).open(path.join("trace")) {
         Ok(trace) => Some(Folder { path, function, trace: Mutex::new(trace) }),
         Err(error) => {
-            tracing::error!(%error, folder = %path.display(), "no faults");
+            tracing::error!(%error, folder = %path.display(), "the folder of faults cannot be used");
             None
         }
     }
 });
 
-/// Notes that a point is passed, and lets happen what is to happen there. What can be done nowhere else is returned.
+/// Records that a point is passed, and applies the fault that strikes there. A fault that only the caller can apply is
+/// returned.
 fn pass(point: &Point<'_>) -> Option<Then> {
     let faults = FAULTS.as_ref()?;
-    faults.note(point);
+    faults.record(point);
     let fault = fs::read_dir(&faults.path).ok()?.flatten().find_map(|file| faults.strike(&file.path(), point))?;
     match fault {
         Then::Crash => std::process::abort(),
@@ -123,26 +124,26 @@ impl Folder {
         format!("{line}\n")
     }
 
-    /// One write each, so that processes do not write into each other's lines.
-    fn note(&self, point: &Point<'_>) {
+    /// One write per line, so that the lines of several processes do not mix.
+    fn record(&self, point: &Point<'_>) {
         let mut trace = self.trace.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = trace.write_all(self.line(point).as_bytes()) {
-            tracing::error!(%error, "the trace has a gap");
+            tracing::error!(%error, "the trace cannot be written, and has a gap");
         }
     }
 
-    /// What this file's fault does, if it is one and strikes here. It is spent then.
+    /// The effect of the fault in this file, if it strikes here. It is then used up.
     fn strike(&self, file: &Path, point: &Point<'_>) -> Option<Then> {
         let name = file.file_name()?.to_str()?.strip_suffix(".json")?;
         if !point.text.contains(name.split('.').next()?) {
             return None;
         }
-        let fault: Fault = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
+        let fault: InjectedFault = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
         let strikes = (&*fault.operation, fault.when) == (point.operation, point.when)
             && fault.function == self.function
             && fault.contains.iter().all(|word| point.text.contains(word))
             && !fault.lacks.iter().any(|word| point.text.contains(word))
-            && (fault.then != Then::LoseEvent || point.result.as_ref().is_none_or(|result| result == SAID));
+            && (fault.then != Then::LoseEvent || point.result.as_ref().is_none_or(|result| result == ANSWERED));
         if !strikes {
             return None;
         }
@@ -154,14 +155,14 @@ impl Folder {
 }
 
 // -------------------------------------------------------------------------------------- what a function is invoked for
-/// What a function is invoked for, while it is at it.
+/// The input that a function is processing.
 pub(crate) struct Task {
     operation: &'static str,
     text: String,
 }
 
 impl Task {
-    /// An invocation has just come in. The messages of a batch are tasks of their own.
+    /// An invocation has just arrived. The messages of a batch are tasks of their own.
     pub(crate) fn of(payload: &Value) -> Self {
         let source = payload.pointer("/Records/0/eventSource").or(payload.pointer("/Records/0/EventSource"));
         match source.and_then(Value::as_str) {
@@ -171,7 +172,7 @@ impl Task {
         }
     }
 
-    /// A message has just come in. Its text is the event that it is about, without the records around it.
+    /// A message has just arrived. Its text is the event in it, without the records around the event.
     pub(crate) fn message(operation: &'static str, text: &str) -> Self {
         Self::begin(
             operation,
@@ -179,20 +180,21 @@ impl Task {
         )
     }
 
-    /// A task of this kind has just come in.
+    /// A task of this kind has just started.
     pub(crate) fn begin(operation: &'static str, text: String) -> Self {
         pass(&Point { operation, when: When::Before, text: &text, result: None });
         Self { operation, text }
     }
 
-    /// The function has done its work and is about to answer this. If that gets lost, it answers an error or nothing.
+    /// The function has done its work and is about to return this answer. If the answer is lost, it returns an error or
+    /// nothing.
     pub(crate) fn end<T: Default>(
         self,
         answer: Result<T, Diagnostic>,
         says: impl Fn(&T) -> bool,
     ) -> Result<T, Diagnostic> {
         let result = match &answer {
-            Ok(answer) if says(answer) => SAID,
+            Ok(answer) if says(answer) => ANSWERED,
             Ok(_) => "nothing",
             Err(_) => "error",
         };
@@ -265,7 +267,7 @@ fn operation(request: &HttpRequest, text: &str) -> String {
     target.or_else(action).unwrap_or_default().to_owned()
 }
 
-/// What SNS answers when it takes an event. It is the only thing that is claimed without being done.
+/// The answer of SNS to a published event. This is the only operation that is reported without being carried out.
 fn published() -> Result<HttpResponse, ConnectorError> {
     let body = "<PublishResponse xmlns=\"http://sns.amazonaws.com/doc/2010-03-31/\"><PublishResult><MessageId>\
         00000000-0000-0000-0000-000000000000</MessageId></PublishResult></PublishResponse>";

@@ -15,23 +15,23 @@ use serde_json::{Map, Value, json};
 
 #[cfg(feature = "fault-points")]
 use crate::faults::Task;
-use crate::{Input, Queue, Unreadable, message};
+use crate::{Input, Queue, UnreadableMessage, message};
 
-/// What kind of error a handler's error is.
+/// The kind of a handler's error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Its name, for `Retry` and `Catch`.
+    /// The error type that `Retry` and `Catch` can match.
     pub error_type: &'static str,
     /// Whether trying again can help.
     pub is_retriable: bool,
 }
 
 tokio::task_local! {
-    /// When Lambda ends the invocation that is being handled.
+    /// When Lambda ends the current invocation.
     static DEADLINE: SystemTime;
 }
 
-/// How long the invocation that is being handled may still take. Nothing remains outside of one.
+/// How long the current invocation may still take; zero outside an invocation.
 pub fn remaining() -> Duration {
     let deadline = DEADLINE.try_get().unwrap_or(SystemTime::UNIX_EPOCH);
     deadline.duration_since(SystemTime::now()).unwrap_or_default()
@@ -39,44 +39,46 @@ pub fn remaining() -> Duration {
 
 const UNREADABLE: &str = "InvalidInput";
 
-/// The attempt at a message from which on a failure is not taken for one that passes: it raises an alarm. The waits before
-/// it are fifteen seconds at the most.
+/// From this attempt on, a message's failure is treated as permanent and raises an alarm. The waits before it add up to
+/// at most fifteen seconds.
 const STUCK: u32 = 5;
 
-/// Who publishes the event that a function answers to SNS with.
+/// Who publishes the event that a function returns to SNS.
 ///
-/// A destination gets a record of every success, also of one without an answer, and nobody can filter it out before it
-/// is sent. And a record holds what the function was given, so it is much longer than the event.
+/// A destination gets a record of every success, even without an event, and such records cannot be filtered out before
+/// they are sent. A record also contains the function's input, so it is much longer than the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishedBy {
-    /// The destination `OnSuccess`: the function returns the event. For functions that always answer.
+    /// The destination `OnSuccess`: the function returns the event. For functions that always return one.
     Destination,
-    /// The function, which returns nothing. For functions that often have no answer; they need no `OnSuccess`.
+    /// The function itself, which then returns nothing. For functions that often have no event; they need no
+    /// `OnSuccess`.
     Function,
 }
 
-/// What a function consists of that takes part in a saga, whoever invokes it.
+/// A function that takes part in a saga, whatever invokes it.
 ///
-/// | invoked by | `handle` gets | what becomes of its answer | of its error |
+/// | invoked by | `handle` gets | its answer | its error |
 /// |---|---|---|---|
-/// | a state machine, a schedule, or by hand | the payload | it is the reply | it is the function's error |
-/// | SNS, and its answer is published by a [`Destination`](PublishedBy::Destination) | the event | it is returned, and Destinations carry it to a topic | it is the function's error, and Lambda retries, then records the failure |
-/// | SNS, and its answer is published by the [`Function`](PublishedBy::Function) | the event | it is published, and then nothing is returned | the same, also if the publishing fails |
-/// | SQS | each event of a batch | it is published, and then the message is acknowledged | the message comes again; if that cannot help, it is parked with the reason |
+/// | a state machine, a schedule, or by hand | the payload | is the reply | is the function's error |
+/// | SNS, and its answer is published by a [`Destination`](PublishedBy::Destination) | the event | is returned, and Destinations carry it to a topic | is the function's error: Lambda retries, then records the failure |
+/// | SNS, and its answer is published by the [`Function`](PublishedBy::Function) | the event | is published, then nothing is returned | the same, also if publishing fails |
+/// | SQS | each event of a batch | is published, then the message is acknowledged | the message is redelivered; if that cannot help, it is parked with the reason |
 ///
-/// Who publishes may fail at it, or die before: the event comes again, the step answers the same, and that is published
-/// then. Who dies after it, before Lambda or SQS knows, publishes twice, and an event that comes again changes nothing.
+/// Publishing may fail, or the function may die before it: the event is redelivered, the step returns the same outcome,
+/// and that is published then. A function that dies after publishing, before Lambda or SQS knows, publishes twice; a
+/// repeated event changes nothing.
 #[derive(Debug)]
 pub struct Handler<H, P, E> {
-    /// Carries out what it is invoked for, and answers; none if there is no answer.
+    /// Carries out the function's input and returns the answer; none if there is no answer.
     pub handle: H,
     /// Publishes an event.
     pub publish: P,
-    /// Who does so when it is invoked by SNS.
+    /// Who publishes the answer when SNS invokes the function.
     pub published_by: PublishedBy,
-    /// Tells what kind of error an error is.
+    /// Classifies an error.
     pub fault: fn(&E) -> Fault,
-    /// Where it is fed from by SQS.
+    /// The queue that the function is fed from by SQS.
     pub queue: Queue,
 }
 
@@ -104,7 +106,7 @@ impl<H, P, E> Handler<H, P, E> {
         .await
     }
 
-    /// Carries out one invocation, whoever it comes from, and answers: see the table above.
+    /// Carries out one invocation from any source and returns its answer: see the table above.
     pub async fn invoked<R, F>(&self, payload: Value) -> Result<Option<Value>, Diagnostic>
     where
         H: AsyncFn(Input) -> Result<Option<R>, E>,
@@ -116,13 +118,13 @@ impl<H, P, E> Handler<H, P, E> {
         let source = payload.pointer("/Records/0/eventSource").or(payload.pointer("/Records/0/EventSource"));
         let (input, published_by) = match source.and_then(Value::as_str) {
             Some("aws:sqs") => {
-                let batch = Batch::deserialize(payload).map_err(|error| Unreadable(error.to_string()))?;
+                let batch = Batch::deserialize(payload).map_err(|error| UnreadableMessage(error.to_string()))?;
                 return Ok(Some(self.batch(batch).await));
             }
             Some("aws:sns") => match message::read(message::notified(&payload)?)? {
                 Some(input) => (input, Some(self.published_by)),
                 None => {
-                    tracing::info!("notification of a function that had no answer");
+                    tracing::info!("notification of a function that returned no event, ignored");
                     return Ok(None);
                 }
             },
@@ -130,15 +132,16 @@ impl<H, P, E> Handler<H, P, E> {
         };
         let answer = match ((self.handle)(input).await, published_by) {
             (Ok(Some(answer)), Some(PublishedBy::Function)) => {
-                let event = serde_json::to_string(&answer).map_err(|error| Unreadable(error.to_string()))?;
+                let event = serde_json::to_string(&answer).map_err(|error| UnreadableMessage(error.to_string()))?;
                 (self.publish)(event).await.map(|()| None).map_err(Into::into)
             }
             (answer, _) => answer,
         };
         match answer {
-            Ok(answer) => {
-                answer.map(serde_json::to_value).transpose().map_err(|error| Unreadable(error.to_string()).into())
-            }
+            Ok(answer) => answer
+                .map(serde_json::to_value)
+                .transpose()
+                .map_err(|error| UnreadableMessage(error.to_string()).into()),
             Err(error) => Err(Diagnostic {
                 error_type: (self.fault)(&error).error_type.to_owned(),
                 error_message: error.to_string(),
@@ -146,7 +149,7 @@ impl<H, P, E> Handler<H, P, E> {
         }
     }
 
-    /// All messages at once, so that one that takes long does not use up the time of the others.
+    /// All messages at once, so that a slow one does not use up the others' time.
     async fn batch<R, F>(&self, batch: Batch) -> Value
     where
         H: AsyncFn(Input) -> Result<Option<R>, E>,
@@ -174,7 +177,7 @@ impl<H, P, E> Handler<H, P, E> {
         json!({ "batchItemFailures": failed })
     }
 
-    /// Whether the message can be acknowledged: what it asks for is done and published, or it is parked.
+    /// Whether the message can be acknowledged: its work is done and published, or it is parked.
     async fn message<R, F>(&self, message: &Message) -> bool
     where
         H: AsyncFn(Input) -> Result<Option<R>, E>,
@@ -187,7 +190,7 @@ impl<H, P, E> Handler<H, P, E> {
         let retry = match message::read(&message.body) {
             Err(error) => Err(error.to_string()),
             Ok(None) => {
-                tracing::info!(message_id, "message of a function that had nothing to say");
+                tracing::info!(message_id, "message of a function that returned no event, ignored");
                 return true;
             }
             Ok(Some(input)) => match (self.handle)(input).await {
@@ -205,14 +208,14 @@ impl<H, P, E> Handler<H, P, E> {
         };
         match retry {
             Ok(error) => {
-                let received = message.attributes.received.parse().unwrap_or(1); // SQS writes a number
+                let received = message.attributes.received.parse().unwrap_or(1); // always a number
                 if received < STUCK {
-                    tracing::warn!(message_id, received, %error, "message comes again");
+                    tracing::warn!(message_id, received, %error, "message will be redelivered");
                 } else {
                     tracing::error!(message_id, received, %error, "message keeps coming back");
                 }
                 if let Err(error) = self.queue.back_off(&message.receipt_handle, received).await {
-                    tracing::warn!(message_id, %error, "message comes again after the visibility timeout only");
+                    tracing::warn!(message_id, %error, "message will be redelivered only after the visibility timeout");
                 }
                 false
             }
@@ -221,7 +224,7 @@ impl<H, P, E> Handler<H, P, E> {
                 match self.queue.park(&message.body, &reason).await {
                     Ok(()) => true,
                     Err(error) => {
-                        tracing::error!(message_id, %error, "message could not be parked, and comes again");
+                        tracing::error!(message_id, %error, "message could not be parked, and will be redelivered");
                         false
                     }
                 }
@@ -252,15 +255,15 @@ struct Attributes {
     received: String,
 }
 
-impl From<Unreadable> for Diagnostic {
-    fn from(error: Unreadable) -> Self {
+impl From<UnreadableMessage> for Diagnostic {
+    fn from(error: UnreadableMessage) -> Self {
         Self { error_type: UNREADABLE.into(), error_message: error.to_string() }
     }
 }
 
-/// Serves requests to a REST API of API Gateway (Lambda proxy integration). The handler is told who asks: the IAM
-/// user or role, the subject of a Cognito token, the authorizer's principal, or `anonymous`. The request's path is that
-/// of the resource: without the stage, and without the base path of a custom domain.
+/// Serves requests to a REST API of API Gateway (Lambda proxy integration). The handler gets the caller's identity: the
+/// IAM user or role, the subject of a Cognito token, the authorizer's principal, or `anonymous`. The request's path is
+/// that of the resource: without the stage, and without the base path of a custom domain.
 pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response<String>) -> Result<(), Error> {
     let handle = &handle;
     run(service_fn(move |event: LambdaEvent<Value>| {
@@ -276,7 +279,7 @@ pub async fn serve_http(handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response
     .await
 }
 
-/// Answers one such request. That it is none is the only error.
+/// Answers one such request. The only error is a payload that is not one.
 pub async fn answer_http(
     payload: Value,
     handle: impl AsyncFn(&str, Request<Vec<u8>>) -> Response<String>,
@@ -291,7 +294,8 @@ pub async fn answer_http(
     Ok(response(handle(&caller, request).await))
 }
 
-/// What is needed of an event, and nothing else of it: an event is not refused for what nobody reads.
+/// The fields of an event that are needed, and no others: an event must not be refused because of a field that is not
+/// used.
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html#api-gateway-simple-proxy-for-lambda-input-format>
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -322,8 +326,8 @@ impl RequestContext {
     }
 }
 
-/// The IAM user or role behind an ARN. A session of a role is the role: sessions get new names all the time, and with
-/// them a repeated request would not be the same.
+/// The IAM user or role in an ARN. A session of a role counts as the role: sessions change names all the time, and
+/// repeated requests would not be recognized.
 fn identity(arn: &str) -> &str {
     match arn.split_once(":assumed-role/").and_then(|(_, role)| role.find('/').map(|end| role.len() - end)) {
         Some(session) => &arn[..arn.len() - session],
@@ -340,15 +344,15 @@ impl ProxyEvent {
             Request::builder().method(Method::from_bytes(self.http_method.as_bytes())?).uri(path).body(body)?;
         let headers = self.headers.unwrap_or_default();
         request.headers_mut().extend(headers.iter().filter_map(|(name, value)| {
-            // What HTTP cannot carry was no header: whoever needs it says that it is missing.
+            // A value that HTTP cannot carry is not a header: a handler that needs it reports it as missing.
             let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
             Some((name, HeaderValue::from_bytes(value.as_str()?.as_bytes()).ok()?))
         }));
         Ok(request)
     }
 
-    /// The resource's path with its parameters, and with a slash at the end if the caller's has one. `path` itself has
-    /// the base path of a custom domain in it: <https://github.com/CodeGenieApp/serverless-express/issues/216>.
+    /// The resource's path with its parameters, and with a trailing slash if the caller's path has one. `path` itself
+    /// includes the base path of a custom domain: <https://github.com/CodeGenieApp/serverless-express/issues/216>.
     fn resource_path(&self) -> String {
         let mut path = self.resource.clone();
         for (name, value) in self.path_parameters.iter().flatten() {
@@ -370,7 +374,7 @@ fn response(answer: Response<String>) -> ApiGatewayProxyResponse {
     response
 }
 
-/// What API Gateway encoded. If it is no base64 after all it is no text either, and left to be refused as such.
+/// The body that API Gateway encoded. If it is not Base64 it is not text either, and is passed on to be refused.
 fn decoded(body: &str) -> Vec<u8> {
     use base64::{Engine, engine::general_purpose::STANDARD};
     STANDARD.decode(body).unwrap_or_else(|_| vec![0xff])
@@ -390,7 +394,7 @@ mod tests {
     #[error("the topic is gone")]
     struct Gone;
 
-    /// What comes of an invocation by SNS that is answered with this, and what is published.
+    /// The result of an invocation by SNS whose handler returns this, and what is published.
     fn answered(
         published_by: PublishedBy,
         answer: Option<&str>,
@@ -408,12 +412,12 @@ mod tests {
             queue: Queue::new(&SdkConfig::builder().behavior_version(BehaviorVersion::latest()).build(), "", ""),
         };
         let payload = json!({"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "{}"}}]});
-        let result = handler.invoked(payload).now_or_never().unwrap_or_else(|| panic!("it waits for nobody"));
+        let result = handler.invoked(payload).now_or_never().unwrap_or_else(|| panic!("it waits for nothing"));
         (result, published.into_inner())
     }
 
     #[test]
-    fn what_is_said_in_answer_to_sns_is_returned_or_published() {
+    fn an_event_in_answer_to_sns_is_returned_or_published() {
         let (returned, published) = answered(PublishedBy::Destination, Some("this"), true);
         assert_eq!((returned.ok(), published.len()), (Some(Some(json!("this"))), 0));
         let (returned, published) = answered(PublishedBy::Function, Some("this"), true);
@@ -425,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn what_remains_of_an_invocation_is_told_while_it_lasts() {
+    fn the_remaining_time_is_known_during_an_invocation() {
         let remaining_until = |deadline| DEADLINE.sync_scope(deadline, remaining);
         let (now, minute) = (SystemTime::now(), Duration::from_secs(60));
         let remains = remaining_until(now + minute);
@@ -439,7 +443,7 @@ mod tests {
         assert_eq!(failed.map_err(|error| error.error_type), Err("Gone".to_owned()));
     }
 
-    /// What the handler gets of a request with these fields, beside those that every request has.
+    /// What the handler receives of a request with these fields, besides those that every request has.
     fn handed_over(fields: Value) -> (String, String, Option<String>) {
         let mut payload = json!({"httpMethod": "GET", "resource": "/bookings", "requestContext": {}});
         payload.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -471,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_does_not_cost_a_request() {
+    fn an_unused_field_does_not_make_a_request_fail() {
         let odd = json!({
             "headers": {"x-client": "a\nb", "a b": "c", "x-count": 1, "X-Name": "Zo\u{eb}", "Idempotency-Key": "k"},
             "multiValueHeaders": {"x-client": [1]}, "queryStringParameters": 5, "stageVariables": {"a": [1]},

@@ -17,20 +17,20 @@ use tracing_subscriber::{filter::LevelFilter, fmt::MakeWriter, util::SubscriberI
 pub use aws::{AwsError, aws};
 pub use invocation::{Fault, Handler, PublishedBy, answer_http, remaining, serve_http};
 pub use lambda_runtime::{Diagnostic, Error};
-pub use message::{Failure, Input, Unreadable, event, read};
+pub use message::{Failure, Input, UnreadableMessage, event, read};
 pub use queue::{Queue, REASON};
 
-/// A setting that a function cannot do without.
+/// A required setting is missing.
 #[derive(Debug, thiserror::Error)]
 #[error("the environment variable {0} is not set: the template sets it for each function that needs it")]
 pub struct MissingSetting(&'static str);
 
-/// The value of a setting.
+/// The value of an environment variable; an error if it is not set.
 pub fn setting(name: &'static str) -> Result<String, MissingSetting> {
     std::env::var(name).ok().filter(|value| !value.is_empty()).ok_or(MissingSetting(name))
 }
 
-/// A setting that is not of the form that it has to have.
+/// A setting does not have the required form.
 #[derive(Debug, thiserror::Error)]
 #[error("the environment variable {name} must be a whole number, not {value:?}")]
 pub struct BadSetting {
@@ -38,17 +38,17 @@ pub struct BadSetting {
     value: String,
 }
 
-/// The value of a setting that is a number.
+/// The value of an environment variable that is a number; an error if it is not set or not a number.
 pub fn number_setting<N: std::str::FromStr>(name: &'static str) -> Result<N, Error> {
     let value = setting(name)?;
     value.parse().map_err(|_| BadSetting { name, value }.into())
 }
 
-/// Writes the log as one JSON object per line, for CloudWatch; `AWS_LAMBDA_LOG_LEVEL`, which Lambda sets from the
-/// function's logging configuration, says from which level on. A panic is an error like others.
+/// Writes the log as one JSON object per line, for CloudWatch, from the level in `AWS_LAMBDA_LOG_LEVEL` on, which
+/// Lambda sets from the function's logging configuration. A panic is logged as an error.
 ///
-/// Lambda itself filters by that level, too, and takes a line that has not both a `level` and a `timestamp` (RFC 3339)
-/// for INFO: <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
+/// Lambda itself filters by that level too, and treats a line without a `level` and a `timestamp` (RFC 3339) as INFO:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>.
 pub fn start_logging() {
     let level = std::env::var("AWS_LAMBDA_LOG_LEVEL").ok().and_then(|level| level.parse().ok());
     log(level, std::io::stdout).init();

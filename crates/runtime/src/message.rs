@@ -1,60 +1,62 @@
-//! What a message says, in whichever shape it travels.
+//! The content of a message, in whichever shape it travels.
 //!
-//! | shape | where from | what it says |
+//! | shape | source | content |
 //! |---|---|---|
 //! | any JSON object | published to a topic | the event is the message |
-//! | a record of a success | Destinations, `OnSuccess` | the event is what the function returned (`responsePayload`); nothing, if it returned none |
-//! | a record of a failure | Destinations, `OnFailure` | the function gave up the event that it was given (`requestPayload`) |
-//! | a notification | a subscription's dead-letter queue | nobody was given the event |
+//! | a record of a success | Destinations, `OnSuccess` | the event is what the function returned (`responsePayload`); none, if it returned none |
+//! | a record of a failure | Destinations, `OnFailure` | the function gave up the event that it was invoked with (`requestPayload`) |
+//! | a notification | a subscription's dead-letter queue | the event was not delivered |
 //!
-//! A record nests what caused it, and the record of a failure may nest the record of a success. Nobody passes a record
-//! on: each function says an event of its own, so that the nesting ends with the next one.
+//! A record nests its cause, and the record of a failure may nest the record of a success. No function passes a record
+//! on: each publishes an event of its own, which ends the nesting.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html>
 //!
-//! A subscription's filter keeps what says nothing from those who listen, but a change to it takes up to 15 minutes:
-//! <https://docs.aws.amazon.com/sns/latest/dg/sns-subscription-filter-policies.html>. Until then it comes all the same.
+//! A subscription's filter keeps records without an event away from its subscribers, but a change to a filter takes up
+//! to 15 minutes: <https://docs.aws.amazon.com/sns/latest/dg/sns-subscription-filter-policies.html>. Until then such
+//! records arrive anyway.
 
 use serde_json::Value;
 
-/// What a function is invoked for.
+/// The input of a function.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
     /// The payload itself: a command, or a schedule's event.
     Command(Value),
-    /// Something happened.
+    /// An event to react to.
     Event(Value),
-    /// Somebody gave an event up.
+    /// An event that was given up.
     Failure(Failure),
 }
 
-/// An event that was given up, after all retries.
+/// An event that was given up after all retries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Failure {
     /// The event.
     pub event: Value,
-    /// The name of the function that gave up; empty if none was given the event.
+    /// The name of the function that gave up; empty if the event was not delivered to any function.
     pub function: String,
-    /// Why: the error's type, or the condition under which Lambda gave up.
+    /// The error's type, or the condition under which Lambda gave up.
     pub error_type: String,
 }
 
-/// A message that nobody can read, however often it comes.
+/// A message that cannot be read, however often it is delivered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the message cannot be read: {0}")]
-pub struct Unreadable(pub(crate) String);
+pub struct UnreadableMessage(pub(crate) String);
 
-fn unreadable(cause: impl Into<String>) -> Unreadable {
-    Unreadable(cause.into())
+fn unreadable(cause: impl Into<String>) -> UnreadableMessage {
+    UnreadableMessage(cause.into())
 }
 
-/// Reads what came from a topic or a queue; none if it says nothing.
-pub fn read(text: &str) -> Result<Option<Input>, Unreadable> {
+/// Reads a message from a topic or a queue; none if it contains no event.
+pub fn read(text: &str) -> Result<Option<Input>, UnreadableMessage> {
     let message: Value = serde_json::from_str(text).map_err(|error| unreadable(format!("it is no JSON: {error}")))?;
     if !message.is_object() {
         return Err(unreadable("it is no JSON object"));
     }
     if message["Type"] == "Notification" {
-        let event = event(message["Message"].as_str().ok_or_else(|| unreadable("it is a notification of nothing"))?)?;
+        let event =
+            event(message["Message"].as_str().ok_or_else(|| unreadable("it is a notification without a message"))?)?;
         let failure = |event| Failure { event, function: String::new(), error_type: "no delivery".into() };
         return Ok(event.map(failure).map(Input::Failure));
     }
@@ -64,35 +66,35 @@ pub fn read(text: &str) -> Result<Option<Input>, Unreadable> {
     if condition == "Success" {
         return Ok(response(message)?.map(Input::Event));
     }
-    // Whether there is an answer does not matter: of an event that was too old at once there is none.
+    // Whether there is an answer does not matter: an event that was already too old has none.
     let error_type = message.pointer("/responsePayload/errorType").and_then(Value::as_str).unwrap_or(condition);
     let function = function_name(message.pointer("/requestContext/functionArn"));
     let failure = |event| Failure { event, function, error_type: error_type.to_owned() };
     Ok(event(notified(&message["requestPayload"])?)?.map(failure).map(Input::Failure))
 }
 
-/// The event that a message is about, whether it is said or given up; none if it says nothing.
-pub fn event(text: &str) -> Result<Option<Value>, Unreadable> {
+/// The event in a message, whether published or given up; none if it contains no event.
+pub fn event(text: &str) -> Result<Option<Value>, UnreadableMessage> {
     Ok(read(text)?.map(|input| match input {
         Input::Event(event) | Input::Command(event) => event,
         Input::Failure(failure) => failure.event,
     }))
 }
 
-/// The message in an invocation by SNS, which always brings one.
-pub(crate) fn notified(payload: &Value) -> Result<&str, Unreadable> {
+/// The message in an invocation by SNS, which always contains exactly one.
+pub(crate) fn notified(payload: &Value) -> Result<&str, UnreadableMessage> {
     match payload["Records"].as_array().map(Vec::as_slice) {
         Some([record]) => record.pointer("/Sns/Message").and_then(Value::as_str),
         _ => None,
     }
-    .ok_or_else(|| unreadable("it is about an invocation that brought no message of a topic"))
+    .ok_or_else(|| unreadable("it is about an invocation without an SNS message"))
 }
 
-fn response(mut record: Value) -> Result<Option<Value>, Unreadable> {
+fn response(mut record: Value) -> Result<Option<Value>, UnreadableMessage> {
     match record["responsePayload"].take() {
         event @ Value::Object(_) => Ok(Some(event)),
         Value::Null => Ok(None),
-        _ => Err(unreadable("it is a record of a function that answered something else than an event")),
+        _ => Err(unreadable("it is a record of a function whose answer is not an event")),
     }
 }
 
@@ -127,8 +129,8 @@ mod tests {
         })
     }
 
-    fn read_json(message: &Value) -> Result<Input, Unreadable> {
-        read(&message.to_string()).map(|input| input.expect("it says something"))
+    fn read_json(message: &Value) -> Result<Input, UnreadableMessage> {
+        read(&message.to_string()).map(|input| input.expect("it contains an event"))
     }
 
     #[test]
@@ -150,7 +152,7 @@ mod tests {
             read_json(&record("RetriesExhausted", &invocation(&first), &error)),
             failed("StoreUnavailable", &first)
         );
-        // The next one fails on the record of the one before.
+        // The next function fails on the record of the previous one.
         assert_eq!(
             read_json(&record("EventAgeExceeded", &invocation(&success), &json!(null))),
             failed("EventAgeExceeded", &second)
@@ -163,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_nothing_is_nothing_however_deep_it_lies() {
+    fn a_record_without_an_event_is_none_however_deep_it_is_nested() {
         let mut answered = record("Success", &invocation(&json!({"type": "a"})), &json!(null));
         for _ in 0..2 {
             let undelivered = json!({"Type": "Notification", "MessageId": "1", "Message": answered.to_string()});
@@ -198,19 +200,19 @@ mod tests {
     }
 
     #[test]
-    fn garbage_is_told_what_it_lacks() {
+    fn an_unreadable_message_has_a_reason() {
         let empty = invocation(&json!({}))["Records"].clone();
         for (garbage, lack) in [
             ("".to_owned(), "no JSON"),
             ("[1]".into(), "no JSON object"),
             ("\"x\"".into(), "no JSON object"),
-            (json!({"Type": "Notification"}).to_string(), "notification of nothing"),
+            (json!({"Type": "Notification"}).to_string(), "notification without a message"),
             (json!({"Type": "Notification", "Message": "{"}).to_string(), "no JSON"),
-            (record("Success", &json!({}), &json!("x")).to_string(), "something else than an event"),
-            (record("RetriesExhausted", &json!({}), &json!({})).to_string(), "no message of a topic"),
+            (record("Success", &json!({}), &json!("x")).to_string(), "answer is not an event"),
+            (record("RetriesExhausted", &json!({}), &json!({})).to_string(), "without an SNS message"),
             (
                 record("RetriesExhausted", &json!({"Records": [empty[0], empty[0]]}), &json!({})).to_string(),
-                "no message of a topic",
+                "without an SNS message",
             ),
         ] {
             let error = read(&garbage).unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! The queue that a function is fed from, seen from the function: SQS deletes what is done, and what is not done comes
-//! again. How soon, and what can never be done, the function says itself.
+//! A function's queue: SQS deletes the messages that are done and redelivers the others. The function decides how soon,
+//! and which messages can never succeed.
 
 use std::time::Duration;
 
@@ -16,25 +16,26 @@ pub struct Queue {
     dead_letters_url: String,
 }
 
-/// The name of the attribute that says why a message is in a dead-letter queue.
+/// The message attribute that says why a message is in a dead-letter queue.
 pub const REASON: &str = "reason";
 
-/// How long to wait before the second attempt, and how long at the most: each wait is up to twice as long as the one
-/// before, and a random part of that.
+/// The wait before the second attempt, and the maximum wait: each wait is up to twice as long as the previous one, of
+/// which a random part is used.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 
 impl Queue {
-    /// The queue of this function, which `QUEUE_URL` and `DEAD_LETTER_QUEUE_URL` name.
+    /// The queue of this function, from `QUEUE_URL` and `DEAD_LETTER_QUEUE_URL`.
     pub fn of_function(aws: &SdkConfig) -> Result<Self, Error> {
         Ok(Self::new(aws, setting("QUEUE_URL")?, setting("DEAD_LETTER_QUEUE_URL")?))
     }
 
-    /// The queue with this URL, whose dead-letter queue has that one.
+    /// The queue with this URL, and the URL of its dead-letter queue.
     pub fn new(aws: &SdkConfig, url: impl Into<String>, dead_letters_url: impl Into<String>) -> Self {
         Self { client: Client::new(aws), url: url.into(), dead_letters_url: dead_letters_url.into() }
     }
 
-    /// Puts a message aside that can never be done, with the reason, instead of trying it again and again.
+    /// Moves a message that can never succeed to the dead-letter queue, with the reason, instead of trying it again and
+    /// again.
     pub(crate) async fn park(&self, body: &str, reason: &str) -> Result<(), aws_sdk_sqs::Error> {
         let reason: String = reason.chars().filter(|c| is_taken(*c)).take(1_000).collect();
         let reason = MessageAttributeValue::builder().data_type("String").string_value(reason).build()?;
@@ -43,18 +44,19 @@ impl Queue {
         Ok(())
     }
 
-    /// Lets a message come again after a while that grows with each attempt. If that cannot be said, it comes again after
+    /// Delays the next delivery of a message, longer with each attempt. If that fails, the message is redelivered after
     /// the queue's visibility timeout.
     pub(crate) async fn back_off(&self, receipt: &str, received: u32) -> Result<(), aws_sdk_sqs::Error> {
         let seconds = backoff(received).as_secs_f64() * fastrand::f64();
         let request = self.client.change_message_visibility().queue_url(&self.url).receipt_handle(receipt);
-        request.visibility_timeout(seconds.round() as i32).send().await?; // at most 300
+        request.visibility_timeout(seconds.round() as i32).send().await?; // 300 at most
         Ok(())
     }
 }
 
-/// A message with a character that SQS does not take would not be parked, and the reason may name a field by a name that
-/// has one: <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>.
+/// Whether SQS accepts a character. A message with another one would not be parked, and the reason may contain a field
+/// name with such a character:
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>
 fn is_taken(c: char) -> bool {
     !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}')
 }

@@ -1,5 +1,5 @@
-//! What is for sale, and at what price. A price list is part of its seller's program; how many units are *left* is
-//! counted in the stock table, which the loader fills from it.
+//! What is for sale, and at what price. A price list is compiled into its seller's program; how many units are *left*
+//! is counted in the stock table, which the loader fills from the price list.
 
 use std::collections::BTreeMap;
 
@@ -7,27 +7,27 @@ use serde::Deserialize;
 
 use crate::money::{Currency, Money};
 
-/// The price list of one seller: `{"currency": "EUR", "products": [{"product": "…", "units": 40, "unit_price": 21900}]}`.
-/// A product may say more of itself, for people.
+/// The price list of one seller: `{"currency": "EUR", "products": [{"product": "…", "units": 40, "unit_price":
+/// 21900}]}`. A product may have further fields, for people to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Catalogue(BTreeMap<String, Offer>);
 
-/// One product.
+/// The stock and the price of one product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Offer {
-    /// How many there are; of what is sold by date, on each date.
+    /// How many units exist; for products sold by date, how many on each date.
     pub units: u32,
-    /// The price of one of them, on one date.
+    /// The price of one unit, on one date.
     pub unit_price: Money,
 }
 
-/// The price list cannot be used.
+/// Why a price list cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
-    /// It does not have the form of a price list.
+    /// It is not JSON of the form that [`Catalogue`] describes.
     #[error("the price list cannot be read: {0}")]
     Unreadable(#[from] serde_json::Error),
-    /// Which of two prices would be the right one?
+    /// It has two prices for the same product.
     #[error("the price list offers {0} twice")]
     Twice(String),
 }
@@ -47,7 +47,7 @@ struct Product {
 }
 
 impl Catalogue {
-    /// Reads a price list.
+    /// Reads a price list from JSON.
     pub fn read(json: &str) -> Result<Self, CatalogueError> {
         let File { currency, products } = serde_json::from_str(json)?;
         let mut offers = BTreeMap::new();
@@ -60,12 +60,12 @@ impl Catalogue {
         Ok(Self(offers))
     }
 
-    /// The price of one unit of this product, if it is for sale.
+    /// The price of one unit of this product; none if it is not for sale.
     pub fn unit_price(&self, product: &str) -> Option<Money> {
         self.0.get(product).map(|offer| offer.unit_price)
     }
 
-    /// Every product, by name.
+    /// Every product, ordered by name.
     pub fn offers(&self) -> impl Iterator<Item = (&str, &Offer)> {
         self.0.iter().map(|(product, offer)| (product.as_str(), offer))
     }

@@ -1,9 +1,9 @@
-//! Who may start a booking, and when.
+//! The right to start a booking.
 //!
-//! A start (an execution of the state machine, or the publishing of `booking.requested`) is *claimed* before it is made,
-//! by a write on the condition that the booking is still claimed as it was known to be. The name of an execution is no
-//! such guard: of EXPRESS executions Step Functions starts as many under one name as it is asked for
-//! (<https://docs.aws.amazon.com/step-functions/latest/dg/express-at-least-once-execution.html>).
+//! A start (an execution of the state machine, or the publishing of `booking.requested`) is *claimed* before it is
+//! made, by a write on the condition that the claim on the booking is still the one that was read. The execution's name
+//! does not guard against double starts: of EXPRESS executions, Step Functions starts as many under one name as are
+//! requested (<https://docs.aws.amazon.com/step-functions/latest/dg/express-at-least-once-execution.html>).
 //!
 //! ```text
 //!   request ──▶ claim 1 ── start ─▶ under way ── a period without an end ──▶ claim 2, 3, … of the reconciler
@@ -12,8 +12,8 @@
 //!                                                                                    redrive: a claim of its own ─▶ …
 //! ```
 //!
-//! Whoever dies between claim and start, or learns of no answer, leaves the claim as it is: the booking may be under way,
-//! and the reconciler drives it once the period is over.
+//! A worker that dies between claim and start, or gets no answer, leaves the claim in place: the booking may be under
+//! way, and the reconciler drives it once the period is over.
 
 use std::time::Duration;
 
@@ -24,48 +24,48 @@ use crate::{header::Status, id::BookingId};
 /// The claim on a booking's latest start.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claim {
-    /// Which start it is for, from 1; as many there are, but for those that were refused.
+    /// Which start the claim is for, from 1: the number of starts, not counting those that were refused.
     pub number: u32,
-    /// When it was taken; none if no start is claimed, because the last one was refused.
+    /// When the claim was taken; none if no start is claimed because the last one was refused.
     pub at: Option<Timestamp>,
     /// How often the booking was driven since it was requested, or since an operator had it driven again.
     pub drives: u32,
-    /// The latest message of an operator that the booking was driven for.
+    /// The id of the latest operator message that the booking was driven for.
     pub redrive: Option<String>,
 }
 
 /// How often the reconciler drives a booking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
-    /// How long a start is left alone: longer than an EXPRESS execution may take.
+    /// How long to leave a start alone: longer than an EXPRESS execution may take.
     pub period: Duration,
-    /// How many drives without an end are enough.
+    /// After how many drives without an end the reconciler gives up.
     pub max_drives: u32,
 }
 
-/// What the reconciler does about a booking that has not ended.
+/// What the reconciler does with a booking that has not ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Drive {
-    /// Nothing: its latest start may still bring it to its end.
+    /// Nothing: the latest start may still bring the booking to its end.
     Wait,
     /// Take this claim, and start it again.
     Again(Claim),
-    /// Call an operator: it was driven often enough.
+    /// Call an operator: the booking was driven often enough.
     GiveUp,
 }
 
 impl Claim {
-    /// The claim of a request, which is recorded with the booking.
+    /// The claim of a new request, which is recorded with the booking.
     pub const fn first(now: Timestamp) -> Self {
         Self { number: 1, at: Some(now), drives: 0, redrive: None }
     }
 
-    /// The claim of a request that is repeated: none, unless the latest start was refused.
+    /// The claim of a repeated request; none unless the latest start was refused.
     pub fn repeat(&self, now: Timestamp) -> Option<Self> {
         self.at.is_none().then(|| self.next(now))
     }
 
-    /// What the reconciler does.
+    /// What the reconciler does with a booking that has this claim and has not ended.
     pub fn drive(&self, now: Timestamp, pace: &Pace) -> Drive {
         let period = SignedDuration::try_from(pace.period).unwrap_or(SignedDuration::MAX);
         if self.at.is_some_and(|at| now.duration_since(at) < period) {
@@ -77,8 +77,8 @@ impl Claim {
         }
     }
 
-    /// The claim of an operator's message about a booking of this status, whenever the last one was taken; none if the
-    /// booking has ended, or is under way because of this very message, which has come once more.
+    /// The claim of an operator's message about a booking of this status, no matter when the last claim was taken; none
+    /// if the booking has ended, or is under way because of this very message, which was delivered again.
     pub fn redrive(&self, status: Status, message: &str, now: Timestamp) -> Option<Self> {
         let is_repeat = status == Status::Pending && self.at.is_some() && self.redrive.as_deref() == Some(message);
         (!status.has_ended() && !is_repeat).then(|| Self {
@@ -88,19 +88,19 @@ impl Claim {
         })
     }
 
-    /// What is claimed once this claim's start was refused.
+    /// The claim that remains once this claim's start was refused.
     pub fn released(&self) -> Self {
         let (number, drives) = (self.number.saturating_sub(1), self.drives.saturating_sub(1));
         Self { number, at: None, drives, redrive: self.redrive.clone() }
     }
 
-    /// The name of the execution that this claim is for.
-    pub fn execution_name(&self, booking: &BookingId) -> String {
-        if self.number == 1 { booking.to_string() } else { format!("{booking}-{}", self.number) }
+    /// The name of this claim's execution.
+    pub fn execution_name(&self, booking_id: &BookingId) -> String {
+        if self.number == 1 { booking_id.to_string() } else { format!("{booking_id}-{}", self.number) }
     }
 
     fn next(&self, now: Timestamp) -> Self {
-        // The first start is no drive, whoever makes it.
+        // The first start is not a drive, whoever makes it.
         let drives = if self.number == 0 { 0 } else { self.drives.saturating_add(1) };
         Self { number: self.number.saturating_add(1), at: Some(now), drives, redrive: self.redrive.clone() }
     }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_start_is_left_alone_for_a_period() {
         let first = Claim::first(at(0));
-        assert_eq!(first.repeat(at(9_999)), None, "a client's repeat is no start");
+        assert_eq!(first.repeat(at(9_999)), None, "a client's repeat is not a start");
         assert_eq!(first.drive(at(299), &PACE), Drive::Wait);
         let second = driven(&first, 300);
         assert_eq!(second.drive(at(599), &PACE), Drive::Wait);
@@ -140,14 +140,14 @@ mod tests {
         for drive in 1..=3 {
             claim = driven(&claim, drive * 300);
         }
-        assert_eq!(claim.drive(at(1_199), &PACE), Drive::Wait, "the last drive has its period, too");
+        assert_eq!(claim.drive(at(1_199), &PACE), Drive::Wait, "the last drive has its period too");
         assert_eq!(claim.drive(at(1_200), &PACE), Drive::GiveUp);
 
         let redriven = claim.redrive(Status::NeedsOperator, "message", at(1_201)).unwrap();
         assert_eq!((redriven.number, redriven.drives), (5, 0));
         assert_eq!(redriven.drive(at(1_500), &PACE), Drive::Wait);
         assert_eq!(driven(&redriven, 1_501).drives, 1);
-        assert_eq!(redriven.redrive(Status::Pending, "message", at(9_999)), None, "it comes once more");
+        assert_eq!(redriven.redrive(Status::Pending, "message", at(9_999)), None, "it is delivered again");
         assert!(redriven.redrive(Status::Pending, "another", at(1_202)).is_some());
         assert!(redriven.redrive(Status::NeedsOperator, "message", at(9_999)).is_some(), "parked again since");
         assert!(redriven.released().redrive(Status::Pending, "message", at(1_202)).is_some(), "it was refused");
@@ -161,7 +161,7 @@ mod tests {
         let refused = Claim::first(at(0)).released();
         assert_eq!(refused, Claim::default());
         assert_eq!(refused.repeat(at(1)), Some(Claim::first(at(1))));
-        assert_eq!(driven(&refused, 1), Claim::first(at(1)), "the first start is no drive");
+        assert_eq!(driven(&refused, 1), Claim::first(at(1)), "the first start is not a drive");
 
         let second = driven(&Claim::first(at(0)), 300);
         let refused = second.released();

@@ -14,56 +14,56 @@ use crate::{
     step::Step,
 };
 
-/// One step to be done for one booking, with what it needs. An undo needs nothing of the reply of what it undoes:
-/// that may be lost.
+/// One step to carry out for one booking, with everything that it needs. An undo needs nothing from the reply of the
+/// step that it undoes: that reply may be lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Command {
-    /// Which booking.
+    /// The booking that the step belongs to.
     pub booking_id: BookingId,
-    /// What to do.
+    /// The step and its input.
     pub action: Action,
 }
 
-/// What to do.
+/// A step together with its input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Reserve this part.
     Reserve(Part),
-    /// Give this part back, or see to it that it cannot be reserved any more.
+    /// Give this part back, or make sure that it can no longer be reserved.
     Cancel(Part),
     /// Charge the sum of these prices.
     Charge {
-        /// With this payment.
+        /// The payment to charge.
         reference: PaymentReference,
-        /// One for each part of the plan.
+        /// One price for each part of the plan.
         prices: Prices,
     },
     /// Make sure that this payment is not charged, unless it is already.
     Abort {
-        /// This payment.
+        /// The payment.
         reference: PaymentReference,
-        /// The first thing that went wrong.
+        /// The first failure of this booking.
         reason: Option<Reason>,
     },
-    /// Record that it succeeded.
+    /// Record that the booking succeeded.
     Confirm {
-        /// What was charged.
+        /// The amount charged.
         total: Money,
     },
-    /// Record that it failed.
+    /// Record that the booking failed.
     Fail {
-        /// The first thing that went wrong.
+        /// The first failure of this booking.
         reason: Option<Reason>,
     },
     /// Record that a step which must succeed was given up for now.
     Park {
-        /// Which, and why.
+        /// The step that was given up, and why.
         reason: Reason,
     },
 }
 
 impl Action {
-    /// The step that this is.
+    /// The step that this action carries out.
     pub const fn step(&self) -> Step {
         match self {
             Self::Reserve(part) => Step::Reserve(part.name),
@@ -78,13 +78,13 @@ impl Action {
 }
 
 impl Command {
-    /// The step that is asked for.
+    /// The step that this command asks for.
     pub const fn step(&self) -> Step {
         self.action.step()
     }
 
-    /// Reads `{"step": "flight.reserve", "booking_id": "…", "part": {…}}` and its like. What is in the part is for its
-    /// seller to read.
+    /// Reads `{"step": "flight.reserve", "booking_id": "…", "part": {…}}` and similar. The contents of the part are
+    /// left for its seller to read.
     pub fn read(payload: &Value) -> Result<Self, Vec<Violation>> {
         read_object(payload, |fields| {
             let step = fields.text("step", |name| Step::try_from(name.to_owned()));
@@ -110,7 +110,8 @@ impl Command {
     }
 }
 
-/// The prices of a charge, which has to name the plan's parts: of all that payment is not told it knows nothing.
+/// The prices of a charge. The command has to name the plan's parts, because payment knows only what the command
+/// contains.
 fn prices(fields: &mut Fields<'_, '_>) -> Option<Prices> {
     let plan = fields.value::<Vec<PartName>>("parts");
     let known = fields.value("prices");

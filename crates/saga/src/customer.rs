@@ -1,4 +1,4 @@
-//! Who asks: name and address, which are personal data.
+//! The customer: name and e-mail address, which are personal data.
 
 use std::fmt;
 
@@ -9,12 +9,12 @@ use crate::{
     text::{is_letter, is_visible},
 };
 
-/// The customer. Personal data: kept in one table and nowhere else, so its `Debug` shows nothing.
+/// The customer. This is personal data: it is kept in one table and nowhere else, and its `Debug` shows nothing.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Customer {
-    /// 1 to 100 characters that can be seen.
+    /// 1 to 100 visible characters.
     pub name: String,
-    /// One address of at most 254 bytes (RFC 5321).
+    /// One e-mail address of at most 254 bytes (RFC 5321).
     pub email: String,
 }
 
@@ -41,11 +41,13 @@ fn person_name(text: &str) -> Result<String, String> {
     }
 }
 
-/// The `specials` of RFC 5322, section 3.2.3, which an address has only within quotes, but for the dot. Whoever gives out
-/// addresses should do without quotes (RFC 5321, section 4.1.2), and here they would let a list in.
+/// The `specials` of RFC 5322, section 3.2.3, except for the dot. An address may contain them only within quotes.
+/// Addresses should avoid quotes anyway (RFC 5321, section 4.1.2), and allowing them here would let a list of addresses
+/// in.
 const SPECIALS: &str = "()<>[]:;@\\,\"";
 
-/// One address, without a name, as far as its form tells: who really owns it, a confirmation mail tells.
+/// One address without a display name. Only its form is checked: whether the customer really owns it, only a
+/// confirmation mail can show.
 fn email(text: &str) -> Result<String, String> {
     let is_odd = |c: char| c.is_whitespace() || SPECIALS.contains(c);
     let is_part = |part: &str| !part.is_empty() && !part.contains(is_odd);
@@ -69,7 +71,7 @@ mod tests {
         read.map_err(|violations| violations.into_iter().map(|violation| violation.pointer).collect())
     }
 
-    /// One of each script in which people write their names, and what is hard about some.
+    /// Names in many scripts, with the characters that are hard to handle in some of them.
     const NAMES: &[&str] = &[
         "Ada Lovelace",
         "O",

@@ -1,4 +1,4 @@
-//! A JSON text as a client sent it: what it says, and what is doubtful about it.
+//! A JSON text as a client sent it: its content, and what is ambiguous about it.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -10,11 +10,11 @@ use crate::{
     reading::{Violation, member},
 };
 
-/// A JSON text, read without any rule on what it says.
+/// A JSON text, read without any rules about its content.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     value: Value,
-    /// Where members of an object have the same name: their JSON pointers.
+    /// The JSON pointers of repeated members: names that occur more than once in one object.
     repeated: BTreeSet<String>,
 }
 
@@ -29,21 +29,21 @@ impl Document {
         Ok(Self { value, repeated })
     }
 
-    /// Tells what the text says from anything else, however it is written: white space, escapes, the order of members
-    /// and the form of a number (`1`, `1.0`, `10e-1`) make no difference; each member does, known or not.
+    /// Identifies the content of the text, however it is written: white space, escapes, the order of members and the
+    /// form of numbers (`1`, `1.0`, `10e-1`) make no difference; every member does, known or unknown.
     ///
-    /// It depends on no rule, so that a request can be told from another even if it would be refused today.
+    /// It depends on no rules, so that requests can be told apart even if they would be refused today.
     pub fn digest(&self) -> String {
         let mut content = self.value.clone();
-        content.sort_all_objects(); // they are sorted anyway, unless a dependency turns `preserve_order` on
+        content.sort_all_objects(); // already sorted, unless a dependency enables `preserve_order`
         write_whole_numbers_alike(&mut content);
         let content = content.to_string();
         let repeated = self.repeated.iter().map(String::as_bytes);
         digest(&[content.as_bytes()].into_iter().chain(repeated).collect::<Vec<_>>())
     }
 
-    /// Reads the value with these rules. A member that is there twice breaks one more: of what it is meant to say
-    /// nobody can be sure.
+    /// Reads the value by these rules. A repeated member is a further violation, because it is unclear which value is
+    /// meant.
     pub fn read<T>(&self, read: impl FnOnce(&Value) -> Result<T, Vec<Violation>>) -> Result<T, Vec<Violation>> {
         let result = read(&self.value);
         if self.repeated.is_empty() {
@@ -63,7 +63,7 @@ impl From<Value> for Document {
     }
 }
 
-/// Integers that a double holds exactly lie between these: <https://www.rfc-editor.org/rfc/rfc8259#section-6>.
+/// The integers that a double holds exactly lie in this range: <https://www.rfc-editor.org/rfc/rfc8259#section-6>.
 const EXACT: std::ops::RangeInclusive<f64> = -9_007_199_254_740_991.0..=9_007_199_254_740_991.0;
 
 fn write_whole_numbers_alike(value: &mut Value) {
@@ -80,7 +80,7 @@ fn write_whole_numbers_alike(value: &mut Value) {
     }
 }
 
-/// Reads a value, and notes which names it finds twice in one object: `Value` itself keeps the last member silently.
+/// Reads a value and records repeated names: `Value` itself silently keeps the last member.
 struct Node<'r> {
     pointer: String,
     repeated: &'r mut BTreeSet<String>,
@@ -188,10 +188,10 @@ mod tests {
             assert!(Document::parse(not_json.as_bytes()).is_err(), "{not_json:?}");
         }
         assert!(Document::parse(&[b'"', 0xff, b'"']).is_err());
-        assert!(Document::parse("[".repeat(100_000).as_bytes()).is_err(), "and the stack holds");
+        assert!(Document::parse("[".repeat(100_000).as_bytes()).is_err(), "without a stack overflow");
     }
 
-    /// What digests are made of may change only together with a plan for the requests that are under way.
+    /// Changing what digests are made of needs a plan for the requests that are under way.
     #[test]
     fn the_digest_of_a_text_stays() {
         let digest = parsed(r#"{"b": [1.0, null, -2.5, "é"], "a": {"y": true, "x": "\""}}"#).digest();
@@ -213,7 +213,7 @@ mod tests {
             any::<bool>().prop_map(Value::from),
             (-1_000_000_000_000_000i64..1_000_000_000_000_000).prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
-            // Those that each reader of decimals finds exactly.
+            // Only numbers that every decimal parser reads exactly.
             (any::<i32>(), 0..5).prop_map(|(n, places)| Value::from(f64::from(n) / 2f64.powi(places))),
             "\\PC{0,8}".prop_map(Value::from),
             any::<String>().prop_map(Value::from),
@@ -227,7 +227,7 @@ mod tests {
         })
     }
 
-    /// The same JSON, written by somebody with other habits.
+    /// The same JSON, formatted differently.
     fn otherwise(value: &Value, out: &mut String) {
         match value {
             Value::Number(number) => match number.as_i64() {
@@ -263,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_otherwise_has_the_same_digest(value in json()) {
+        fn another_notation_has_the_same_digest(value in json()) {
             let mut text = String::new();
             otherwise(&value, &mut text);
             let digest = Document::from(value.clone()).digest();
@@ -272,13 +272,13 @@ mod tests {
         }
 
         #[test]
-        fn what_says_something_else_has_another_digest(one in json(), other in json()) {
+        fn other_contents_have_another_digest(one in json(), other in json()) {
             let (a, b) = (Document::from(one.clone()), Document::from(other.clone()));
             let (mut one, mut other) = (one, other);
             write_whole_numbers_alike(&mut one);
             write_whole_numbers_alike(&mut other);
             prop_assert_eq!(a.digest() == b.digest(), one == other);
-            // One member more is something else too, whatever it is called.
+            // An additional member changes the content too, whatever its name.
             let more = json!({"more": other, "this": one});
             prop_assert_ne!(Document::from(json!({"this": one})).digest(), Document::from(more).digest());
         }

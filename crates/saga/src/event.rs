@@ -1,4 +1,4 @@
-//! Events: "this happened". Each participant knows what it reacts to and what it does then: see [`reaction`]. Nobody
+//! Events: "this happened". Each participant knows which events it reacts to and how: see [`reaction`]. No participant
 //! knows the whole flow.
 //!
 //! ```text
@@ -10,7 +10,8 @@
 //!   *.cancelled ─▶ booking: fail, once the parts that are cancelled are the plan's
 //! ```
 //!
-//! Events of sellers are told apart by their last word: whoever reacts to `flight.reserved` reacts to that of every part.
+//! Sellers' events are matched by their last word: a participant that reacts to `flight.reserved` reacts to every
+//! part's `reserved` event.
 //!
 //! [`reaction`]: crate::reaction
 
@@ -30,68 +31,69 @@ use crate::{
     step::Step,
 };
 
-/// The version of the events that this program writes, and the only one that it reads. Fields may be added without a new
-/// version: readers ignore what they do not know. Version 1, of release 0.1, had one field for each part.
+/// The schema version of the events that this program writes, and the only one that it reads. Fields may be added
+/// without a new version, because readers ignore fields they do not know. Version 1, of release 0.1, had one field per
+/// part.
 pub const SCHEMA_VERSION: u64 = 2;
 
-/// Something that happened to a booking, with what those who react to it need.
+/// Something that happened to a booking, with what the participants that react to it need.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A booking was accepted.
     Requested {
-        /// What is to be booked.
+        /// The plan of the booking.
         plan: Plan,
     },
-    /// A part is reserved.
+    /// A seller reserved its part.
     Reserved {
-        /// Which part.
+        /// The part of that seller.
         part: PartName,
-        /// What it costs.
+        /// The price of the part.
         price: Price,
-        /// What is to be booked.
+        /// The plan of the booking.
         plan: Plan,
     },
-    /// A part will not be reserved.
+    /// A seller rejected its part.
     Rejected {
-        /// Which part.
+        /// The part of that seller.
         part: PartName,
-        /// Why.
+        /// The business reason.
         rejection: Rejection,
-        /// What is to be booked.
+        /// The plan of the booking.
         plan: Plan,
     },
-    /// Payment decided: charged.
+    /// Payment decided: the booking is charged.
     Charged {
-        /// How much.
+        /// The amount charged.
         amount: Money,
     },
-    /// Payment decided: not charged.
+    /// Payment decided: the booking is not charged, and never will be.
     Aborted {
-        /// The first thing that went wrong.
+        /// The first failure of this booking.
         reason: Option<Reason>,
-        /// What is to be given back.
+        /// The parts to cancel.
         parts: Parts,
     },
-    /// A part is given back.
+    /// A seller cancelled its part.
     Cancelled {
-        /// Which part.
+        /// The part of that seller.
         part: PartName,
-        /// The first thing that went wrong.
+        /// The first failure of this booking.
         reason: Option<Reason>,
     },
     /// The booking succeeded.
     Confirmed {
-        /// What it cost.
+        /// The amount charged.
         total: Money,
     },
-    /// The booking failed, and nothing of it is left.
+    /// The booking failed: nothing is reserved and nothing is charged.
     Failed {
-        /// The first thing that went wrong.
+        /// The first failure of this booking.
         reason: Option<Reason>,
     },
 }
 
-/// Which event it is. Written as `booking.requested`, `flight.reserved`, …: its name everywhere.
+/// The type of an event. Written as `booking.requested`, `flight.reserved`, …: its name everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum EventType {
     /// See [`Event::Requested`].
@@ -113,7 +115,7 @@ pub enum EventType {
 }
 
 impl EventType {
-    /// All events of a booking with these parts.
+    /// All event types of a booking with these parts.
     pub fn of(parts: &[PartName]) -> Vec<Self> {
         let each = |event: fn(PartName) -> Self| parts.iter().copied().map(event);
         let before = [Self::Requested].into_iter().chain(each(Self::Reserved)).chain(each(Self::Rejected));
@@ -121,7 +123,7 @@ impl EventType {
         decided.chain([Self::Confirmed, Self::Failed]).collect()
     }
 
-    /// The event of that name.
+    /// The event type with this name; none if there is no such type.
     pub fn named(name: &str) -> Option<Self> {
         let (subject, happened) = name.split_once('.')?;
         match (subject, happened) {
@@ -154,7 +156,7 @@ impl fmt::Display for EventType {
 }
 
 impl Event {
-    /// Which event it is.
+    /// The type of this event.
     pub const fn event_type(&self) -> EventType {
         match self {
             Self::Requested { .. } => EventType::Requested,
@@ -168,8 +170,9 @@ impl Event {
         }
     }
 
-    /// What a step's outcome means to the others, given the event that led to the step. A declined charge is payment's
-    /// decision not to charge, and an abort that found the booking charged says so.
+    /// The event that a step's outcome is published as, given the event that caused the step; none if no participant
+    /// reacts to it. A declined charge is payment's decision not to charge, and an abort that found the booking charged
+    /// publishes that it is charged.
     pub fn after(cause: &Self, step: Step, outcome: &Outcome) -> Option<Self> {
         match (step, outcome, cause) {
             (Step::Reserve(part), Outcome::Reserved { price }, Self::Requested { plan }) => {
@@ -194,7 +197,7 @@ impl Event {
         }
     }
 
-    /// What is to be booked, for the events that say so.
+    /// The plan of the booking, for the event types that carry it.
     pub const fn plan(&self) -> Option<&Plan> {
         match self {
             Self::Requested { plan } | Self::Reserved { plan, .. } | Self::Rejected { plan, .. } => Some(plan),
@@ -241,35 +244,35 @@ impl Event {
     }
 }
 
-/// An event as it travels: `{"type": "flight.reserved", "schema_version": 2, "booking_id": "…", "event_id": "…",
+/// An event as it is published: `{"type": "flight.reserved", "schema_version": 2, "booking_id": "…", "event_id": "…",
 /// "causation_id": "…", "time": "…", "trace": "…", "data": {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Envelope {
-    /// To which booking it happened.
+    /// The booking that the event belongs to.
     pub booking_id: BookingId,
-    /// What happened.
+    /// The event itself.
     pub event: Event,
-    /// The event that led to this one; none for the first of a booking.
+    /// The id of the event that caused this one; none for the first event of a booking.
     pub causation_id: Option<String>,
-    /// When this was published. Published again, an event keeps its id and gets another time.
+    /// When the event was published. An event that is published again keeps its id and gets a new time.
     pub time: Timestamp,
-    /// The trace that the booking began with, in the form of the `X-Amzn-Trace-Id` header.
+    /// The trace that the booking started with, in the form of the `X-Amzn-Trace-Id` header.
     pub trace: Option<String>,
 }
 
-/// Why a message is not read as an event.
+/// Why a message could not be read as an event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
-    /// It is of a type that this program does not know: others may have use for it, and it can be ignored.
+    /// Its type is unknown to this program. Other programs may use it, so it can be ignored.
     #[error("there is no event of the type {0:?}")]
     UnknownType(String),
-    /// It was written by a program of another release: to ignore it might lose something, so it has to wait for a program
-    /// of that release.
+    /// It was written by a program of another release. Ignoring it might lose something, so it has to wait for a
+    /// program of that release.
     #[error("{event_type} has schema version {version}, and this program reads version {SCHEMA_VERSION} only")]
     OtherVersion {
-        /// Which event.
+        /// The event's type.
         event_type: EventType,
-        /// Its version.
+        /// The schema version of the message.
         version: u64,
     },
     /// It is not an event.
@@ -278,12 +281,12 @@ pub enum Unread {
 }
 
 impl Envelope {
-    /// The first event of a booking.
+    /// The first event of a booking: `booking.requested`.
     pub const fn requested(booking_id: BookingId, plan: Plan, time: Timestamp, trace: Option<String>) -> Self {
         Self { booking_id, event: Event::Requested { plan }, causation_id: None, time, trace }
     }
 
-    /// What is published of a step that this event led to; none if its outcome matters to nobody.
+    /// The event to publish after a step that this event caused; none if no participant reacts to the outcome.
     pub fn after(&self, step: Step, outcome: &Outcome, time: Timestamp) -> Option<Self> {
         let event = Event::after(&self.event, step, outcome)?;
         Some(Self {
@@ -295,13 +298,13 @@ impl Envelope {
         })
     }
 
-    /// The event's name: 32 hexadecimal digits that follow from booking and type. Each event of a booking happens once;
-    /// whoever sees the id again sees the same event again.
+    /// The event's id: 32 hexadecimal digits derived from the booking and the type. Each event of a booking happens
+    /// once, so whoever sees an id again sees the same event again.
     pub fn event_id(&self) -> String {
         digest(&[b"event", self.booking_id.as_str().as_bytes(), self.event.event_type().to_string().as_bytes()])
     }
 
-    /// Reads an event. Fields that it does not know are ignored, so that events can grow.
+    /// Reads an event. Unknown fields are ignored, so that events can grow.
     pub fn read(message: &Value) -> Result<Self, Unread> {
         let known = message["type"].as_str().map(|name| EventType::named(name).ok_or(name)).transpose();
         let event_type = known.map_err(|name| Unread::UnknownType(name.chars().take(100).collect()))?;
@@ -312,7 +315,7 @@ impl Envelope {
         }
         read_object(message, |fields| {
             fields.ignore_others();
-            let event_type = fields.text("type", |name| EventType::named(name).ok_or_else(String::new)); // known by now
+            let event_type = fields.text("type", |name| EventType::named(name).ok_or_else(String::new)); // checked
             fields.count("schema_version", u32::MAX);
             let booking_id = fields.value("booking_id");
             let causation_id = fields.value("causation_id");
@@ -356,7 +359,7 @@ impl Serialize for Envelope {
 #[doc(hidden)]
 pub fn samples(parts: &Parts) -> Vec<Event> {
     let names: Vec<_> = parts.names().into_iter().collect();
-    let key = crate::IdempotencyKey::try_from("sample").unwrap_or_else(|error| unreachable!("a good key: {error}"));
+    let key = crate::IdempotencyKey::try_from("sample").unwrap_or_else(|error| unreachable!("a valid key: {error}"));
     let reference = crate::PaymentReference::derive(&BookingId::derive("sample", &key), "sample");
     let plan = Plan::new(parts.clone(), reference);
     let price = Price { amount: 100, currency: crate::Currency::EUR };
@@ -414,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_told_from_another_version_and_from_garbage() {
+    fn an_unknown_type_another_version_and_garbage_are_distinguished() {
         let good = serde_json::to_value(envelope(Event::Charged { amount: Money::eur(1) })).unwrap();
         let with = |name: &str, value: Value| {
             let mut json = good.clone();
@@ -468,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_that_finds_the_booking_charged_says_charged() {
+    fn an_abort_that_finds_the_booking_charged_publishes_charged() {
         let rejected = all().into_iter().find(|event| matches!(event, Event::Rejected { .. })).unwrap();
         let charged = Outcome::Charged { amount: Money::eur(5), charge_id: "ch".into() };
         let after = Event::after(&rejected, Step::Abort, &charged);

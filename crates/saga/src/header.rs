@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{outcome::Outcome, part::PartNames, step::Step};
 
-/// How far a booking is.
+/// The status of a booking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// Accepted, not ended.
+    /// Accepted, and not ended.
     Pending,
-    /// Not charged, and being undone. Not stored: it follows from payment's decision in the journal.
+    /// Not charged, and being undone. Never stored: it follows from payment's decision in the journal.
     Compensating,
-    /// Every part reserved, charged once.
+    /// Every part is reserved, and the booking is charged once.
     Confirmed,
-    /// No part reserved, nothing charged.
+    /// No part is reserved, and nothing is charged.
     Failed,
     /// A step that must succeed was given up for now.
     NeedsOperator,
@@ -34,17 +34,17 @@ impl Status {
         }
     }
 
-    /// Whether nothing more will happen unless an operator makes it happen.
+    /// Whether nothing more will happen without an operator.
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Confirmed | Self::Failed | Self::NeedsOperator)
     }
 
-    /// Whether nothing more will happen, whoever makes it.
+    /// Whether nothing more will happen at all.
     pub const fn has_ended(self) -> bool {
         matches!(self, Self::Confirmed | Self::Failed)
     }
 
-    /// The status that a user sees, given the one in the header and what payment's steps have answered so far.
+    /// The status that a user sees, given the stored status and the outcomes of payment's steps so far.
     pub fn shown<'o>(self, payment: impl IntoIterator<Item = &'o Outcome>) -> Self {
         let not_charged = |outcome: &Outcome| matches!(outcome, Outcome::Aborted { .. } | Outcome::Declined(_));
         match self {
@@ -65,19 +65,19 @@ impl fmt::Display for Status {
 pub enum Move {
     /// Set this status and record the outcome.
     End(Status),
-    /// Answer what was answered before.
+    /// Return the outcome that was recorded before.
     Replay,
-    /// The booking ended the other way. That payment decides exactly once rules this out, so somebody has to look.
+    /// The booking has the opposite end. Because payment decides exactly once, this cannot happen; if it does, an
+    /// operator has to look.
     Contradiction,
 }
 
-/// Whether nothing of the plan is left, so that the booking may be called failed: the parts that are cancelled are the
-/// plan's.
+/// Whether nothing of the plan is left, so that the booking may fail: the cancelled parts are exactly the plan's.
 pub fn is_all_cancelled(cancelled: &PartNames, plan: &PartNames) -> bool {
     cancelled == plan
 }
 
-/// Decides on confirm, fail and park. `recorded` says whether the journal holds this step already.
+/// Decides on confirm, fail and park. `recorded` is whether the journal holds this step already.
 pub const fn end(step: Step, status: Status, recorded: bool) -> Move {
     use Status::{Compensating, Confirmed, Failed, NeedsOperator, Pending};
     if recorded && !matches!(step, Step::Park) {
@@ -87,7 +87,7 @@ pub const fn end(step: Step, status: Status, recorded: bool) -> Move {
         (Step::Confirm, Pending | NeedsOperator) => Move::End(Confirmed),
         (Step::Fail, Pending | Compensating | NeedsOperator) => Move::End(Failed),
         (Step::Park, Pending | Compensating | NeedsOperator) => Move::End(NeedsOperator),
-        // What was parked has been done meanwhile: there is nothing left to call an operator for.
+        // What was parked has succeeded meanwhile: no operator is needed any more.
         (Step::Park, Confirmed | Failed) => Move::Replay,
         _ => Move::Contradiction,
     }

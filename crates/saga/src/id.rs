@@ -1,12 +1,12 @@
-//! Names of things: bookings, what a client calls its request, and a payment at its provider.
+//! Identifiers: of bookings, of a client's request, and of a payment at its provider.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-/// SHA-256 over the parts, each preceded by its length so that no two lists of parts run together, as lower-case
-/// hexadecimal of its first 16 bytes.
+/// SHA-256 over the parts, each preceded by its length so that different lists of parts never hash the same bytes: the
+/// first 16 bytes, as lower-case hexadecimal.
 pub fn digest(parts: &[&[u8]]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -20,16 +20,16 @@ fn is_digest(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
-/// One saga instance; the correlation id in logs, traces, messages, tables and the execution's name.
+/// Identifies one saga instance: the correlation id in logs, traces, messages and tables, and in the execution's name.
 ///
-/// It follows from who asks and what the client calls the request, so that the same request sent again can only
-/// find the booking that it made before.
+/// Derived from the caller and the client's idempotency key, so that repeating a request can only find the booking that
+/// it created before.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct BookingId(String);
 
 impl BookingId {
-    /// The booking of this caller with this key.
+    /// The booking of this caller with this key. The same pair always yields the same id.
     pub fn derive(caller: &str, key: &IdempotencyKey) -> Self {
         Self(digest(&[b"booking", caller.as_bytes(), key.0.as_bytes()]))
     }
@@ -54,12 +54,12 @@ impl fmt::Display for BookingId {
     }
 }
 
-/// Whose a booking is: tells one caller from another, and nobody who that is.
+/// The owner of a booking: a digest that distinguishes callers without revealing who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner(String);
 
 impl Owner {
-    /// What stands for this caller.
+    /// The owner that stands for this caller.
     pub fn of(caller: &str) -> Self {
         Self(digest(&[b"owner", caller.as_bytes()]))
     }
@@ -78,7 +78,7 @@ impl TryFrom<String> for Owner {
     }
 }
 
-/// What the client calls its request: the `Idempotency-Key` header, 1 to 255 visible ASCII characters.
+/// The client's own identifier of its request: the `Idempotency-Key` header, 1 to 255 visible ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdempotencyKey(String);
 
@@ -90,19 +90,19 @@ impl TryFrom<&str> for IdempotencyKey {
     }
 }
 
-/// A payment at its provider, and the idempotency key of the one charge that is made with it.
+/// Identifies a payment at its provider, and is the idempotency key of the one charge made with it.
 ///
-/// It follows from the booking and the digest of its request, so that everyone who knows the booking's header knows
-/// it, and a request with another card can never be charged to this one. It is no secret: it can be used only by
-/// who may speak to the provider.
+/// Derived from the booking and the digest of its request, so anyone who has the booking's header can derive it, and a
+/// request with another card can never be charged to this payment. It is not a secret: only those who may talk to the
+/// provider can use it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct PaymentReference(String);
 
 impl PaymentReference {
     /// The payment of this booking.
-    pub fn derive(booking: &BookingId, request_digest: &str) -> Self {
-        Self(digest(&[b"payment", booking.0.as_bytes(), request_digest.as_bytes()]))
+    pub fn derive(booking_id: &BookingId, request_digest: &str) -> Self {
+        Self(digest(&[b"payment", booking_id.0.as_bytes(), request_digest.as_bytes()]))
     }
 
     /// The 32 hexadecimal digits.
@@ -119,13 +119,13 @@ impl TryFrom<String> for PaymentReference {
     }
 }
 
-/// What stands for the customer's card. Whoever holds it can charge, so it goes to the provider at once and is
+/// Stands for the customer's card. Whoever holds it can charge the card, so it goes straight to the provider and is
 /// neither stored nor logged: it has no `Serialize`, and its `Debug` shows nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PaymentToken(String);
 
 impl PaymentToken {
-    /// The token itself, for the provider.
+    /// The token itself, for the provider only.
     pub fn reveal(&self) -> &str {
         &self.0
     }

@@ -1,21 +1,21 @@
-//! The kit: what every saga of this kind has in common, whatever it sells. Which steps there are, what a step may answer,
-//! and what each participant decides. Everything here is a value or a pure function; the clock, DynamoDB and AWS live
-//! elsewhere, and what is peculiar to a part in the crate of its saga.
+//! The kit: what every saga of this kind has in common, whatever it sells. Which steps exist, which outcomes a step can
+//! have, and what each participant decides. Everything here is a value or a pure function: the clock, DynamoDB and AWS
+//! live elsewhere, and what is peculiar to a part lives in the crate of its saga.
 //!
 //! ```text
 //!   reserve part ─┐                       ┌─ charged ───────▶ confirm               (after the pivot: only forwards)
 //!   reserve part ─┼─ all reserved? ─▶ charge ─ declined ───────────────┐
-//!   reserve part ─┘       │               └─ nobody knows ──▶ abort ─┴▶ cancel every part ─▶ fail
+//!   reserve part ─┘       │               └─ unknown ───────▶ abort ─┴▶ cancel every part ─▶ fail
 //!                         └───────────── no ─────────────────▲
 //! ```
 //!
-//! Two ways lead from one step to the next. An orchestrator sends [`Command`]s; or participants react to each other's
-//! [`event`]s. The steps are the same.
+//! There are two ways from one step to the next: an orchestrator sends [`Command`]s, or participants react to each
+//! other's [`event`]s. The steps are the same.
 //!
-//! A step is carried out as *decide, then commit*: the functions in [`reservation`], [`payment`] and [`header`] look at
-//! what is known and name the one move that is right; the store commits that move on the condition that what was
-//! known still holds, and otherwise says what is the case, and the decision is made again. So the same functions
-//! can be run by a handler against DynamoDB and by a model checker against its own state.
+//! A step runs as *decide, then commit*: the functions in [`reservation`], [`payment`] and [`header`] look at what is
+//! known and name the one correct move. The store commits that move on the condition that what was known still holds;
+//! if it does not, the store returns the current state and the decision is made again. So a handler can run these
+//! functions against DynamoDB, and a model checker can run the same ones against its own state.
 
 pub mod catalogue;
 pub mod claim;

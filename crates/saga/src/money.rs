@@ -47,7 +47,7 @@ impl fmt::Debug for Currency {
 pub struct Money {
     /// In minor units of the currency: cents for `EUR`.
     pub amount: u64,
-    /// The currency that the amount is in.
+    /// The currency of the amount.
     pub currency: Currency,
 }
 
@@ -80,24 +80,24 @@ impl fmt::Display for Money {
     }
 }
 
-/// What a part costs: an amount to pay or, if it is negative, a credit.
+/// The price of a part: an amount to pay or, if negative, a credit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Price {
     /// In minor units of the currency.
     pub amount: i64,
-    /// The currency that the amount is in.
+    /// The currency of the amount.
     pub currency: Currency,
 }
 
 impl Price {
-    /// The price at which this amount is to be paid.
+    /// The price of this amount.
     pub fn of(money: Money) -> Result<Self, MoneyError> {
         let amount = i64::try_from(money.amount).map_err(|_| MoneyError::TooMuch)?;
         Ok(Self { amount, currency: money.currency })
     }
 
-    /// The price that takes this amount off the sum.
+    /// A negative price: this amount is subtracted from the sum.
     pub fn credit(money: Money) -> Result<Self, MoneyError> {
         let Self { amount, currency } = Self::of(money)?;
         Ok(Self { amount: -amount, currency })
@@ -112,22 +112,22 @@ impl Price {
         Ok(Self { amount, ..self })
     }
 
-    /// What is to be paid; none if it is a credit.
+    /// The amount to pay; none if the price is a credit.
     pub fn payable(self) -> Option<Money> {
         u64::try_from(self.amount).ok().map(|amount| Money { amount, currency: self.currency })
     }
 }
 
-/// Why an amount could not be made.
+/// Why an amount of money is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
     /// Not three capital letters.
     #[error("{0:?} is not an ISO 4217 code of three capital letters")]
     NoCurrency(String),
-    /// Amounts of different currencies have no sum.
+    /// Amounts in different currencies cannot be added.
     #[error("{0:?} and {1:?} cannot be added")]
     Currencies(Currency, Currency),
-    /// More minor units than can be counted.
+    /// The amount has more minor units than can be counted.
     #[error("the amount is too large")]
     TooMuch,
 }

@@ -1,4 +1,4 @@
-//! What a step answers. A rejection is an outcome, never an error.
+//! What a step returns. A rejection is an outcome, never an error.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +11,9 @@ use crate::{
 /// The business reason why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rejection {
-    /// For programs: `sold_out`, `card_declined`, …
+    /// Machine-readable: `sold_out`, `card_declined`, …
     pub code: String,
-    /// For people.
+    /// Human-readable.
     pub message: String,
 }
 
@@ -23,7 +23,7 @@ impl Rejection {
         Self { code: code.to_owned(), message: message.into() }
     }
 
-    /// The reason that a booking fails with after this step was rejected.
+    /// The reason with which a booking fails after this step was rejected.
     pub fn at(&self, step: Step) -> Reason {
         Reason { step: Some(step), code: self.code.clone(), detail: self.message.clone() }
     }
@@ -32,11 +32,11 @@ impl Rejection {
 /// Why a booking failed, or needs an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Reason {
-    /// The step where it happened, if it was one.
+    /// The step that failed, if it was one.
     pub step: Option<Step>,
-    /// For programs: a rejection's code, or `technical_failure`.
+    /// Machine-readable: the code of a rejection, or `technical_failure`.
     pub code: String,
-    /// For people.
+    /// Human-readable.
     pub detail: String,
 }
 
@@ -44,56 +44,56 @@ impl Reason {
     /// The code of a step that was given up without an outcome.
     pub const TECHNICAL_FAILURE: &str = "technical_failure";
 
-    /// Whether something broke, rather than that somebody said no.
+    /// Whether something broke, as opposed to a business rejection.
     pub fn is_technical(&self) -> bool {
         self.code == Self::TECHNICAL_FAILURE
     }
 }
 
-/// The outcome of a step, as it is recorded in the journal and answered: `{"outcome": "reserved", "detail": {…}}`.
+/// The outcome of a step, as the journal records it and the reply carries it: `{"outcome": "reserved", "detail": {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "outcome", content = "detail", rename_all = "snake_case")]
 pub enum Outcome {
-    /// The part is this booking's, at this price.
+    /// The part is reserved for this booking, at this price.
     Reserved {
-        /// For all units and dates together.
+        /// The total for all units and dates.
         price: Price,
     },
-    /// The part is not, and never will be, this booking's.
+    /// The part is not reserved for this booking, and never will be.
     Rejected(Rejection),
-    /// The part is not, and never will be, this booking's, whatever it was before.
+    /// The part is no longer reserved for this booking, and never will be.
     Cancelled {
-        /// Whether there was something to give back.
+        /// Whether a reservation was released. If not, there was none.
         released: bool,
     },
     /// The customer has paid.
     Charged {
         /// The sum of the parts' prices.
         amount: Money,
-        /// The provider's name for the charge.
+        /// The provider's identifier of the charge.
         charge_id: String,
     },
-    /// The customer has not paid and, in this booking, never will.
+    /// The charge was declined: the customer has not paid, and never will in this booking.
     Declined(Rejection),
-    /// Not charged, and no charge can succeed any more.
+    /// The booking is not charged, and no charge can succeed any more.
     Aborted {
-        /// The first thing that went wrong.
+        /// The first failure of this booking.
         #[serde(default)]
         reason: Option<Reason>,
     },
-    /// All parts are the customer's.
+    /// All parts are reserved, and paid for.
     Confirmed {
-        /// What it cost.
+        /// What was charged.
         total: Money,
     },
-    /// No part is reserved, and nothing is charged.
+    /// No part is reserved and nothing is charged.
     Failed {
-        /// The first thing that went wrong.
+        /// The first failure of this booking.
         reason: Option<Reason>,
     },
-    /// A step that must succeed was given up for now; an operator has been called.
+    /// A step that must succeed was given up for now, and needs an operator.
     Parked {
-        /// Which step, and why.
+        /// The step that was given up, and why.
         reason: Reason,
     },
 }
@@ -115,15 +115,15 @@ impl Outcome {
     }
 }
 
-/// What a participant answers to a command: `{"booking_id": "…", "step": "flight.reserve", "outcome": "reserved",
-/// "detail": {…}}`.
+/// A participant's reply to a command: `{"booking_id": "…", "step": "flight.reserve", "outcome": "reserved", "detail":
+/// {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Reply {
-    /// Which booking.
+    /// The booking that the command named.
     pub booking_id: BookingId,
-    /// Which step.
+    /// The step that was carried out.
     pub step: Step,
-    /// What came of it.
+    /// What the step returned, now or when it was first carried out.
     #[serde(flatten)]
     pub outcome: Outcome,
 }

@@ -1,4 +1,4 @@
-//! The parts of a saga, by name. A seller reads its own part; everybody else looks at names only, as sets.
+//! The parts of a saga, by name. A seller reads its own part; everyone else looks only at names, as sets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use crate::id::digest;
 
-/// The most letters that a part's name has.
+/// The maximum length of a part's name.
 const MAX_LETTERS: usize = 20;
 
-/// Names that participants, resources and fields of a request or its answer have.
-const TAKEN: [&str; 17] = [
+/// Names reserved for participants, resources, and fields of a request or response.
+const RESERVED: [&str; 17] = [
     "api",
     "booking",
     "conductor",
@@ -34,7 +34,7 @@ const TAKEN: [&str; 17] = [
     "variant",
 ];
 
-/// What a part is called, and the participant that sells it: `[a-z]{1,20}`, and no name that something else has.
+/// The name of a part and of the participant that sells it: `[a-z]{1,20}`, and not one of the reserved names.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PartName {
@@ -43,11 +43,11 @@ pub struct PartName {
 }
 
 impl PartName {
-    /// This name, for constants: a program with a name that cannot be a part's does not compile.
+    /// A name for use in constants. An invalid name does not compile.
     pub const fn new(name: &str) -> Self {
         match Self::read(name) {
             Some(name) => name,
-            None => panic!("a part's name is 1 to 20 of the letters a-z, and not taken by anything else"),
+            None => panic!("a part's name is 1 to 20 letters a-z, and not a reserved name"),
         }
     }
 
@@ -66,8 +66,8 @@ impl PartName {
             at += 1;
         }
         let mut taken = 0;
-        while taken < TAKEN.len() {
-            if is_same(bytes, TAKEN[taken].as_bytes()) {
+        while taken < RESERVED.len() {
+            if is_same(bytes, RESERVED[taken].as_bytes()) {
                 return None;
             }
             taken += 1;
@@ -75,7 +75,7 @@ impl PartName {
         Some(Self { letters })
     }
 
-    /// The name as it is written everywhere.
+    /// The name as written everywhere.
     pub fn as_str(&self) -> &str {
         let length = self.letters.iter().position(|letter| *letter == 0).unwrap_or(MAX_LETTERS);
         std::str::from_utf8(&self.letters[..length]).unwrap_or_default() // only ASCII letters get in
@@ -113,7 +113,7 @@ impl TryFrom<&str> for PartName {
 
     fn try_from(name: &str) -> Result<Self, String> {
         Self::read(name)
-            .ok_or_else(|| "must be the name of a part: 1 to 20 of the letters a-z, and not taken otherwise".into())
+            .ok_or_else(|| "must be the name of a part: 1 to 20 letters a-z, and not a reserved name".into())
     }
 }
 
@@ -131,28 +131,28 @@ impl From<PartName> for String {
     }
 }
 
-/// A set of parts. Whether all parts are priced, or cancelled, is whether two such sets are equal: a count would take one
-/// part twice for two parts.
+/// A set of parts. Whether all parts are priced, or cancelled, is whether two such sets are equal: a count would take
+/// the same part twice for two parts.
 pub type PartNames = BTreeSet<PartName>;
 
-/// The parts of a plan: at least one, each with what is asked for, which only its seller reads. Written as
-/// `{"flight": {…}, "hotel": {…}}`.
+/// The parts of a plan: at least one, each with its contents, which only its seller reads. Written as `{"flight": {…},
+/// "hotel": {…}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<PartName, Value>")]
 pub struct Parts(BTreeMap<PartName, Value>);
 
 impl Parts {
-    /// What is asked for of this part, if it is one of them.
+    /// This part with its contents, or none if the plan does not have it.
     pub fn get(&self, name: PartName) -> Option<Part> {
         self.0.get(&name).map(|contents| Part { name, contents: contents.clone() })
     }
 
-    /// What they are called.
+    /// The names of all parts, as a set.
     pub fn names(&self) -> PartNames {
         self.0.keys().copied().collect()
     }
 
-    /// All of them, by name.
+    /// All parts with their contents, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (PartName, &Value)> {
         self.0.iter().map(|(name, contents)| (*name, contents))
     }
@@ -166,21 +166,21 @@ impl TryFrom<BTreeMap<PartName, Value>> for Parts {
     }
 }
 
-/// One part of a plan, as its seller gets it.
+/// One part of a plan, as its seller receives it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Part {
-    /// What it is called.
+    /// Which part it is.
     pub name: PartName,
-    /// What is asked for.
+    /// What the customer asked for; only the seller of this part reads it.
     pub contents: Value,
 }
 
 impl Part {
-    /// Tells this part from any other, to see whether a repeated command is the same command. The order of members makes
-    /// no difference: the part may have come as JSON through other hands.
+    /// Distinguishes this part from any other, to check whether a repeated command is the same command. The order of
+    /// members makes no difference: the JSON may have passed through other programs.
     pub fn digest(&self) -> String {
         let mut contents = self.contents.clone();
-        contents.sort_all_objects(); // they are sorted anyway, unless a dependency turns `preserve_order` on
+        contents.sort_all_objects(); // already sorted, unless a dependency enables `preserve_order`
         digest(&[self.name.as_str().as_bytes(), contents.to_string().as_bytes()])
     }
 }

@@ -1,4 +1,4 @@
-//! What payment decides. Exactly one of *charged* and *not charged* is ever decided, here and nowhere else.
+//! Payment's decision. Exactly one of *charged* and *not charged* is ever decided, here and nowhere else.
 //!
 //! ```text
 //!   collecting ──▶ charging ──▶ charged
@@ -6,11 +6,11 @@
 //!       └─────────────┴───────▶ aborted       (never from charged, never to charging)
 //! ```
 //!
-//! The charge itself happens at a provider, outside of any transaction. So a worker takes a lease first (state
-//! *charging*, and a journal item in progress), charges with a reference that makes the charge happen at most once,
-//! and completes. If the provider does not answer, the worker asks it again, a few times and while it holds the lease:
-//! what happened first, and to charge only if nothing did. An abort puts up its fence first (state *aborted*, after which
-//! no completion can succeed), then voids whatever the provider did or may still do, and only then answers.
+//! The charge itself happens at a provider, outside any transaction. So a worker first takes a lease (state *charging*,
+//! and a journal item in progress), charges with a reference that makes the charge happen at most once, and completes.
+//! If the provider does not answer, the worker asks again a few times while it holds the lease: it asks what happened
+//! first, and charges only if nothing did. An abort first fences (state *aborted*, after which no completion can
+//! succeed), then voids whatever the provider did or may still do, and only then answers.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,32 +22,32 @@ use crate::{
     part::{PartName, PartNames},
 };
 
-/// The decision on a booking, as far as it is made.
+/// Payment's decision on a booking so far.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub enum State {
-    /// Nothing was tried. There is no record yet.
+    /// Nothing was tried yet, and there is no record.
     #[default]
     Collecting,
     /// A worker holds, or held, the lease to charge.
     Charging,
     /// Charged. Final.
     Charged {
-        /// How much.
+        /// The amount charged.
         amount: Money,
-        /// The provider's name for it.
+        /// The provider's identifier of the charge.
         charge_id: String,
     },
     /// The provider declined. Final.
     Declined,
     /// Aborted. Final.
     Aborted {
-        /// The first thing that went wrong.
+        /// The first failure of this booking.
         reason: Option<Reason>,
     },
 }
 
 impl State {
-    /// The state's name in the table.
+    /// The name of the state in the table.
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Collecting => "collecting",
@@ -58,7 +58,7 @@ impl State {
         }
     }
 
-    /// The state that the provider's answer leads to; none if that is no answer of a provider.
+    /// The state that the provider's answer leads to; none if a provider cannot give this answer.
     pub fn after(outcome: &Outcome) -> Option<Self> {
         match outcome {
             Outcome::Charged { amount, charge_id } => {
@@ -70,31 +70,31 @@ impl State {
     }
 }
 
-/// What the journal holds for the charge.
+/// What the journal records about the charge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
 pub enum Recorded {
-    /// Nothing.
+    /// The journal has no item for this step.
     #[default]
     Absent,
-    /// A worker took a lease that ends at this time, in milliseconds since 1970.
+    /// A worker holds a lease until this time, in milliseconds since 1970.
     InProgress {
-        /// When another worker may take over.
+        /// The time from which another worker may take over.
         lease_ends: i64,
     },
-    /// It is done.
+    /// The step is completed with this outcome.
     Completed(Outcome),
 }
 
-/// How many attempts at the provider a worker makes within one lease. What is still not answered then is left to the
-/// retries of its caller, which wait longer.
+/// How many times a worker calls the provider within one lease. If it still has no answer then, the rest is left to the
+/// retries of the caller, which wait longer.
 pub const ATTEMPTS: u32 = 3;
 
-/// The pause before the second attempt. Each further one is twice as long.
+/// The pause before the second attempt. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// The longest pause before the next attempt at a provider that has left so many unanswered; none if there is to be no
-/// further attempt, because there were enough or because it is past `ask_until`. The first is made in any case, at once.
-/// Times are in milliseconds since 1970.
+/// The maximum pause before the next attempt, after this many attempts that the provider did not answer; none if there
+/// must be no further attempt, because there were enough or because it is past `ask_until`. The first attempt is always
+/// made, immediately. Times are in milliseconds since 1970.
 pub fn pause(unanswered: u32, now_ms: i64, ask_until: i64) -> Option<Duration> {
     match unanswered {
         0 => Some(Duration::ZERO),
@@ -103,74 +103,74 @@ pub fn pause(unanswered: u32, now_ms: i64, ask_until: i64) -> Option<Duration> {
     }
 }
 
-/// A charge that is being carried out, as far as its worker has come. It is begun with `default`: a worker assumes that
-/// nothing was tried, and is told otherwise when it asks for the lease. It may die between any two moves.
+/// The progress of a worker that carries out a charge. It starts with `default`: a worker assumes that nothing was
+/// tried, and is corrected when it asks for the lease. It may die between any two moves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Charging {
-    /// This is the case, as far as the worker knows.
+    /// The state as the worker knows it, which may be outdated.
     Deciding {
-        /// The decision, as far as it is made.
+        /// The decision so far.
         state: State,
-        /// What the journal holds for the charge.
+        /// What the journal records about the charge.
         recorded: Recorded,
     },
     /// The worker holds the lease.
     Leased {
-        /// When it ends, in milliseconds since 1970.
+        /// When the lease ends, in milliseconds since 1970.
         until: i64,
-        /// When it is too late to ask the provider once more, in milliseconds since 1970.
+        /// When it is too late to call the provider again, in milliseconds since 1970.
         ask_until: i64,
-        /// Whether another worker had it before, and may have charged.
+        /// Whether another worker held the lease before, and may have charged.
         after_another: bool,
-        /// How many attempts of this worker the provider has left unanswered. Nobody knows whether one of them charged.
+        /// How many of this worker's attempts the provider has not answered. Any of them may have charged.
         unanswered: u32,
     },
     /// The provider has answered.
     Answered {
-        /// What.
+        /// The provider's answer as an outcome.
         outcome: Outcome,
-        /// What that decides.
+        /// The state that the outcome leads to.
         decision: State,
     },
-    /// The worker has nothing more to do, and answers this; nothing if another has to go on.
+    /// The worker is done and answers with this outcome; with none, another worker has to continue.
     Done(Option<Outcome>),
 }
 
-/// What a worker that charges is to do next.
+/// The next move of a worker that charges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Charge {
-    /// Take the lease: if nothing was tried, or, given the end of an earlier lease, if that is still the last one. Its
-    /// worker is gone, and nobody knows how far it got. Then [`Charging::leased`], or [`Charging::found`].
+    /// Take the lease: if nothing was tried, or, given the end of an earlier lease, if that is still the last one. The
+    /// worker of that lease is gone, and how far it got is unknown. Then [`Charging::leased`], or [`Charging::found`].
     Lease {
         /// When the earlier lease ended.
         earlier: Option<i64>,
     },
-    /// Let the provider charge; if an earlier attempt may have done so, ask what happened first, and charge only if
+    /// Call the provider to charge; if an earlier attempt may have charged, ask what happened first, and charge only if
     /// nothing did. Then [`Charging::answered`].
     Ask {
-        /// Whether an earlier attempt may have charged: this worker's, or that of another.
+        /// Whether an earlier attempt, by this worker or another, may have charged.
         find_first: bool,
-        /// The longest pause to make before, so that the provider can recover.
+        /// The maximum pause before the call, which lets the provider recover.
         pause: Duration,
     },
-    /// Record this, provided that nothing is decided. Then [`Charging::completed`], or [`Charging::found`].
+    /// Record this, provided that nothing is decided yet. Then [`Charging::completed`], or [`Charging::found`].
     Complete {
-        /// What the provider answered.
+        /// The provider's answer as an outcome.
         outcome: Outcome,
-        /// What that decides.
+        /// The state that the outcome leads to.
         decision: State,
     },
     /// End the lease, so that the next worker need not wait. Then [`Charging::released`].
     Release {
-        /// When it would end.
+        /// When the lease would end.
         until: i64,
     },
-    /// It is aborted, and who aborted it may have died before the provider was told: void (again), with as many attempts
-    /// as [`pause`] allows. Then [`Charging::voided`].
+    /// The booking is aborted, and the worker that aborted it may have died before it voided at the provider: void
+    /// (again), with as many attempts as [`pause`] allows. Then [`Charging::voided`].
     Void,
-    /// Answer this.
+    /// Answer with this outcome.
     Answer(Outcome),
-    /// Somebody has to try again later: another worker holds the lease, or the provider did not answer.
+    /// The caller has to retry later: another worker holds the lease, or the provider did not answer.
     ComeBack,
 }
 
@@ -181,7 +181,7 @@ impl Default for Charging {
 }
 
 impl Charging {
-    /// What to do next, at this time in milliseconds since 1970.
+    /// The next move at this time, in milliseconds since 1970.
     pub fn next(&self, now_ms: i64) -> Charge {
         let (state, recorded) = match self {
             Self::Deciding { state, recorded } => (state, recorded),
@@ -212,20 +212,21 @@ impl Charging {
         }
     }
 
-    /// The move was refused: this is the case instead.
+    /// The store refused the move: this is the current state.
     pub const fn found(state: State, recorded: Recorded) -> Self {
         Self::Deciding { state, recorded }
     }
 
-    /// The lease was taken until then. After `ask_until`, which is before that, the provider is not asked once more.
+    /// The lease was taken until `until`. After `ask_until`, which is earlier, the provider is not called again.
     pub const fn leased(until: i64, ask_until: i64, earlier: Option<i64>) -> Self {
         Self::Leased { until, ask_until, after_another: earlier.is_some(), unanswered: 0 }
     }
 
-    /// The provider answered this; nothing, or nothing that a provider answers, means that it is not known what it did.
+    /// The provider's answer; none, or an outcome that is not a provider's answer, means that it is unknown what the
+    /// provider did.
     pub fn answered(self, outcome: Option<Outcome>) -> Self {
         let Self::Leased { until, ask_until, after_another, unanswered } = self else {
-            return self; // nobody asks without a lease
+            return self; // the provider is never called without a lease
         };
         match outcome.and_then(|outcome| State::after(&outcome).map(|decision| (outcome, decision))) {
             Some((outcome, decision)) => Self::Answered { outcome, decision },
@@ -237,7 +238,7 @@ impl Charging {
     pub fn completed(self) -> Self {
         match self {
             Self::Answered { outcome, .. } => Self::Done(Some(outcome)),
-            other => other, // there is nothing to complete before
+            other => other, // there is nothing to complete yet
         }
     }
 
@@ -246,58 +247,59 @@ impl Charging {
         Self::Done(None)
     }
 
-    /// The provider will not charge any more, and has given back what it charged.
+    /// The provider has returned whatever it charged, and will not charge any more.
     pub fn voided(self) -> Self {
         match self {
             Self::Deciding { state: State::Aborted { reason }, .. } => Self::Done(Some(Outcome::Aborted { reason })),
-            other => other, // nothing else is voided
+            other => other, // only an aborted booking is voided
         }
     }
 }
 
-/// An abort that is being carried out, as far as its worker has come. It may die between any two moves.
+/// The progress of a worker that carries out an abort. It may die between any two moves.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Aborting {
-    /// This is the case, as far as the worker knows.
+    /// The state as the worker knows it, which may be outdated.
     Deciding {
-        /// The decision, as far as it is made.
+        /// The decision so far.
         state: State,
-        /// What the journal holds for the abort.
+        /// What the journal records about the abort.
         recorded: Option<Outcome>,
-        /// Why it is to be aborted. The first reason stays.
+        /// Why the booking is aborted. The first reason is kept.
         reason: Option<Reason>,
     },
-    /// No charge can be completed any more; what the provider did or may still do is another matter.
+    /// No charge can be completed any more, but the provider may have charged, or may still charge.
     Fenced {
-        /// Why.
+        /// Why the booking is aborted.
         reason: Option<Reason>,
     },
-    /// The worker has nothing more to do, and answers this.
+    /// The worker is done and answers with this outcome; with none, another worker has to continue.
     Done(Outcome),
 }
 
-/// What a worker that aborts is to do next.
+/// The next move of a worker that aborts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Abort {
-    /// Put up the fence and record this outcome, in one, provided that nothing is decided. Then [`Aborting::fenced`], or
-    /// [`Aborting::found`].
+    /// Fence (move to *aborted*) and record this outcome in one transaction, provided that nothing is decided yet. Then
+    /// [`Aborting::fenced`], or [`Aborting::found`].
     Fence(Outcome),
-    /// Let the provider void, with as many attempts as [`pause`] allows. It may have been told before: that the fence
-    /// stands does not say so. Then [`Aborting::voided`].
+    /// Call the provider to void, with as many attempts as [`pause`] allows. The provider may have voided already: the
+    /// fence alone does not show it. Then [`Aborting::voided`].
     Void,
-    /// It is decided, and nothing is left at the provider: record this, and answer it. Then [`Aborting::recorded`].
+    /// The decision is made, and there is nothing left to do at the provider: record this outcome and answer with it.
+    /// Then [`Aborting::recorded`].
     Record(Outcome),
-    /// Answer this.
+    /// Answer with this outcome.
     Answer(Outcome),
 }
 
 impl Aborting {
-    /// An abort for this reason. Its worker assumes that nothing is decided, and is told otherwise by the fence.
+    /// Starts an abort for this reason. Its worker assumes that nothing is decided, and is corrected by the fence.
     pub const fn begin(reason: Option<Reason>) -> Self {
         Self::Deciding { state: State::Collecting, recorded: None, reason }
     }
 
-    /// What to do next.
+    /// The next move.
     pub fn next(&self) -> Abort {
         let (state, recorded, reason) = match self {
             Self::Deciding { state, recorded, reason } => (state, recorded, reason),
@@ -315,71 +317,71 @@ impl Aborting {
         }
     }
 
-    /// The fence was refused: this is the case instead.
+    /// The store refused the fence: this is the current state.
     pub fn found(self, state: State, recorded: &Recorded) -> Self {
         let recorded = match recorded {
             Recorded::Completed(outcome) => Some(outcome.clone()),
-            Recorded::Absent | Recorded::InProgress { .. } => None, // an abort has no lease
+            Recorded::Absent | Recorded::InProgress { .. } => None, // an abort takes no lease
         };
         match self {
             Self::Deciding { reason, .. } => Self::Deciding { state, recorded, reason },
-            other => other, // nothing else is refused
+            other => other, // only a fence is refused
         }
     }
 
-    /// The fence stands.
+    /// The fence is committed.
     pub fn fenced(self) -> Self {
         match self {
             Self::Deciding { reason, .. } => Self::Fenced { reason },
-            other => other, // it stood before
+            other => other, // it was committed before
         }
     }
 
-    /// The provider will not charge any more, and has given back what it charged.
+    /// The provider has returned whatever it charged, and will not charge any more.
     pub fn voided(self) -> Self {
         match self {
             Self::Fenced { reason } | Self::Deciding { state: State::Aborted { reason }, .. } => {
                 Self::Done(Outcome::Aborted { reason })
             }
-            other => other, // nothing else is voided
+            other => other, // only an aborted booking is voided
         }
     }
 
-    /// This is recorded, by this worker or another.
+    /// This outcome is recorded, by this worker or another.
     pub const fn recorded(outcome: Outcome) -> Self {
         Self::Done(outcome)
     }
 }
 
-/// A price for each part of a plan, and for no other. That they are all there says that each part is reserved.
+/// A price for each part of a plan, and for no other part. If they are all there, every part is reserved.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Prices(BTreeMap<PartName, Price>);
 
 impl Prices {
-    /// The prices that are known, if they are those of the plan with parts of these names.
+    /// The known prices, if they cover exactly the parts of the plan.
     pub fn of(known: BTreeMap<PartName, Price>, plan: &PartNames) -> Option<Self> {
         (!known.is_empty() && known.keys().eq(plan)).then_some(Self(known))
     }
 
-    /// Which parts there are prices of.
+    /// The names of the priced parts.
     pub fn names(&self) -> PartNames {
         self.0.keys().copied().collect()
     }
 
-    /// What the customer pays; a credit, if what is taken off is more than the rest.
+    /// The sum of all prices: what the customer pays, or a credit if the credits exceed the other prices.
     pub fn total(&self) -> Result<Price, MoneyError> {
         let mut prices = self.0.values().copied();
-        let first = prices.next().unwrap_or(Price { amount: 0, currency: crate::money::Currency::EUR }); // there is one
+        let first = prices.next().unwrap_or(Price { amount: 0, currency: crate::money::Currency::EUR }); // never empty
         prices.try_fold(first, Price::plus)
     }
 }
 
-/// What the provider is to charge; or else the outcome, if there is nothing that it could charge, because just as much is
-/// taken off as there is to pay, or more.
+/// The amount that the provider has to charge; or the outcome, if there is nothing to charge because the credits equal
+/// or exceed the other prices.
 pub fn to_charge(total: Price) -> Result<Money, Outcome> {
     match total.payable() {
-        None => Err(Outcome::Declined(Rejection::new("overpaid", "the credits are more than the rest of the price"))),
+        None => Err(Outcome::Declined(Rejection::new("overpaid", "the credits exceed the price of the other parts"))),
         Some(amount) if amount.amount == 0 => Err(Outcome::Charged { amount, charge_id: "none".into() }),
         Some(amount) => Ok(amount),
     }

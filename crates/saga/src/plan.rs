@@ -1,4 +1,4 @@
-//! What a saga is started with.
+//! The input that a saga starts with.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,30 +8,30 @@ use crate::{
     reading::Fields,
 };
 
-/// What participants need to know of a booking to take part in it: no personal data, and no secret. It is what an
-/// execution of the state machine is started with, too. Written as `{"parts": {…}, "payment": {"reference": "…"}}`.
+/// What participants need to know about a booking to take part in it: no personal data and no secrets. It is also the
+/// input of the state machine's execution. Written as `{"parts": {…}, "payment": {"reference": "…"}}`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Plan {
-    /// What is to be reserved.
+    /// The parts to reserve.
     pub parts: Parts,
-    /// How it is paid.
+    /// How the booking is paid.
     pub payment: Payment,
 }
 
 /// How a booking is paid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Payment {
-    /// The payment at its provider.
+    /// The payment at its provider, which was given the card.
     pub reference: PaymentReference,
 }
 
 impl Plan {
-    /// A plan for these parts, paid with this payment.
+    /// A plan for these parts, paid with the payment of this reference.
     pub const fn new(parts: Parts, reference: PaymentReference) -> Self {
         Self { parts, payment: Payment { reference } }
     }
 
-    /// What its parts are called.
+    /// The names of its parts.
     pub fn names(&self) -> PartNames {
         self.parts.names()
     }

@@ -1,5 +1,5 @@
-//! What each participant does when something happens. All of the choreography is here, and what somebody else sells
-//! matters to nobody.
+//! How each participant reacts to events. The whole choreography is here, and no participant depends on what another
+//! one sells.
 
 use crate::{
     command::Action,
@@ -11,8 +11,8 @@ use crate::{
     step::{Participant, Step},
 };
 
-/// Whether a participant reacts to events of this type. To it, others are nothing to do: it may be sent them until the
-/// filter of its subscription has settled.
+/// Whether a participant reacts to events of this type. It ignores all others: it may receive them until the filter of
+/// its subscription has settled.
 pub const fn concerns(participant: Participant, event: EventType) -> bool {
     matches!(
         (participant, event),
@@ -22,7 +22,7 @@ pub const fn concerns(participant: Participant, event: EventType) -> bool {
     )
 }
 
-/// What the seller of this part does; nothing if the plan has no such part.
+/// The seller's reaction to an event; none if the plan does not have its part.
 pub fn of_seller(part: PartName, event: &Event) -> Option<Action> {
     match event {
         Event::Requested { plan } => plan.parts.get(part).map(Action::Reserve),
@@ -31,31 +31,31 @@ pub fn of_seller(part: PartName, event: &Event) -> Option<Action> {
     }
 }
 
-/// What payment does.
+/// Payment's reaction to an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PaymentReaction {
-    /// Record the price of a part that is reserved, and charge once all are: see
+    /// Record the price of a reserved part, and charge once all parts are reserved: see
     /// [`Prices::of`](crate::payment::Prices::of).
     Collect {
-        /// Which part.
+        /// The part.
         part: PartName,
-        /// What it costs.
+        /// Its price.
         price: Price,
-        /// Which parts the plan has.
+        /// The names of all the plan's parts.
         plan: PartNames,
-        /// What to charge.
+        /// The payment to charge.
         reference: PaymentReference,
     },
     /// Abort.
     Abort {
-        /// What not to charge.
+        /// The payment that must not be charged.
         reference: PaymentReference,
-        /// What went wrong.
+        /// The rejection, or the step that was given up.
         reason: Reason,
     },
 }
 
-/// What payment does; nothing if the event is about a part that the plan does not have.
+/// Payment's reaction to an event; none if the event is about a part that the plan does not have.
 pub fn of_payment(event: &Event) -> Option<PaymentReaction> {
     match event {
         Event::Reserved { part, price, plan } => {
@@ -75,9 +75,9 @@ pub fn of_payment(event: &Event) -> Option<PaymentReaction> {
     }
 }
 
-/// What payment does when somebody (if it is known who) has given up what this event should have led to; nothing if
-/// nothing depends on it, as it should have led to nothing there. Nobody knows what really happened, and nobody needs to:
-/// an abort decides.
+/// Payment's reaction when a participant (if it is known which) gave up on what this event should have led to; none if
+/// nothing depends on it, because that participant had nothing to do. What really happened is unknown, and need not be
+/// known: an abort decides.
 pub fn of_payment_to_failure(event: &Event, who: Option<Participant>, why: &str) -> Option<PaymentReaction> {
     if who.is_some_and(|who| !concerns(who, event.event_type())) {
         return None;
@@ -91,31 +91,31 @@ pub fn of_payment_to_failure(event: &Event, who: Option<Participant>, why: &str)
     };
     let failure = Reason { step, code: Reason::TECHNICAL_FAILURE.into(), detail: format!("gave up after {why}") };
     let reason = match of_payment(event) {
-        Some(PaymentReaction::Abort { reason, .. }) => reason, // it was to be aborted before that
+        Some(PaymentReaction::Abort { reason, .. }) => reason, // it had to be aborted anyway
         _ => failure,
     };
     Some(PaymentReaction::Abort { reference, reason })
 }
 
-/// What booking does.
+/// Booking's reaction to an event; none if it has nothing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BookingReaction {
     /// Confirm.
     Confirm {
-        /// What was charged.
+        /// The amount charged.
         total: Money,
     },
-    /// Record that a part is given back, and fail once all are: see
+    /// Record that a part is cancelled, and fail once all parts are: see
     /// [`is_all_cancelled`](crate::header::is_all_cancelled).
     Collect {
-        /// Which part.
+        /// The part.
         part: PartName,
-        /// The first thing that went wrong.
+        /// The first failure of this booking.
         reason: Option<Reason>,
     },
 }
 
-/// What booking does.
+/// Booking's reaction to an event; none if it has nothing to do.
 pub fn of_booking(event: &Event) -> Option<BookingReaction> {
     match event {
         Event::Charged { amount } => Some(BookingReaction::Confirm { total: *amount }),
@@ -124,11 +124,11 @@ pub fn of_booking(event: &Event) -> Option<BookingReaction> {
     }
 }
 
-/// The step that this participant should have carried out on this event, if it is known which.
+/// The step that this participant should have carried out on this event; none if that is unknown.
 pub fn step_of(participant: Participant, event: &Event) -> Option<Step> {
     match (participant, event) {
         (Participant::Seller(part), _) => of_seller(part, event).map(|action| action.step()),
-        (Participant::Payment, _) => Some(Step::Abort), // what others gave up comes to it to be aborted
+        (Participant::Payment, _) => Some(Step::Abort), // payment aborts what others gave up
         (Participant::Booking, Event::Charged { .. }) => Some(Step::Confirm),
         (Participant::Booking, Event::Cancelled { .. }) => Some(Step::Fail),
         (Participant::Booking, _) => None,
@@ -148,7 +148,7 @@ mod tests {
         samples(&serde_json::from_value(json!({"a": 1, "b": 2, "c": 3})).unwrap())
     }
 
-    /// The steps that an event may lead to, at whichever participant.
+    /// The steps that an event may lead to, at any participant.
     fn steps(event: &Event) -> Vec<(Participant, Step)> {
         let mut steps = Vec::new();
         for part in PARTS {

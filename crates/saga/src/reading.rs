@@ -1,16 +1,16 @@
-//! Reads JSON into the saga's types and reports *everything* that is wrong with it, not only the first thing.
-//! Values are never repeated in a report: they may be secret.
+//! Reads JSON into the saga's types and reports *everything* that is wrong with it, not only the first problem. Reports
+//! never repeat values, which may be secret.
 
 use jiff::civil::Date;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-/// One thing that is wrong with a piece of input.
+/// One problem with a piece of input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Violation {
-    /// Where: a JSON pointer (RFC 6901); empty for the whole input.
+    /// Where it is: a JSON pointer (RFC 6901); empty for the whole input.
     pub pointer: String,
-    /// What, and what would be right.
+    /// What is wrong and what is expected, to follow the pointer: `is required`, `must be a string`.
     pub detail: String,
 }
 
@@ -22,7 +22,7 @@ impl Violation {
     }
 }
 
-/// The JSON pointer to a member of the object, or item of the array, that this one points to.
+/// The JSON pointer to this member of the object, or item of the array, that `pointer` points to.
 pub(crate) fn member(pointer: &str, name: &str) -> String {
     format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"))
 }
@@ -70,18 +70,18 @@ impl Fields<'_, '_> {
         member(&self.pointer, name)
     }
 
-    /// Fields that nobody asks for are no violations here: the object may be written by a newer program.
+    /// Accepts unknown fields in this object: a newer program may have written it.
     pub fn ignore_others(&mut self) {
         self.may_have_others = true;
     }
 
-    /// Reports that this field is wrong.
+    /// Reports a problem with this field.
     pub fn violation(&mut self, name: &str, detail: impl Into<String>) {
         let pointer = self.at(name);
         self.violations.push(Violation { pointer, detail: detail.into() });
     }
 
-    /// Reports that the object as a whole is wrong.
+    /// Reports a problem with the object as a whole.
     pub fn violation_of_all(&mut self, detail: impl Into<String>) {
         self.violations.push(Violation { pointer: self.pointer.clone(), detail: detail.into() });
     }
@@ -102,10 +102,10 @@ impl Fields<'_, '_> {
     }
 
     /// A whole number from 1 to `most`.
-    pub fn count(&mut self, name: &'static str, most: u32) -> Option<u32> {
+    pub fn count(&mut self, name: &'static str, max: u32) -> Option<u32> {
         self.field(name, |value| match value.as_u64().and_then(|n| u32::try_from(n).ok()) {
-            Some(n) if (1..=most).contains(&n) => Ok(n),
-            _ => Err(format!("must be a whole number from 1 to {most}")),
+            Some(n) if (1..=max).contains(&n) => Ok(n),
+            _ => Err(format!("must be a whole number from 1 to {max}")),
         })
     }
 
@@ -118,7 +118,7 @@ impl Fields<'_, '_> {
         })
     }
 
-    /// A civil date that is not before this one.
+    /// A civil date that is not before `earliest`.
     pub fn date_since(&mut self, name: &'static str, earliest: Date) -> Option<Date> {
         let date = self.date(name)?;
         if date < earliest {
@@ -127,7 +127,7 @@ impl Fields<'_, '_> {
         Some(date)
     }
 
-    /// An object of its own.
+    /// A nested object, read by `read`.
     pub fn object<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Fields<'_, '_>) -> Option<T>) -> Option<T> {
         self.asked.push(name);
         let pointer = self.at(name);
@@ -140,7 +140,7 @@ impl Fields<'_, '_> {
         }
     }
 
-    /// An object of its own, if it is there. The outer result says whether it is.
+    /// A nested object, if present. The outer result says whether it is.
     pub fn object_if_present<T>(
         &mut self,
         name: &'static str,
@@ -149,7 +149,7 @@ impl Fields<'_, '_> {
         self.map.contains_key(name).then(|| self.object(name, read))
     }
 
-    /// A value of a type that can read itself.
+    /// A value of a type that implements `Deserialize`.
     pub fn value<T: DeserializeOwned>(&mut self, name: &'static str) -> Option<T> {
         self.field(name, |value| T::deserialize(value).map_err(|error| error.to_string()))
     }

@@ -1,4 +1,4 @@
-//! What a customer asks for, and what a saga is made of: its [`Definition`].
+//! A customer's request, and the [`Definition`] of a saga.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -25,7 +25,7 @@ pub enum Variant {
 }
 
 impl Variant {
-    /// Both.
+    /// Both variants.
     pub const ALL: [Self; 2] = [Self::Orchestrated, Self::Choreographed];
 
     /// `orchestrated` or `choreographed`.
@@ -37,16 +37,16 @@ impl Variant {
     }
 }
 
-/// One saga: what its requests look like, and which parts they may name.
+/// The definition of one saga: what its requests look like, and which parts they may contain.
 #[derive(Clone, Copy)]
 pub struct Definition {
-    /// What its bookings are called in the API's paths: `bookings`.
+    /// The name of its bookings in the API's paths: `bookings`.
     pub collection: &'static str,
-    /// The field of a request, and of the answer, that says who the customer is.
+    /// The field with the customer, in requests and in responses: `traveller`.
     pub customer: &'static str,
-    /// The parts that a request may name, in the order in which they are listed.
+    /// The parts that a request may contain, in the order in which they are listed.
     pub parts: &'static [PartType],
-    /// The description of the API (OpenAPI).
+    /// The OpenAPI description of its API.
     pub openapi: &'static str,
 }
 
@@ -56,24 +56,24 @@ impl fmt::Debug for Definition {
     }
 }
 
-/// A request that keeps every rule that can be checked without looking into stock.
+/// A request that satisfies every rule that can be checked without looking at the stock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BookingRequest {
-    /// Who coordinates.
+    /// The variant that carries the booking out.
     pub variant: Variant,
-    /// Who asks.
+    /// The customer, who is personal data.
     pub customer: Customer,
-    /// What is asked for.
+    /// The parts to book, each with its contents.
     pub parts: Parts,
-    /// What to charge.
+    /// Stands for the card to charge.
     pub token: PaymentToken,
-    /// The last date on which anything of it is used; none if nothing is bound to a date.
+    /// The last date on which any part is used; none if no part is tied to a date.
     pub last_day: Option<Date>,
 }
 
 impl Definition {
-    /// Reads the body of a request. `today` is the earliest date that it is anywhere on earth: what lies before it is past
-    /// for everyone.
+    /// Reads the body of a request, and reports every rule that it violates. `today` is the earliest date that it is
+    /// anywhere on earth: dates before it are in the past for everyone.
     pub fn read(&self, body: &Value, today: Date) -> Result<BookingRequest, Vec<Violation>> {
         read_object(body, |fields| {
             let variant = fields.text("variant", |text| match text {

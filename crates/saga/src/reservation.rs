@@ -1,7 +1,7 @@
-//! What a seller of stock decides, whatever it sells.
+//! A seller's decisions, whatever it sells.
 //!
-//! The journal holds at most two items per part, each written once: what `reserve` answered, and what `cancel` did.
-//! Both together are the reservation. It stands if the first says *reserved* and there is no second.
+//! The journal holds at most two items per part, each written once: the outcome of `reserve` and the outcome of
+//! `cancel`. Together they are the reservation, which is in force if the first is *reserved* and there is no second.
 
 use serde_json::Value;
 
@@ -13,19 +13,19 @@ use crate::{
     stock::{PartType, StockLine},
 };
 
-/// What a seller offers for what it was asked for.
+/// A seller's offer for the contents of a part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {
-    /// What it takes.
+    /// The stock that it takes.
     pub lines: Vec<StockLine>,
-    /// What it costs.
+    /// The price of all of it.
     pub price: Price,
-    /// What one unit is called.
+    /// The name of one unit, in the singular.
     pub unit: &'static str,
 }
 
-/// What a seller of this kind of part offers for these contents, or why it never will: it cannot read them, or does not
-/// sell what they name.
+/// The seller's offer for these contents, or the rejection if there can never be one: the contents cannot be read, or
+/// name something that the seller does not sell.
 pub fn quote(part_type: &PartType, catalogue: &Catalogue, contents: &Value) -> Result<Quote, Rejection> {
     let name = part_type.name;
     let request = part_type.request(contents).map_err(|violations| {
@@ -47,14 +47,14 @@ pub fn quote(part_type: &PartType, catalogue: &Catalogue, contents: &Value) -> R
 
 fn sum(prices: &[(Money, u64)]) -> Result<Money, MoneyError> {
     let mut costs = prices.iter().map(|(unit_price, units)| unit_price.times(*units));
-    let first = costs.next().unwrap_or(Ok(Money::eur(0)))?; // there is a line
+    let first = costs.next().unwrap_or(Ok(Money::eur(0)))?; // there is at least one line
     costs.try_fold(first, |sum, cost| sum.plus(cost?))
 }
 
-/// What is known of the stock that a part needs. Nobody looks before trying: the transaction finds out.
+/// What is known about the stock that a part needs. Sellers do not look before they try: the transaction finds out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stock {
-    /// As far as is known there is enough.
+    /// There is enough, as far as is known.
     Enough,
     /// This line has too few units left.
     SoldOut(StockLine),
@@ -62,18 +62,18 @@ pub enum Stock {
     NotOnSale(StockLine),
 }
 
-/// What `reserve` is to do.
+/// The next move of `reserve`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserve {
-    /// Take the stock and record this outcome, in one.
+    /// Take the stock and record this outcome, in one transaction.
     Take(Outcome),
     /// Record this rejection, so that a repeat cannot turn it into a reservation.
     Reject(Outcome),
-    /// Answer what was answered before.
+    /// Return the outcome that was recorded before.
     Replay(Outcome),
 }
 
-/// Decides on `reserve`, given what the seller offers.
+/// Decides on `reserve`, given the seller's offer.
 pub fn reserve(quote: Result<&Quote, &Rejection>, recorded: Option<&Outcome>, stock: &Stock) -> Reserve {
     if let Some(outcome) = recorded {
         return Reserve::Replay(outcome.clone());
@@ -102,20 +102,20 @@ fn reject(code: &str, message: String) -> Reserve {
     Reserve::Reject(Outcome::Rejected(Rejection::new(code, message)))
 }
 
-/// What `cancel` is to do. Each is one transaction that records the cancel's outcome too.
+/// The next move of `cancel`. Each is one transaction that also records the outcome of the cancel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Cancel {
     /// Give the stock back, provided that it is still reserved.
     GiveBack(Outcome),
-    /// Leave a tombstone where the reservation would be, provided that nothing is there: a late reserve finds it.
+    /// Record a tombstone in place of the reservation, provided that there is none: a late reserve finds it.
     Tombstone(Outcome),
-    /// There never was a reservation, and what is recorded rules one out: only record the cancel.
+    /// There never was a reservation, and the recorded outcome rules one out: only record the cancel.
     Record(Outcome),
-    /// Answer what was answered before.
+    /// Return the outcome that was recorded before.
     Replay(Outcome),
 }
 
-/// Decides on `cancel`, given what the journal holds for `reserve` and for `cancel`.
+/// Decides on `cancel`, given the recorded outcomes of `reserve` and `cancel`.
 pub fn cancel(reserve: Option<&Outcome>, cancel: Option<&Outcome>) -> Cancel {
     match (reserve, cancel) {
         (_, Some(outcome)) => Cancel::Replay(outcome.clone()),
@@ -125,7 +125,7 @@ pub fn cancel(reserve: Option<&Outcome>, cancel: Option<&Outcome>) -> Cancel {
     }
 }
 
-/// What a tombstone says to a reserve that comes after its cancel.
+/// The tombstone: the outcome of a reserve that arrives after its cancel.
 pub fn tombstone() -> Outcome {
     Outcome::Rejected(Rejection::new("cancelled", "the booking was cancelled before this part was reserved"))
 }
@@ -264,8 +264,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any order and any number of reserves and cancels: stock and reservation always add up to what was there,
-        /// and once there was a cancel nothing is reserved any more.
+        /// Any order and number of reserves and cancels: stock and reservation always add up to the seeded stock, and
+        /// after a cancel nothing is reserved any more.
         #[test]
         fn stock_adds_up(seeded in 0..4u32, steps in prop::collection::vec(any::<bool>(), 0..12)) {
             let mut seller = Seller { left: seeded, ..Seller::default() };

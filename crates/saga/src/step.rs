@@ -1,4 +1,4 @@
-//! Who takes part, what each can do, and what kind of step that is.
+//! The participants, their steps, and the class of each step.
 
 use std::fmt;
 
@@ -9,21 +9,21 @@ use crate::part::PartName;
 /// A service that takes part in a saga.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Participant {
-    /// Sells one kind of part, and is called as it is.
+    /// Sells one kind of part, and has the part's name.
     Seller(PartName),
-    /// Owns the decision: charged, or not charged.
+    /// Owns the decision whether the booking is charged.
     Payment,
-    /// Owns the header.
+    /// Owns the booking's header.
     Booking,
 }
 
 impl Participant {
-    /// Everyone who takes part in a saga of these parts.
+    /// All participants of a saga with these parts.
     pub fn of(parts: &[PartName]) -> Vec<Self> {
         parts.iter().copied().map(Self::Seller).chain([Self::Payment, Self::Booking]).collect()
     }
 
-    /// The participant of that name.
+    /// The participant with this name; none if no participant can have it.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "payment" => Some(Self::Payment),
@@ -44,14 +44,14 @@ impl fmt::Display for Participant {
     }
 }
 
-/// What a step does to the saga.
+/// The class of a step: what its success or failure means for the saga.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// Can be undone by its compensation, and is, unless the pivot succeeds.
+    /// Can be undone by its compensation, and is undone unless the pivot succeeds.
     Compensatable,
-    /// Decides: before it there is only back, after it only forwards.
+    /// Decides: before it the saga can still roll back, after it the saga only goes forwards.
     Pivot,
-    /// Must succeed in the end; never triggers a rollback.
+    /// Must succeed eventually; never triggers a rollback.
     Retriable,
 }
 
@@ -59,24 +59,24 @@ pub enum Class {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Step {
-    /// Take as many units as are asked for of every stock line that the part needs; or reject.
+    /// Take the units that the part asks for from every stock line it needs, or reject.
     Reserve(PartName),
-    /// Give back exactly what this saga took; if it took nothing, see to it that it never will.
+    /// Give back exactly what this saga took; if it took nothing, make sure that it never will.
     Cancel(PartName),
     /// Charge the sum of the parts' prices, once.
     Charge,
-    /// See to it that the saga is not charged and never will be, unless it is charged already.
+    /// Make sure that the saga is not charged and never will be, unless it is charged already.
     Abort,
-    /// Record that it succeeded.
+    /// Record that the booking succeeded.
     Confirm,
-    /// Record that it failed.
+    /// Record that the booking failed.
     Fail,
     /// Record that a step which must succeed was given up for now.
     Park,
 }
 
 impl Step {
-    /// All steps of a saga of these parts.
+    /// All steps of a saga with these parts.
     pub fn of(parts: &[PartName]) -> Vec<Self> {
         let reserves = parts.iter().copied().map(Self::Reserve);
         let cancels = parts.iter().copied().map(Self::Cancel);
@@ -84,7 +84,7 @@ impl Step {
         before.chain(cancels).chain([Self::Fail, Self::Park]).collect()
     }
 
-    /// Who does it.
+    /// The participant that carries out this step.
     pub const fn participant(self) -> Participant {
         match self {
             Self::Reserve(part) | Self::Cancel(part) => Participant::Seller(part),
@@ -93,7 +93,7 @@ impl Step {
         }
     }
 
-    /// What kind of step it is.
+    /// Whether this step can be undone, decides, or must succeed.
     pub const fn class(self) -> Class {
         match self {
             Self::Reserve(_) => Class::Compensatable,
@@ -102,7 +102,7 @@ impl Step {
         }
     }
 
-    /// The step that takes it back, for those that can be taken back.
+    /// The step that undoes this one; none if it cannot be undone.
     pub const fn undo(self) -> Option<Self> {
         match self {
             Self::Reserve(part) => Some(Self::Cancel(part)),
@@ -110,7 +110,7 @@ impl Step {
         }
     }
 
-    /// What is done: `reserve`, `charge`, …
+    /// The second half of the step's name: `reserve`, `charge`, …
     pub const fn verb(self) -> &'static str {
         match self {
             Self::Reserve(_) => "reserve",
@@ -123,7 +123,7 @@ impl Step {
         }
     }
 
-    /// The step of that name.
+    /// The step with this name, such as `flight.reserve`; none if there is no such step.
     pub fn named(name: &str) -> Option<Self> {
         let (participant, verb) = name.split_once('.')?;
         match (Participant::named(participant)?, verb) {

@@ -11,14 +11,14 @@ use crate::{
     reading::{Fields, Violation, read_object},
 };
 
-/// So many units of one product, on one date if it is sold by date: the grain in which stock is counted.
+/// A number of units of one product, on one date if it is sold by date: the granularity at which stock is counted.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct StockLine {
-    /// As the price list calls it.
+    /// The product's name in the price list.
     pub product: String,
-    /// The date for which it is sold; none for what is the same on every date.
+    /// The date that it is sold for; none for products without dates.
     pub date: Option<Date>,
-    /// How many are needed.
+    /// The number of units.
     pub units: u32,
 }
 
@@ -32,31 +32,32 @@ impl fmt::Display for StockLine {
     }
 }
 
-/// So many units, such as `2 seats`.
+/// A number of units in words, such as `2 seats`.
 pub fn count(units: u32, unit: &str) -> String {
     if units == 1 { format!("{units} {unit}") } else { format!("{units} {unit}s") }
 }
 
-/// One kind of part, with all that is peculiar to it. A saga lists its part types; a seller is made for one of them.
+/// One kind of part, with everything that is peculiar to it. A saga lists its part types; each seller serves one of
+/// them.
 #[derive(Clone, Copy)]
 pub struct PartType {
-    /// What it is called, and its seller.
+    /// The name of the part, and of its seller.
     pub name: PartName,
-    /// What one unit is called, in the singular.
+    /// The name of one unit, in the singular.
     pub unit: &'static str,
-    /// Whether stock is counted for each date.
+    /// Whether stock is counted per date.
     pub is_dated: bool,
     /// What is for sale, as JSON: see [`Catalogue`](crate::Catalogue).
     pub price_list: &'static str,
-    /// Reads what is asked for, which must not begin before this date.
+    /// Reads the contents of a part. Dates must not be before the given one.
     pub read: fn(&mut Fields<'_, '_>, Date) -> Option<Box<dyn PartRequest>>,
-    /// The contents of a part that can be booked as long as there is stock: from this date on, for so many nights. For
-    /// demos and tests.
+    /// The contents of a part that can be booked while stock lasts: from this date on, for this many nights. For demos
+    /// and tests.
     pub example: fn(Date, u16) -> Value,
 }
 
 impl PartType {
-    /// Reads the contents of a part that was accepted, whenever that was.
+    /// Reads the contents of a part that was accepted at any time in the past.
     pub fn request(&self, contents: &Value) -> Result<Box<dyn PartRequest>, Vec<Violation>> {
         read_object(contents, |fields| (self.read)(fields, Date::MIN))
     }
@@ -68,19 +69,19 @@ impl fmt::Debug for PartType {
     }
 }
 
-/// What is asked for of one seller, as it was read.
+/// What a customer asks of one seller: the contents of a part, read and checked.
 pub trait PartRequest: fmt::Debug + Send + Sync {
     /// The stock that it needs: at least one line, and no line twice.
     fn lines(&self) -> Vec<StockLine>;
 
-    /// What it costs if all units of all lines cost this at the prices of the catalogue.
+    /// The price, given the sum of all units of all lines at catalogue prices.
     fn price(&self, sum: Money) -> Result<Price, MoneyError> {
         Price::of(sum)
     }
 
-    /// The last date on which it is used; none if it is not bound to a date.
+    /// The last date on which it is used; none if it is not tied to a date.
     fn last_day(&self) -> Option<Date>;
 
-    /// What is asked for, in a few words for people.
+    /// A short description for people.
     fn summary(&self) -> String;
 }

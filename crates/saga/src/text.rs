@@ -1,4 +1,4 @@
-//! Characters that people can see: what a name or an address may consist of.
+//! Visible characters, which names and addresses may consist of.
 
 use icu_properties::{
     CodePointMapData, CodePointMapDataBorrowed, CodePointSetData,
@@ -9,20 +9,20 @@ use icu_properties::{
 };
 
 const CATEGORY: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMapData::<GeneralCategory>::new();
-/// Controls, format characters, and what is for private use or not assigned; the ends of lines and paragraphs.
+/// Control and format characters, private-use and unassigned characters, and line and paragraph separators.
 const HIDDEN: GeneralCategoryGroup = GeneralCategoryGroup::Other
     .union(GeneralCategoryGroup::LineSeparator)
     .union(GeneralCategoryGroup::ParagraphSeparator);
 
-/// Whether it is a letter of any script, and can be seen.
+/// Whether it is a visible letter of any script.
 pub fn is_letter(c: char) -> bool {
     GeneralCategoryGroup::Letter.contains(CATEGORY.get(c)) && !is_hidden(c)
 }
 
-/// Whether every character can be seen, or shapes the letter before it, as some scripts need it. None turns the text
-/// around: whatever does so is hidden itself.
+/// Whether every character is visible, or shapes the preceding letter as some scripts require. None changes the
+/// direction of the text: characters that do are hidden themselves.
 pub fn is_visible(text: &str) -> bool {
-    let mut letter = None; // that a character here would shape
+    let mut letter = None; // the letter that the next character would shape
     text.chars().all(|c| {
         let is_fine = !is_hidden(c) || letter.is_some_and(|letter| shapes(c, letter));
         if is_letter(c) {
@@ -35,14 +35,14 @@ pub fn is_visible(text: &str) -> bool {
 }
 
 fn is_hidden(c: char) -> bool {
-    // Default_Ignorable_Code_Point has letters and marks too that show nothing, such as U+3164, a Hangul filler.
+    // Default_Ignorable_Code_Point also has letters and marks that show nothing, such as U+3164, a Hangul filler.
     HIDDEN.contains(CATEGORY.get(c))
         || CodePointSetData::new::<DefaultIgnorableCodePoint>().contains(c)
         || c == char::REPLACEMENT_CHARACTER
 }
 
-/// The Unicode Standard, chapters 9 (Arabic), 12 (Indic), 13 (Mongolian) and 23.2 to 23.4: joiners tell how letters are
-/// connected where letters are, and variation selectors choose a form, of ideographs too.
+/// The Unicode Standard, chapters 9 (Arabic), 12 (Indic), 13 (Mongolian) and 23.2 to 23.4: joiners determine how
+/// neighbouring letters connect, and variation selectors choose a form, of ideographs too.
 fn shapes(c: char, letter: char) -> bool {
     let is_connected = CodePointMapData::<JoiningType>::new().get(letter) != JoiningType::NonJoining
         || CodePointMapData::<IndicSyllabicCategory>::new().get(letter) != IndicSyllabicCategory::Other;
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_seen_or_turns_text_around_is_told() {
+    fn hidden_and_direction_changing_characters_are_detected() {
         for odd in [
             '\u{0}',
             '\t',

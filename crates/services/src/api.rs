@@ -1,5 +1,5 @@
-//! The HTTP API of a saga: `POST /bookings`, `GET /bookings/{booking_id}`, `GET /openapi.yaml`, with the saga's own word
-//! for `bookings`.
+//! The HTTP API of a saga: `POST /bookings`, `GET /bookings/{booking_id}` and `GET /openapi.yaml`, with the saga's own
+//! name for `bookings`.
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use jiff::{SignedDuration, Timestamp, Unit, civil::Date, tz::TimeZone};
@@ -8,45 +8,46 @@ use saga::{
     Step, Variant, Violation,
 };
 use serde_json::{Value, json};
-use store::{Commit, Entry, Header, IntakeStore, Journal, Receipt};
+use store::{Commit, Header, IntakeStore, Journal, JournalEntry, Receipt};
 
-use crate::{Clock, Events, Executions, PaymentProvider, StepError, start::Starter};
+use crate::{Clock, EventPublisher, Executions, PaymentProvider, StepError, start::Starter};
 
-/// The longest body that is read, in bytes.
+/// The maximum size of a request body, in bytes.
 pub const MAX_BYTES: usize = 16 * 1024;
 
-/// How many errors an answer lists at the most, and how many bytes of them if there is more than one.
+/// The maximum number of errors that a response lists, and the maximum size of the list in bytes if there is more than
+/// one.
 const MAX_ERRORS: (usize, usize) = (50, 8 * 1024);
 
-/// An answer of the API.
-pub type Answer = Response<String>;
+/// A response of the API.
+pub type ApiResponse = Response<String>;
 
-/// The API.
+/// The API of one saga, over its stores and services.
 #[derive(Debug)]
 pub struct Api<I, E, T, P> {
-    /// What can be asked for.
+    /// The saga that requests are for.
     pub saga: Definition,
-    /// The bookings, and their customers.
+    /// Booking headers and customers.
     pub intake: I,
-    /// The log of each booking.
+    /// The journal, from which timelines are read.
     pub journal: Journal,
-    /// Who conducts.
+    /// Starts the orchestrated bookings.
     pub executions: E,
-    /// Where the dancers listen.
+    /// Publishes `booking.requested` for the choreographed bookings.
     pub events: T,
-    /// Who gets the customer's token.
+    /// Receives the customer's payment token.
     pub provider: P,
-    /// Whose pages may call it from a browser: an origin, or `*`; none if nobody's.
+    /// The origin whose pages may call the API from a browser, or `*`; none to allow no page.
     pub cors_origin: Option<HeaderValue>,
-    /// Its clock.
+    /// Returns the current time; tests replace it.
     pub clock: Clock,
 }
 
-impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, P> {
-    /// Answers a request. `caller` is who the gateway says is asking; a booking belongs to its caller.
-    /// The path of its URI is one of the paths of the API's description, wherever the API is served. A slash after it
-    /// makes no difference, as it makes none to API Gateway.
-    pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> Answer {
+impl<I: IntakeStore, E: Executions, T: EventPublisher, P: PaymentProvider> Api<I, E, T, P> {
+    /// Handles a request. `caller` identifies the caller according to the gateway; a booking belongs to its caller. The
+    /// URI's path is one of the paths in the API's OpenAPI description, wherever the API is served. A trailing slash
+    /// makes no difference, as in API Gateway.
+    pub async fn handle(&self, caller: &str, request: Request<Vec<u8>>) -> ApiResponse {
         let path = request.uri().path();
         let path = path.strip_suffix('/').unwrap_or(path);
         let below = path.strip_prefix('/').and_then(|path| path.strip_prefix(self.saga.collection));
@@ -58,7 +59,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
                 Ok(answer(StatusCode::OK, "application/yaml", self.saga.openapi.to_owned()))
             }
             (&Method::OPTIONS, ..) if (is_collection || id.is_some()) && self.cors_origin.is_some() => Ok(preflight()),
-            _ => Ok(problem(Problem::NotFound, "there is nothing at this path, or not for this method")),
+            _ => Ok(problem(Problem::NotFound, "there is no such path, or it does not support this method")),
         }
         .unwrap_or_else(|error| {
             tracing::error!(%error, kind = error.kind().name(), "request failed");
@@ -78,7 +79,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         answer
     }
 
-    async fn post(&self, caller: &str, request: &Request<Vec<u8>>) -> Result<Answer, StepError> {
+    async fn post(&self, caller: &str, request: &Request<Vec<u8>>) -> Result<ApiResponse, StepError> {
         let (headers, body) = (request.headers(), request.body());
         let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if !media_type.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case("application/json"))
@@ -86,7 +87,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
             return Ok(problem(Problem::UnsupportedMediaType, "the body must be application/json"));
         }
         if body.len() > MAX_BYTES {
-            return Ok(problem(Problem::TooLarge, "the body must not be longer than 16384 bytes"));
+            return Ok(problem(Problem::TooLarge, "the body must be at most 16384 bytes"));
         }
         let now = (self.clock)();
         let key = headers.get("idempotency-key").map(|value| value.to_str().map(IdempotencyKey::try_from));
@@ -94,7 +95,7 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
             Some(Ok(Ok(key))) => Ok(key),
             Some(_) => Err("the Idempotency-Key header must be 1 to 255 visible ASCII characters"),
             None => Err(
-                "the Idempotency-Key header is required: what the client calls this request, the same when it is repeated",
+                "the Idempotency-Key header is required: use a new key for each request, and the same key to repeat it",
             ),
         };
         let document =
@@ -122,16 +123,16 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         }
     }
 
-    // Token first, then header, then start. A crash after the token leaves a payment that nobody will charge;
-    // one after the header leaves a booking with everything that is needed to start it, for the reconciler, and a claim
-    // on the start, which a repeat respects: it may have been made.
-    async fn accept(&self, asked: &Asked<'_>, owner: Owner, request: BookingRequest) -> Result<Answer, StepError> {
+    // Token first, then header, then start. A crash after the token leaves a payment that is never charged. A crash
+    // after the header leaves a booking with everything that the reconciler needs to start it, and a claim on the
+    // start, which a repeated request respects: the start may have been made.
+    async fn accept(&self, asked: &Asked<'_>, owner: Owner, request: BookingRequest) -> Result<ApiResponse, StepError> {
         let reference = PaymentReference::derive(&asked.booking_id, &asked.request_digest);
         if self.provider.attach(&reference, &request.token).await?.is_err() {
             let unknown = violation("/payment/token", "is not known to the payment provider");
             return self.refuse(asked, &[unknown]).await;
         }
-        // The claim on the start is part of it, and costs no write of its own.
+        // The claim on the start is part of the header, and costs no write of its own.
         let header = Header {
             booking_id: asked.booking_id.clone(),
             request_digest: asked.request_digest.clone(),
@@ -153,18 +154,18 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         Ok(asked.accepted(self.saga.collection, header.variant, false))
     }
 
-    // What was accepted stays so: rules that have come to refuse it, be it only because time has passed, are for new
-    // requests. So one that they refuse is looked up before it is told so.
-    async fn refuse(&self, asked: &Asked<'_>, violations: &[Violation]) -> Result<Answer, StepError> {
+    // An accepted request stays accepted: rules that refuse it now, even if only because time has passed, apply to new
+    // requests. So a request that violates rules is looked up before it is refused.
+    async fn refuse(&self, asked: &Asked<'_>, violations: &[Violation]) -> Result<ApiResponse, StepError> {
         match self.intake.receipt(&asked.booking_id).await? {
             Some(found) => self.repeat(asked, &found).await,
             None => Ok(invalid(violations)),
         }
     }
 
-    async fn repeat(&self, asked: &Asked<'_>, found: &Receipt) -> Result<Answer, StepError> {
+    async fn repeat(&self, asked: &Asked<'_>, found: &Receipt) -> Result<ApiResponse, StepError> {
         if found.request_digest != asked.request_digest {
-            return Ok(problem(Problem::KeyReused, "this Idempotency-Key was used before, for another request"));
+            return Ok(problem(Problem::KeyReused, "this Idempotency-Key was already used for another request"));
         }
         match &found.header {
             _ if found.status != Status::Pending => {}
@@ -185,8 +186,8 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
         Starter { claims: &self.intake, executions: &self.executions, events: &self.events }
     }
 
-    // A booking of somebody else is unknown, as one that does not exist is.
-    async fn get(&self, caller: &str, id: &str) -> Result<Answer, StepError> {
+    // A booking of another caller is treated like one that does not exist.
+    async fn get(&self, caller: &str, id: &str) -> Result<ApiResponse, StepError> {
         let unknown = || problem(Problem::NotFound, "there is no such booking");
         let Ok(booking_id) = BookingId::try_from(id.to_owned()) else { return Ok(unknown()) };
         let header = self.intake.header(&booking_id).await?;
@@ -204,13 +205,13 @@ impl<I: IntakeStore, E: Executions, T: Events, P: PaymentProvider> Api<I, E, T, 
     }
 }
 
-/// A request for a booking, whatever it says.
+/// A POST of a booking, whether its body is valid or not.
 struct Asked<'a> {
     booking_id: BookingId,
     request_digest: String,
     now: Timestamp,
     trace: Option<&'a str>,
-    /// Whether what is named relative to the request's URI is below its path, and not beside its last segment.
+    /// Whether relative references are resolved below the request's path, and not beside its last segment.
     is_below: bool,
 }
 
@@ -219,10 +220,10 @@ impl Asked<'_> {
         self.trace.map(|trace| trace.chars().take(256).collect())
     }
 
-    // `Location` is a reference relative to the URI that the client sent the request to (RFC 9110, section 10.2.2), of
-    // which nobody here knows the whole: before the path of the resource stand the stage, or the base path of a custom
-    // domain, or what a proxy in front of it has taken off.
-    fn accepted(&self, collection: &str, variant: Variant, replayed: bool) -> Answer {
+    // `Location` is a reference relative to the URI that the client requested (RFC 9110, section 10.2.2). The whole URI
+    // is not known here: in front of the resource's path there may be the stage, the base path of a custom domain, or a
+    // prefix that a proxy has removed.
+    fn accepted(&self, collection: &str, variant: Variant, replayed: bool) -> ApiResponse {
         let body = json!({"booking_id": self.booking_id, "variant": variant, "status": Status::Pending});
         let mut answer = answer(StatusCode::ACCEPTED, "application/json", body.to_string());
         let location =
@@ -238,8 +239,8 @@ impl Asked<'_> {
     }
 }
 
-/// A booking as its user sees it.
-pub fn view(saga: &Definition, header: &Header, customer: Option<&Customer>, entries: &[Entry]) -> Value {
+/// A booking as its owner sees it in `GET /bookings/{booking_id}`.
+pub fn view(saga: &Definition, header: &Header, customer: Option<&Customer>, entries: &[JournalEntry]) -> Value {
     let timeline: Vec<_> = entries.iter().map(timeline_entry).collect();
     let payment = entries.iter().filter(|entry| matches!(entry.step, Step::Abort | Step::Charge));
     let mut view = json!({
@@ -259,7 +260,7 @@ pub fn view(saga: &Definition, header: &Header, customer: Option<&Customer>, ent
     view
 }
 
-fn timeline_entry(entry: &Entry) -> Value {
+fn timeline_entry(entry: &JournalEntry) -> Value {
     // An outcome is written as {"outcome": …, "detail": …}, which is what the timeline wants.
     let mut view = match &entry.outcome {
         Some(outcome) => json!(outcome),
@@ -275,18 +276,18 @@ fn time(time: Timestamp) -> String {
     format!("{time:.3}")
 }
 
-/// The beginning of this day, in UTC.
+/// The start of this day, in UTC.
 fn midnight(day: Date) -> Timestamp {
     day.to_zoned(TimeZone::UTC).map_or(Timestamp::MAX, |day| day.timestamp())
 }
 
-/// The date where it is earliest: at UTC-12, where each day ends last.
+/// The earliest current date on earth: at UTC-12, where each day ends last.
 fn earliest_today(now: Timestamp) -> Date {
     let there = now.saturating_sub(SignedDuration::from_hours(12)).unwrap_or(Timestamp::MIN);
     there.to_zoned(TimeZone::UTC).round(Unit::Second).map_or(Date::MIN, |zoned| zoned.date())
 }
 
-/// The kinds of problem, each with a type that stays.
+/// The kinds of problem, each with a stable type.
 #[derive(Clone, Copy, Debug)]
 enum Problem {
     InvalidRequest,
@@ -302,7 +303,7 @@ impl Problem {
         match self {
             Self::InvalidRequest => (StatusCode::BAD_REQUEST, "invalid-request", "The request is not valid"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
-            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too long"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The body is too large"),
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type")
             }
@@ -320,8 +321,8 @@ fn violation(pointer: &str, detail: impl Into<String>) -> Violation {
     Violation { pointer: pointer.into(), detail: detail.into() }
 }
 
-/// Lists what is wrong, and says how much more there is.
-fn invalid(violations: &[Violation]) -> Answer {
+/// Lists the violations, and says how many more there are.
+fn invalid(violations: &[Violation]) -> ApiResponse {
     let mut bytes = 0;
     let fits = |violation: &&Violation| {
         bytes += violation.pointer.len() + violation.detail.len();
@@ -337,7 +338,7 @@ fn invalid(violations: &[Violation]) -> Answer {
     refused(Problem::InvalidRequest, &body)
 }
 
-fn problem(problem: Problem, detail: &str) -> Answer {
+fn problem(problem: Problem, detail: &str) -> ApiResponse {
     refused(problem, &described(problem, detail))
 }
 
@@ -352,7 +353,7 @@ fn described(problem: Problem, detail: &str) -> Value {
     })
 }
 
-fn refused(problem: Problem, body: &Value) -> Answer {
+fn refused(problem: Problem, body: &Value) -> ApiResponse {
     let mut answer = answer(problem.parts().0, "application/problem+json", body.to_string());
     if let Problem::Unavailable = problem {
         answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
@@ -360,11 +361,11 @@ fn refused(problem: Problem, body: &Value) -> Answer {
     answer
 }
 
-/// What a page's script may read of an answer.
+/// The headers that a page's script may read.
 const EXPOSED: HeaderValue = HeaderValue::from_static("Location, Idempotency-Replayed, Retry-After");
 
-/// What a browser asks before it lets a page's script send a request: <https://fetch.spec.whatwg.org/#http-cors-protocol>.
-fn preflight() -> Answer {
+/// The answer to a browser's preflight request: <https://fetch.spec.whatwg.org/#http-cors-protocol>.
+fn preflight() -> ApiResponse {
     let mut answer = Response::new(String::new());
     *answer.status_mut() = StatusCode::NO_CONTENT;
     let headers = answer.headers_mut();
@@ -377,7 +378,7 @@ fn preflight() -> Answer {
     answer
 }
 
-fn answer(status: StatusCode, media_type: &'static str, body: String) -> Answer {
+fn answer(status: StatusCode, media_type: &'static str, body: String) -> ApiResponse {
     let mut answer = Response::new(body);
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_lists_so_many_errors_and_counts_the_others() {
+    fn a_response_lists_a_limited_number_of_errors_and_counts_the_others() {
         let listed = |violations: &[Violation]| {
             let answer: Value = serde_json::from_str(invalid(violations).body()).unwrap();
             (answer["errors"].as_array().unwrap().len(), answer["more_errors"].as_u64())

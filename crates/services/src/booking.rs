@@ -1,4 +1,4 @@
-//! Booking: says how it ended.
+//! Booking: records how a booking ended.
 
 use saga::{
     BookingId, Command, Money, Outcome, Participant, Reason, Reply, Status, Step,
@@ -9,25 +9,25 @@ use saga::{
 use serde_json::Value;
 use store::{BookingStore, Commit, End, HeaderFound};
 
-use crate::{Attempt, Clock, MAX_DECISIONS, Response, StepError, answer, command, event_for, published};
+use crate::{Attempt, Clock, MAX_DECISIONS, StepError, StepResponse, answer, command, event_for, published};
 
-/// The participant that keeps the header.
+/// The participant that owns the headers.
 #[derive(Debug)]
 pub struct BookingService<S> {
     /// The headers, and their part of the journal.
     pub store: S,
-    /// Its clock.
+    /// Returns the current time; tests replace it.
     pub clock: Clock,
 }
 
 impl<S: BookingStore> BookingService<S> {
-    /// Carries out a command.
-    pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
-        self.carry_out(&command(payload, Participant::Booking)?).await.map(Response::Reply)
+    /// Carries out a command and returns the reply.
+    pub async fn handle(&self, payload: &Value) -> Result<StepResponse, StepError> {
+        self.carry_out(&command(payload, Participant::Booking)?).await.map(StepResponse::Reply)
     }
 
-    /// Reacts to an event; publishes nothing if it has nothing to do, or waits for further events.
-    pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
+    /// Reacts to an event and returns the event to publish; none if there is nothing to do yet.
+    pub async fn react(&self, message: &Value) -> Result<Option<StepResponse>, StepError> {
         let Some(cause) = event_for(Participant::Booking, message)? else { return Ok(None) };
         let booking_id = cause.booking_id.clone();
         let action = match reaction::of_booking(&cause.event) {
@@ -46,10 +46,10 @@ impl<S: BookingStore> BookingService<S> {
         Ok(published(&cause, &reply, self.clock))
     }
 
-    /// Says that a booking needs an operator.
-    pub async fn park(&self, booking: &BookingId, reason: &Reason) -> Result<(), StepError> {
+    /// Records that a booking needs an operator.
+    pub async fn park(&self, booking_id: &BookingId, reason: &Reason) -> Result<(), StepError> {
         let action = Action::Park { reason: reason.clone() };
-        self.carry_out(&Command { booking_id: booking.clone(), action }).await.map(drop)
+        self.carry_out(&Command { booking_id: booking_id.clone(), action }).await.map(drop)
     }
 
     async fn carry_out(&self, command: &Command) -> Result<Reply, StepError> {
@@ -58,27 +58,27 @@ impl<S: BookingStore> BookingService<S> {
             Action::Confirm { total } => (Outcome::Confirmed { total: *total }, Some(*total), None),
             Action::Fail { reason } => (Outcome::Failed { reason: reason.clone() }, None, reason.as_ref()),
             Action::Park { reason } => (Outcome::Parked { reason: reason.clone() }, None, Some(reason)),
-            _ => return Err(StepError::InvalidInput(format!("booking does not do {step}"))),
+            _ => return Err(StepError::InvalidInput(format!("booking does not carry out {step}"))),
         };
         let result = self.end(&command.booking_id, step, outcome, total, reason).await;
         answer(command, result)
     }
 
-    /// Ends the booking, or hands it to an operator. May be repeated. One request.
+    /// Ends the booking, or marks it for an operator. May be repeated. One request.
     async fn end(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         step: Step,
         outcome: Outcome,
         total: Option<Money>,
         reason: Option<&Reason>,
     ) -> Result<Outcome, StepError> {
-        let this = Attempt::begin(booking, step, String::new(), self.clock);
+        let this = Attempt::begin(booking_id, step, String::new(), self.clock);
         let mut known = HeaderFound { status: Some(Status::Pending), recorded: None };
         for _ in 0..MAX_DECISIONS {
             let contradiction = StepError::Contradiction { step, status: known.status };
             let Some(status) = known.status else {
-                // Only the journal item stood in the way.
+                // Only the condition on the journal item failed.
                 return known.recorded.map(|recording| recording.outcome).ok_or(contradiction);
             };
             match header::end(step, status, known.recorded.is_some()) {
@@ -88,7 +88,7 @@ impl<S: BookingStore> BookingService<S> {
                     match self.store.end(&this.record(&outcome), &End { status, total, reason }).await? {
                         Commit::Done => {
                             if let Some(Reason { step, detail, .. }) = reason.filter(|reason| reason.is_technical()) {
-                                let (booking_id, step) = (booking.as_str(), step.map(|step| step.to_string()));
+                                let (booking_id, step) = (booking_id.as_str(), step.map(|step| step.to_string()));
                                 tracing::error!(booking_id, step, detail, "booking failed for a technical reason");
                             }
                             return Ok(outcome);

@@ -1,4 +1,4 @@
-//! Dead-letter queues, looked at without taking anything away.
+//! Dead-letter queues, read without removing anything.
 
 use std::{
     collections::HashMap,
@@ -9,22 +9,23 @@ use aws_sdk_sqs::Client;
 use futures_util::future::join_all;
 use saga::Participant;
 
-/// Who gives steps up that must succeed: a participant, or else the state machine.
+/// Where a step that must succeed was given up: at a participant, or else in the state machine.
 pub type GivenUpBy = Option<Participant>;
 
-/// Messages that were given up.
+/// Reads dead letters, and leaves one for an operator.
 pub trait DeadLetters {
-    /// Some messages, with who has given them up, as they were given to it. They stay where they are. What cannot be
-    /// looked into is among the errors.
+    /// Some messages as they were received, each with where it was given up. They stay in their queues. What cannot be
+    /// read is among the errors.
     fn look(&self) -> impl Future<Output = (Vec<(GivenUpBy, String)>, Vec<DeadLettersError>)> + Send;
 
-    /// Leaves a message where the state machine leaves what it gives up, with an alarm on it, for an operator to put back.
+    /// Leaves a message in the queue where the state machine parks steps; an alarm is on it, and an operator puts the
+    /// message back.
     fn park(&self, message: String) -> impl Future<Output = Result<(), DeadLettersError>> + Send;
 }
 
 /// SQS did not answer, or refused.
 #[derive(Debug, thiserror::Error)]
-#[error("{operation} the dead-letter queue {url} failed: {cause}; it is tried again in a minute")]
+#[error("{operation} the dead-letter queue {url} failed: {cause}; the next run tries again in a minute")]
 pub struct DeadLettersError {
     operation: &'static str,
     url: String,
@@ -39,23 +40,23 @@ pub struct DeadLetterQueues {
     parked: String,
 }
 
-/// How many messages one request brings at the most.
+/// The maximum number of messages in one response.
 const PAGE: usize = 10;
-/// How many times a queue is looked into for a page each: what is not seen is seen in a minute.
+/// How many pages of a queue are read at most. Messages beyond that are seen a minute later.
 const LOOKS: usize = 200;
-/// How long a queue is looked into.
+/// How long a queue is read at most.
 const LOOKING: Duration = Duration::from_secs(10);
-/// For how many seconds the messages of a long queue are not shown again, so that the next page brings others. In that time
-/// they do not count as visible, and the alarms are on those that are.
+/// For how many seconds the messages of a long queue are hidden, so that the next page has other messages. Meanwhile
+/// they do not count as visible, and the alarms count visible messages.
 const HIDDEN: i32 = 2;
 
 impl DeadLetterQueues {
-    /// The queues with these URLs: those of participants, and that of the state machine.
+    /// The queues with these URLs: those of the participants, and that of the state machine.
     pub const fn new(client: Client, of_participants: Vec<(Participant, String)>, parked: String) -> Self {
         Self { client, of_participants, parked }
     }
 
-    /// What lies in a queue, each message once. If one page holds it all, nothing is hidden.
+    /// The messages in a queue, each once. If one page holds them all, nothing is hidden.
     async fn look_into(&self, url: &str) -> Result<Vec<String>, DeadLettersError> {
         let page = self.page(url, 0).await?;
         if page.len() < PAGE {
@@ -72,11 +73,11 @@ impl DeadLetterQueues {
         Ok(found.into_values().collect())
     }
 
-    /// Some messages by their ids, which are hidden for so many seconds.
+    /// Some messages by their ids, which are hidden for this many seconds.
     async fn page(&self, url: &str, hidden: i32) -> Result<HashMap<String, String>, DeadLettersError> {
         let request = self.client.receive_message().queue_url(url).max_number_of_messages(PAGE as i32);
         let answer = request.visibility_timeout(hidden).send().await;
-        let answer = answer.map_err(|error| failed("looking into", url, &error))?;
+        let answer = answer.map_err(|error| failed("reading", url, &error))?;
         let messages = answer.messages.unwrap_or_default().into_iter();
         Ok(messages.filter_map(|message| Some((message.message_id?, message.body?))).collect())
     }
@@ -99,7 +100,7 @@ impl DeadLetters for DeadLetterQueues {
 
     async fn park(&self, message: String) -> Result<(), DeadLettersError> {
         let sent = self.client.send_message().queue_url(&self.parked).message_body(message).send().await;
-        sent.map(drop).map_err(|error| failed("parking a booking in", &self.parked, &error))
+        sent.map(drop).map_err(|error| failed("parking a message in", &self.parked, &error))
     }
 }
 

@@ -1,28 +1,28 @@
-//! Technical errors. They are for retry, and for nothing else: what a business refuses is an outcome.
+//! Technical errors. They exist to be retried: a business rejection is an outcome.
 
 use saga::{Status, Step};
 use store::StoreError;
 
-use crate::{DeadLettersError, EventsError, ExecutionsError, ProviderError};
+use crate::{DeadLettersError, ExecutionsError, ProviderError, PublishError};
 
 /// Why a step has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
-    /// The command or event cannot be carried out by anyone, however often it is sent.
+    /// The command or event cannot be carried out, however often it is sent.
     #[error("invalid input: {0}")]
     InvalidInput(String),
-    /// The store did not answer, or holds what it must not hold.
+    /// The store did not answer, or has an item that cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Of many records some hold what they must not hold. The others were not kept waiting.
+    /// Some of many records cannot be read. The others were processed.
     #[error(
         "{count} of the records cannot be read and were passed over; the log names them; the first: {first}; deploy the \
          program that wrote them, or correct them"
     )]
     Unreadable {
-        /// How many.
+        /// The number of such records.
         count: usize,
-        /// One of them, and what is wrong with it.
+        /// One of them, and why it cannot be read.
         first: String,
     },
     /// The payment provider did not answer.
@@ -31,29 +31,29 @@ pub enum StepError {
     /// Another worker holds the lease on this charge.
     #[error("another worker is charging this booking; try again when its lease has ended")]
     ChargeInProgress,
-    /// The same booking kept changing while a decision was made on it.
-    #[error("{0} was decided on again and again, because others kept changing this booking; try again")]
+    /// Other workers kept changing the booking while a decision was made on it.
+    #[error("{0} could not be decided, because other workers kept changing this booking; try again")]
     Undecided(Step),
-    /// The booking ended the other way, or does not exist.
+    /// The booking has the opposite end, or does not exist.
     #[error("{step} contradicts what is recorded (status {status:?}); an operator has to look at this booking")]
     Contradiction {
-        /// What was asked for.
+        /// The step that was to be carried out.
         step: Step,
-        /// What is recorded.
+        /// The recorded status; none if there is no such booking.
         status: Option<Status>,
     },
-    /// The state machine could not be reached.
+    /// The state machine could not be reached, or refused.
     #[error(transparent)]
     Executions(#[from] ExecutionsError),
-    /// The topic could not be reached.
+    /// The topic could not be reached, or refused.
     #[error(transparent)]
-    Events(#[from] EventsError),
-    /// The dead-letter queues could not be reached.
+    Events(#[from] PublishError),
+    /// The dead-letter queues could not be reached, or refused.
     #[error(transparent)]
     DeadLetters(#[from] DeadLettersError),
 }
 
-/// The kinds of technical error, by the names that callers see and that `Retry` and `Catch` can name.
+/// The kinds of technical error, with the names that callers see and that `Retry` and `Catch` can match.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorKind {
     /// See [`StepError::InvalidInput`].
@@ -72,7 +72,7 @@ pub enum ErrorKind {
     ChargeInProgress,
     /// See [`ExecutionsError`].
     ExecutionsUnavailable,
-    /// See [`EventsError`].
+    /// See [`PublishError`].
     EventsUnavailable,
     /// See [`DeadLettersError`].
     DeadLettersUnavailable,
@@ -109,14 +109,14 @@ impl ErrorKind {
         }
     }
 
-    /// Whether sending the same again can help.
+    /// Whether repeating the same request can help.
     pub const fn is_retriable(self) -> bool {
         !matches!(self, Self::InvalidInput | Self::CorruptRecord | Self::Contradiction)
     }
 }
 
 impl StepError {
-    /// What kind of error it is.
+    /// The kind of this error.
     pub const fn kind(&self) -> ErrorKind {
         match self {
             Self::InvalidInput(_) => ErrorKind::InvalidInput,

@@ -1,22 +1,24 @@
-//! The topic that participants tell each other on what happened.
+//! The topic that participants publish their events to.
 
 use aws_sdk_sns::Client;
 
 use crate::executions::is_refused;
 
-/// Publishes events.
-pub trait Events {
-    /// Publishes an event, as JSON. It may be published again.
-    fn publish(&self, event: String) -> impl Future<Output = Result<(), EventsError>> + Send;
+/// Publishes events to the participants.
+pub trait EventPublisher {
+    /// Publishes an event, as JSON. May be repeated for the same event.
+    fn publish(&self, event: String) -> impl Future<Output = Result<(), PublishError>> + Send;
 }
 
 /// SNS did not answer, or refused.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("publishing an event failed: {cause}; try again, and check the topic's ARN and permissions if it stays so")]
-pub struct EventsError {
-    /// Whether nothing was published for certain. An answer that is missing may have been lost.
+#[error(
+    "publishing an event failed: {cause}; try again, and if it keeps failing check the topic's ARN and permissions"
+)]
+pub struct PublishError {
+    /// Whether it is certain that nothing was published. If the answer is missing, it may have been lost.
     pub is_refused: bool,
-    /// What went wrong.
+    /// The error of the SDK.
     pub cause: String,
 }
 
@@ -28,17 +30,17 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// The topic of that ARN.
+    /// The topic with this ARN.
     pub fn new(client: Client, arn: impl Into<String>) -> Self {
         Self { client, arn: arn.into() }
     }
 }
 
-impl Events for Topic {
-    async fn publish(&self, event: String) -> Result<(), EventsError> {
+impl EventPublisher for Topic {
+    async fn publish(&self, event: String) -> Result<(), PublishError> {
         match self.client.publish().topic_arn(&self.arn).message(event).send().await {
             Ok(_) => Ok(()),
-            Err(error) => Err(EventsError { is_refused: is_refused(&error), cause: store::causes(&error) }),
+            Err(error) => Err(PublishError { is_refused: is_refused(&error), cause: store::causes(&error) }),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The state machine that conducts bookings, seen from outside.
+//! Executions of the state machine that orchestrates bookings.
 
 use aws_sdk_sfn::{Client, error::SdkError, operation::start_execution::StartExecutionError};
 use aws_smithy_runtime_api::client::{
@@ -7,22 +7,22 @@ use aws_smithy_runtime_api::client::{
     retries::classifiers::{ClassifyRetry, RetryAction},
 };
 
-/// Executions of a state machine.
+/// Starts executions of a state machine.
 pub trait Executions {
-    /// Starts an execution of that name. Whoever calls this makes sure that it is called once for each name: an EXPRESS
-    /// execution is started again for each call.
+    /// Starts an execution with this name. The caller makes sure to call this once per name: each call starts another
+    /// EXPRESS execution.
     fn start(&self, name: &str, input: &str) -> impl Future<Output = Result<(), ExecutionsError>> + Send;
 }
 
 /// Step Functions did not answer, or refused.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error(
-    "starting an execution failed: {cause}; try again, and check the state machine's ARN and permissions if it stays so"
+    "starting an execution failed: {cause}; try again, and if it keeps failing check the state machine's ARN and permissions"
 )]
 pub struct ExecutionsError {
-    /// Whether nothing was started for certain. An answer that is missing may have been lost.
+    /// Whether it is certain that nothing was started. If the answer is missing, it may have been lost.
     pub is_refused: bool,
-    /// What went wrong.
+    /// The error of the SDK.
     pub cause: String,
 }
 
@@ -34,7 +34,7 @@ pub struct StateMachine {
 }
 
 impl StateMachine {
-    /// The state machine of that ARN.
+    /// The state machine with this ARN. Its requests are repeated only if they were refused.
     pub fn new(client: Client, arn: impl Into<String>) -> Self {
         let config = client.config().to_builder().retry_classifier(RefusalsOnly).build();
         Self { client: Client::from_conf(config), arn: arn.into() }
@@ -45,7 +45,7 @@ impl Executions for StateMachine {
     async fn start(&self, name: &str, input: &str) -> Result<(), ExecutionsError> {
         let request = self.client.start_execution().state_machine_arn(&self.arn).name(name).input(input);
         let Err(error) = request.send().await else { return Ok(()) };
-        // A claim has one name, so the one that there is, or was, is that of this claim.
+        // A claim has one name, so the existing execution is that of this claim.
         if error.as_service_error().is_some_and(StartExecutionError::is_execution_already_exists) {
             return Ok(());
         }
@@ -53,8 +53,8 @@ impl Executions for StateMachine {
     }
 }
 
-/// Whether a request had no effect for certain: it could not be made, or was answered with a client error, to which
-/// throttling belongs. What is not answered, or with a server error, may have been carried out.
+/// Whether it is certain that a request had no effect: it could not be sent, or was answered with a client error, which
+/// includes throttling. A request without an answer, or with a server error, may have been carried out.
 pub(crate) fn is_refused<E>(error: &SdkError<E, HttpResponse>) -> bool {
     match error {
         SdkError::ConstructionFailure(_) => true,
@@ -62,9 +62,9 @@ pub(crate) fn is_refused<E>(error: &SdkError<E, HttpResponse>) -> bool {
     }
 }
 
-/// Keeps the SDK from sending a start again whose answer may be lost: each time Step Functions would start another EXPRESS
-/// execution (<https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html>). What was refused
-/// it may try again.
+/// Keeps the SDK from repeating a start whose answer may be lost: each repetition would start another EXPRESS execution
+/// (<https://docs.aws.amazon.com/step-functions/latest/apireference/API_StartExecution.html>). It may repeat what was
+/// refused.
 #[derive(Debug)]
 struct RefusalsOnly;
 

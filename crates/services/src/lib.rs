@@ -1,6 +1,6 @@
-//! What the participants, the API and the reconciler do. Each step is a loop of *decide* (a pure function of `saga`)
-//! and *commit* (one request to the `store`): if something else turns out to be the case than was known, the decision
-//! is made again with what is the case.
+//! The participants, the API and the reconciler. Each step is a loop of *decide* (a pure function of `saga`) and
+//! *commit* (one request to the `store`): if the state is not what was known, the decision is made again from the
+//! current state.
 
 pub mod api;
 mod booking;
@@ -27,7 +27,7 @@ use store::{Begun, Record};
 pub use booking::BookingService;
 pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError, GivenUpBy};
 pub use error::{ErrorKind, StepError};
-pub use events::{Events, EventsError, Topic};
+pub use events::{EventPublisher, PublishError, Topic};
 pub use executions::{Executions, ExecutionsError, StateMachine};
 pub use payment::{ASKING, LEASE, PATIENCE, PaymentService};
 pub use provider::{PaymentProvider, ProviderError, UnknownToken};
@@ -35,25 +35,25 @@ pub use reconciler::{Reconciled, Reconciler};
 pub use sandbox::SandboxProvider;
 pub use seller::Seller;
 
-/// Tells the time. A function, so that tests can tell another.
+/// Returns the current time. A function, so that tests can replace it.
 pub type Clock = fn() -> Timestamp;
 
-/// How often a step decides again before it leaves the rest to its caller's retries. Each further decision means that
-/// somebody else has just carried out a step of the same booking, and there are few of those.
+/// How often a step decides before it leaves the rest to its caller's retries. Each further decision means that another
+/// worker has just carried out a step of the same booking, and a booking has few steps.
 const MAX_DECISIONS: u32 = 6;
 
-/// What a participant answers when it is done.
+/// What a participant returns from a step.
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
-pub enum Response {
-    /// To the sender of a command.
+pub enum StepResponse {
+    /// The reply to the sender of a command.
     Reply(Reply),
-    /// To be published.
+    /// An event to publish.
     Event(Box<Envelope>),
 }
 
-/// Reads an event for this participant; none if it is of a type that does not concern it, or that nobody here knows. The
-/// contents of an event for somebody else are not looked at.
+/// Reads an event for this participant; none if the event's type does not concern it or is unknown. The contents of
+/// events for other participants are not looked at.
 fn event_for(participant: Participant, message: &Value) -> Result<Option<Envelope>, StepError> {
     let event_type = message["type"].as_str().and_then(EventType::named);
     if let Some(event_type) = event_type.filter(|event_type| !reaction::concerns(participant, *event_type)) {
@@ -63,7 +63,7 @@ fn event_for(participant: Participant, message: &Value) -> Result<Option<Envelop
     event(message)
 }
 
-/// Reads an event; none if it is of a type that nobody here knows.
+/// Reads an event; none if its type is unknown.
 fn event(message: &Value) -> Result<Option<Envelope>, StepError> {
     match Envelope::read(message) {
         Ok(event) => Ok(Some(event)),
@@ -75,28 +75,30 @@ fn event(message: &Value) -> Result<Option<Envelope>, StepError> {
     }
 }
 
-/// What is published about a step that an event led to.
-fn published(cause: &Envelope, reply: &Reply, clock: Clock) -> Option<Response> {
-    cause.after(reply.step, &reply.outcome, clock()).map(Box::new).map(Response::Event)
+/// The event to publish after a step that another event caused.
+fn published(cause: &Envelope, reply: &Reply, clock: Clock) -> Option<StepResponse> {
+    cause.after(reply.step, &reply.outcome, clock()).map(Box::new).map(StepResponse::Event)
 }
 
-/// As JSON text.
+/// A value as JSON.
 fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default() // strings, numbers and maps of them: always representable
+    serde_json::to_string(value).unwrap_or_default() // strings, numbers and maps of them can always be represented
 }
 
-/// Reads a command that is meant for this participant.
+/// Reads a command, which must be for this participant.
 fn command(payload: &Value, participant: Participant) -> Result<Command, StepError> {
     let command = Command::read(payload).map_err(|violations| StepError::InvalidInput(Violation::list(&violations)))?;
     if command.step().participant() == participant {
         Ok(command)
     } else {
         let step = command.step();
-        Err(StepError::InvalidInput(format!("{participant} was asked to do {step}, which is another participant's")))
+        Err(StepError::InvalidInput(format!(
+            "{participant} received the command {step}, which is for another participant"
+        )))
     }
 }
 
-/// A step that is being carried out: what its record will say, whatever its outcome.
+/// A step that is being carried out, with everything that its record will hold except the outcome.
 struct Attempt<'a> {
     booking_id: &'a BookingId,
     step: Step,
@@ -123,12 +125,13 @@ impl<'a> Attempt<'a> {
         Record { begun: self.begun(), outcome, finished_at: (self.clock)() }
     }
 
-    /// The same, if something is recorded.
+    /// The same for an optional record: without one, there is nothing to repeat.
     fn is_repeat_of_any(&self, validation: Option<&str>) -> Result<(), StepError> {
         validation.map_or(Ok(()), |validation| self.is_repeat_of(validation))
     }
 
-    /// A repeat has to be a repeat: the same step of the same booking with other contents is somebody's mistake.
+    /// A repeat has to be the same command: the same step of the same booking with other contents is the sender's
+    /// mistake.
     fn is_repeat_of(&self, validation: &str) -> Result<(), StepError> {
         if validation == self.validation {
             return Ok(());
@@ -140,7 +143,7 @@ impl<'a> Attempt<'a> {
     }
 }
 
-/// Logs what came of a command, and makes a reply of its outcome.
+/// Logs the result of a command, and turns its outcome into a reply.
 fn answer(command: &Command, result: Result<Outcome, StepError>) -> Result<Reply, StepError> {
     let (booking_id, step) = (command.booking_id.as_str(), command.step());
     match &result {

@@ -13,21 +13,21 @@ use serde_json::Value;
 use store::{Commit, PaymentStore};
 
 use crate::{
-    Attempt, Clock, MAX_DECISIONS, PaymentProvider, ProviderError, Response, StepError, answer, command, event,
+    Attempt, Clock, MAX_DECISIONS, PaymentProvider, ProviderError, StepError, StepResponse, answer, command, event,
     event_for, published,
 };
 
-/// How long a worker waits for the provider, in each attempt.
+/// How long a worker waits for the provider in each attempt.
 pub const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long a worker goes on beginning attempts at the provider. The last one has then ended, and its outcome can be
-/// recorded and published, before the function's timeout (10 s).
+/// How long a worker starts new attempts at the provider. The last attempt then still ends, and its outcome is recorded
+/// and published, before the function's timeout (10 s).
 pub const ASKING: Duration = Duration::from_secs(6);
 
-/// How long a lease lasts: longer than a worker lives, which a function's timeout (10 s) bounds.
+/// How long a lease lasts: longer than a worker, which the function's timeout (10 s) ends.
 pub const LEASE: Duration = Duration::from_secs(15);
 
-/// How many moves a decision leads to at the most: lease, attempts at the provider, completion, answer.
+/// The maximum number of moves that a decision leads to: lease, attempts at the provider, completion, answer.
 const MOVES: u32 = ATTEMPTS + 3;
 
 /// The participant that decides.
@@ -35,38 +35,42 @@ const MOVES: u32 = ATTEMPTS + 3;
 pub struct PaymentService<S, P> {
     /// Its decisions, and its part of the journal.
     pub store: S,
-    /// Where the money is.
+    /// The provider that charges and voids.
     pub provider: P,
-    /// Its clock.
+    /// Returns the current time; tests replace it.
     pub clock: Clock,
 }
 
 impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
-    /// Carries out a command.
-    pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
-        self.carry_out(&command(payload, Participant::Payment)?).await.map(Response::Reply)
+    /// Carries out a command and returns the reply.
+    pub async fn handle(&self, payload: &Value) -> Result<StepResponse, StepError> {
+        self.carry_out(&command(payload, Participant::Payment)?).await.map(StepResponse::Reply)
     }
 
-    /// Reacts to an event; publishes nothing if it has nothing to do, or waits for further events.
-    pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
+    /// Reacts to an event and returns the event to publish; none if there is nothing to do yet.
+    pub async fn react(&self, message: &Value) -> Result<Option<StepResponse>, StepError> {
         let Some(cause) = event_for(Participant::Payment, message)? else { return Ok(None) };
         self.follow(&cause, reaction::of_payment(&cause.event)).await
     }
 
-    /// Reacts to an event that this function has given up, because of an error of this type. Functions are named after
-    /// their participants; without a name nobody was given the event.
+    /// Reacts to an event that this function gave up because of an error of this type. Functions are named after their
+    /// participants; without a name, the event was not delivered to any function.
     pub async fn react_to_failure(
         &self,
         message: &Value,
         function: &str,
         error_type: &str,
-    ) -> Result<Option<Response>, StepError> {
+    ) -> Result<Option<StepResponse>, StepError> {
         let Some(cause) = event(message)? else { return Ok(None) };
         let who = function.rsplit('-').next().and_then(Participant::named);
         self.follow(&cause, reaction::of_payment_to_failure(&cause.event, who, error_type)).await
     }
 
-    async fn follow(&self, cause: &Envelope, reaction: Option<PaymentReaction>) -> Result<Option<Response>, StepError> {
+    async fn follow(
+        &self,
+        cause: &Envelope,
+        reaction: Option<PaymentReaction>,
+    ) -> Result<Option<StepResponse>, StepError> {
         let action = match reaction {
             None => return Ok(None),
             Some(PaymentReaction::Abort { reference, reason }) => Action::Abort { reference, reason: Some(reason) },
@@ -84,24 +88,24 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
         let result = match &command.action {
             Action::Charge { reference, prices } => self.charge(&command.booking_id, reference, prices).await,
             Action::Abort { reference, reason } => self.abort(&command.booking_id, reference, reason.as_ref()).await,
-            _ => return Err(StepError::InvalidInput(format!("payment does not do {}", command.step()))),
+            _ => return Err(StepError::InvalidInput(format!("payment does not carry out {}", command.step()))),
         };
         answer(command, result)
     }
 
-    /// Charges the sum of the prices, or says why not. May be repeated: it charges once. Three requests (lease,
-    /// provider, completion), two more (what happened, provider) for each further attempt at a provider that does not
-    /// answer, and one for a repeat.
+    /// Charges the sum of the prices, or declines. May be repeated: it charges once. Three requests (lease, provider,
+    /// completion), two more (find, charge) for each further attempt at a provider that does not answer, and one for a
+    /// repeat.
     pub async fn charge(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         reference: &PaymentReference,
         prices: &Prices,
     ) -> Result<Outcome, StepError> {
         let total = prices.total().map_err(|error| StepError::InvalidInput(format!("/prices: {error}")))?;
         let validation = digest(&[reference.as_str().as_bytes(), crate::json(prices).as_bytes()]);
         let to_charge = payment::to_charge(total);
-        let this = Attempt::begin(booking, Step::Charge, validation, self.clock);
+        let this = Attempt::begin(booking_id, Step::Charge, validation, self.clock);
         let (mut charging, mut failure) = (Charging::default(), StepError::ChargeInProgress);
         for _ in 0..MAX_DECISIONS * MOVES {
             let now = (self.clock)().as_millisecond();
@@ -125,8 +129,8 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
                         match self.ask_provider(reference, *amount, find_first).await {
                             Ok(outcome) => charging.answered(Some(outcome)),
                             Err(error) => {
-                                let booking_id = booking.as_str();
-                                tracing::warn!(booking_id, %error, "not known whether it is charged");
+                                let booking_id = booking_id.as_str();
+                                tracing::warn!(booking_id, %error, "it is unknown whether the booking is charged");
                                 failure = error.into();
                                 charging.answered(None)
                             }
@@ -143,8 +147,9 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
                     }
                 }
                 Charge::Release { until } => {
-                    if let Err(error) = self.store.release(booking, until, now).await {
-                        tracing::warn!(booking_id = booking.as_str(), %error, "the lease stays until it ends");
+                    if let Err(error) = self.store.release(booking_id, until, now).await {
+                        let booking_id = booking_id.as_str();
+                        tracing::warn!(booking_id, %error, "the lease could not be released and stays until it ends");
                     }
                     Charging::released()
                 }
@@ -172,7 +177,7 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
         .await
     }
 
-    /// Voids, whether or not an attempt that was not answered did so.
+    /// Voids, whether or not an earlier unanswered attempt has done so.
     async fn void(&self, this: &Attempt<'_>, reference: &PaymentReference) -> Result<(), ProviderError> {
         let mut unanswered = 0;
         loop {
@@ -185,14 +190,14 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
         }
     }
 
-    /// Makes sure that the booking is not charged, or answers `charged` if it is. May be repeated. Two requests.
+    /// Makes sure that the booking is not charged, or returns `Charged` if it is. May be repeated. Two requests.
     pub async fn abort(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         reference: &PaymentReference,
         reason: Option<&Reason>,
     ) -> Result<Outcome, StepError> {
-        let this = Attempt::begin(booking, Step::Abort, digest(&[reference.as_str().as_bytes()]), self.clock);
+        let this = Attempt::begin(booking_id, Step::Abort, digest(&[reference.as_str().as_bytes()]), self.clock);
         let mut aborting = Aborting::begin(reason.cloned());
         for _ in 0..MAX_DECISIONS * MOVES {
             aborting = match aborting.next() {
@@ -218,7 +223,7 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
     }
 }
 
-/// When it is too late for a worker to begin another attempt at the provider, in milliseconds since 1970.
+/// When it is too late for a worker to start another attempt at the provider, in milliseconds since 1970.
 fn ask_until(this: &Attempt<'_>) -> i64 {
     this.started_at.as_millisecond() + ASKING.as_millis() as i64 // 6,000
 }
@@ -227,8 +232,8 @@ async fn patiently<T>(answer: impl Future<Output = Result<T, ProviderError>>) ->
     tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(ProviderError::Timeout(PATIENCE)))
 }
 
-/// For half of the time at least, and a random part of the other half, so that workers that failed together do not come
-/// back together.
+/// Sleeps for at least half of this time, plus a random part of the other half, so that workers that failed together do
+/// not retry together.
 async fn rest(at_most: Duration) {
     if !at_most.is_zero() {
         tokio::time::sleep(at_most.mul_f64(0.5 + fastrand::f64() / 2.0)).await;

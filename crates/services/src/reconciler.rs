@@ -1,5 +1,5 @@
-//! The reconciler: drives bookings again that should have ended, and calls an operator for those that cannot end
-//! without one. Every step is safe to repeat, so to start over is always right.
+//! The reconciler: drives overdue bookings again, and calls an operator for those that cannot end without one. Every
+//! step is safe to repeat, so starting over is always correct.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -21,48 +21,48 @@ use store::{BookingStore, HeaderStore, StoreError};
 use tokio::time::Instant;
 
 use crate::{
-    BookingService, Clock, DeadLetters, ErrorKind, Events, Executions, GivenUpBy, MAX_DECISIONS, StepError,
+    BookingService, Clock, DeadLetters, ErrorKind, EventPublisher, Executions, GivenUpBy, MAX_DECISIONS, StepError,
     start::Starter,
 };
 
-/// Finds what is stuck and drives it again.
+/// Finds stuck bookings and drives them again.
 #[derive(Debug)]
 pub struct Reconciler<H, E, P, D, B> {
-    /// The headers.
+    /// The booking headers.
     pub headers: H,
-    /// The state machine.
+    /// Starts the orchestrated bookings.
     pub executions: E,
-    /// The topic.
+    /// Publishes `booking.requested` for the choreographed bookings.
     pub events: P,
-    /// What participants have given up.
+    /// The messages that participants and the state machine gave up.
     pub dead_letters: D,
-    /// Finds the event in such a message.
+    /// Finds the event in such a message; none if it has none.
     pub read: fn(&str) -> Option<Value>,
-    /// The participant that marks bookings.
+    /// The participant that marks bookings for an operator.
     pub bookings: BookingService<B>,
-    /// How old a booking may be before it is stuck.
+    /// The age from which an open booking is stuck.
     pub max_age: Duration,
-    /// How often it is driven then.
+    /// How often stuck bookings are driven.
     pub pace: Pace,
-    /// Its clock.
+    /// Returns the current time; tests replace it.
     pub clock: Clock,
 }
 
-/// What one run did.
+/// The result of one run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reconciled {
-    /// Bookings that were found open for too long.
+    /// How many bookings were found stuck.
     pub stuck: usize,
     /// Those of them that were driven again.
     pub restarted: Vec<BookingId>,
     /// Bookings that need an operator from now on.
     pub parked: Vec<BookingId>,
-    /// Of what was found, how many bookings this run had no time for. The next one comes to them.
+    /// How many of the found bookings this run had no time for. The next run handles them.
     pub left: usize,
 }
 
-/// What the state machine leaves in the queue of parked steps, and the reconciler. Of an event it is the part that names
-/// the booking.
+/// A message in the queue of parked steps, written by the state machine or the reconciler; of an event, the part that
+/// names the booking.
 #[derive(Deserialize)]
 struct Parked {
     booking_id: BookingId,
@@ -72,32 +72,32 @@ struct Parked {
     reason: Value,
 }
 
-/// What became of a booking that was found open for too long.
+/// The result for one stuck booking.
 enum Driven {
     /// It was started again.
     Again,
-    /// It was driven often enough: an operator is called.
+    /// It was driven often enough, and needs an operator now.
     Parked,
-    /// Nothing: it has ended, or is under way.
+    /// Nothing was done: it has ended, or is under way.
     Not,
 }
 
-/// How many bookings are worked on at once.
+/// How many bookings are processed at once.
 const AT_ONCE: usize = 16;
-/// What a run leaves of its time for the work that it has begun: a call that hangs takes seven seconds.
+/// The time that a run keeps in reserve to finish work it has started: a call that hangs takes seven seconds.
 const TO_FINISH: Duration = Duration::from_secs(15);
 
-/// One run, as far as it is.
+/// The state of one run.
 #[derive(Default)]
 struct Run {
     done: Reconciled,
-    /// Each record that cannot be read, with what is wrong with it.
+    /// Each record that cannot be read, and why.
     unreadable: BTreeSet<String>,
     failure: Option<StepError>,
 }
 
 impl Run {
-    /// Notes what could not be done. It keeps nothing else from being done.
+    /// Records a failure. The run continues with the other bookings.
     fn failed(&mut self, booking_id: Option<&BookingId>, error: impl Into<StepError>) {
         let error = error.into();
         if error.kind() == ErrorKind::CorruptRecord {
@@ -107,7 +107,7 @@ impl Run {
         }
     }
 
-    /// Notes that there is no time for so many bookings.
+    /// Records that there is no time for this many bookings.
     fn leave(&mut self, left: usize) {
         if left > 0 {
             tracing::warn!(left, "bookings left for the next run");
@@ -115,7 +115,7 @@ impl Run {
         self.done.left += left;
     }
 
-    /// What cannot be read is told rather than what else failed, because it does not pass by itself.
+    /// Reports unreadable records rather than other failures, because they do not go away by themselves.
     fn end(mut self) -> Result<Reconciled, StepError> {
         let (count, first) = (self.unreadable.len(), self.unreadable.pop_first());
         let Reconciled { stuck, restarted, parked, left } = &self.done;
@@ -128,8 +128,8 @@ impl Run {
     }
 }
 
-/// Works on these in their order, [`AT_ONCE`] at a time, begins nothing more when it is time to stop, and says what came of
-/// each.
+/// Processes these in order, [`AT_ONCE`] at a time, starts nothing more when it is time to stop, and returns the result
+/// of each.
 async fn each_until<T, R>(
     stop: Instant,
     items: impl IntoIterator<Item = T>,
@@ -147,27 +147,28 @@ async fn each_until<T, R>(
         .await
 }
 
-impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> Reconciler<H, E, P, D, B> {
-    /// One run over everything that is given up or stuck, which ends before so much time is over. What cannot be read or
-    /// driven does not keep the others from it: it is logged, tried again in the next run, and an error once all else is
-    /// done; the alarm is on this function's errors.
+impl<H: HeaderStore, E: Executions, P: EventPublisher, D: DeadLetters, B: BookingStore> Reconciler<H, E, P, D, B> {
+    /// One run over everything that is given up or stuck, which ends within `remaining`. A booking that cannot be read
+    /// or driven does not hold up the others: it is logged, tried again in the next run, and reported as an error once
+    /// everything else is done. The alarm is on this function's errors.
     pub async fn run(&self, remaining: Duration) -> Result<Reconciled, StepError> {
         let stop = Instant::now() + remaining.saturating_sub(TO_FINISH);
         let mut run = Run::default();
-        // First, because an operator waits for it, and because what is parked is not stuck any more.
+        // First, because an operator needs to know, and because parked bookings are no longer stuck.
         self.call_operator_for_all(stop, &mut run).await;
         self.drive_all(stop, &mut run).await;
         run.end()
     }
 
-    /// Steps that must succeed are given up if their messages are in dead-letter queues: their bookings need an operator.
+    /// Steps that must succeed are given up if their messages are in dead-letter queues: their bookings need an
+    /// operator.
     async fn call_operator_for_all(&self, stop: Instant, run: &mut Run) {
         let (messages, errors) = self.dead_letters.look().await;
         for error in errors {
-            tracing::error!(%error, "dead letters could not be looked through");
+            tracing::error!(%error, "dead letters could not be read");
             run.failed(None, error);
         }
-        let mut given_up = HashMap::new(); // one message of each booking says enough
+        let mut given_up = HashMap::new(); // one message per booking is enough
         for (by, message) in &messages {
             if let Some((booking_id, reason)) = self.given_up(*by, message) {
                 given_up.entry(booking_id).or_insert(reason);
@@ -190,12 +191,12 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         }
     }
 
-    /// Drives the bookings that are stuck, the oldest first.
+    /// Drives the stuck bookings, oldest first.
     async fn drive_all(&self, stop: Instant, run: &mut Run) {
         let now = (self.clock)();
         let (stuck, errors) = self.headers.open_before(now - self.max_age).await;
         for error in errors {
-            tracing::error!(%error, "stuck bookings could not be looked for");
+            tracing::error!(%error, "stuck bookings could not be queried");
             run.failed(None, error);
         }
         run.done.stuck = stuck.len();
@@ -216,11 +217,11 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         }
     }
 
-    /// Drives a booking again because an operator has put its message back, or asked for it: with a claim of its own, and
-    /// once. From then on it is pending, so the reconciler remembers it, and the message need not.
+    /// Drives a booking once more, with a claim of its own, because an operator has put its message back or asked for
+    /// it. From then on it is pending, so the reconciler keeps track of it and the message is no longer needed.
     pub async fn resume(&self, message: &Value) -> Result<(), StepError> {
         let Parked { booking_id, .. } = Parked::deserialize(message)
-            .map_err(|error| StepError::InvalidInput(format!("the message names no booking: {error}")))?;
+            .map_err(|error| StepError::InvalidInput(format!("the message does not name a booking: {error}")))?;
         let name = digest(&[message.to_string().as_bytes()]);
         for _ in 0..MAX_DECISIONS {
             let Some(header) = self.headers.get(&booking_id).await? else {
@@ -243,10 +244,10 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         Starter { claims: &self.headers, executions: &self.executions, events: &self.events }
     }
 
-    /// Drives a stuck booking again if its latest start has had its time, or calls an operator if that was done often
+    /// Drives a stuck booking again if its latest start has had its time, or calls an operator if it was driven often
     /// enough.
     async fn drive(&self, booking_id: &BookingId, now: Timestamp) -> Result<Driven, StepError> {
-        // As it is now: the index may be behind.
+        // Read the current header: the index may be outdated.
         let header = self.headers.get(booking_id).await?.filter(|header| header.status == Status::Pending);
         let Some(header) = header else { return Ok(Driven::Not) };
         match header.claim.drive(now, &self.pace) {
@@ -265,7 +266,7 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
                     header.claim.drives
                 );
                 let reason = Reason { step: None, code: "not_ended".into(), detail };
-                // The message first: it raises the alarm, and if this ends here, the next run reads the reason in it.
+                // The message first: it raises the alarm, and if this run dies here the next one has the reason.
                 let message = json!({"booking_id": booking_id, "reason": reason, "claim": header.claim.number});
                 self.dead_letters.park(message.to_string()).await?;
                 self.park(booking_id, &reason).await?;
@@ -274,19 +275,19 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         }
     }
 
-    async fn park(&self, booking: &BookingId, reason: &Reason) -> Result<(), StepError> {
-        self.bookings.park(booking, reason).await?;
-        let (booking_id, step) = (booking.as_str(), reason.step.map(|step| step.to_string()));
+    async fn park(&self, booking_id: &BookingId, reason: &Reason) -> Result<(), StepError> {
+        self.bookings.park(booking_id, reason).await?;
+        let (booking_id, step) = (booking_id.as_str(), reason.step.map(|step| step.to_string()));
         tracing::error!(booking_id, step, code = reason.code, detail = reason.detail, "booking needs an operator");
         Ok(())
     }
 
-    /// The booking that a dead letter is about, and why it needs an operator. What names no booking is garbage: its queue's
-    /// alarm has been raised.
+    /// The booking that a dead letter is about, and why it needs an operator. A message that does not name a booking is
+    /// garbage: the alarm of its queue is raised anyway.
     fn given_up(&self, by: GivenUpBy, message: &str) -> Option<(BookingId, Reason)> {
         let message = (self.read)(message)?;
         let Parked { booking_id, stuck, reason } = Parked::deserialize(&message).ok()?;
-        // A newer program may have written it, with a step or a reason that is not known to this one.
+        // A newer program may have written it, with a step or a reason that this one does not know.
         let reason = Reason::deserialize(reason).unwrap_or_else(|_| {
             let step = match by {
                 Some(participant) => {
@@ -302,7 +303,7 @@ impl<H: HeaderStore, E: Executions, P: Events, D: DeadLetters, B: BookingStore> 
         Some((booking_id, reason))
     }
 
-    /// Calls an operator for a booking that is still pending, and says whether it was.
+    /// Calls an operator for a booking that is still pending, and returns whether it was.
     async fn call_operator(&self, booking_id: &BookingId, reason: &Reason) -> Result<bool, StepError> {
         let header = self.headers.get(booking_id).await?;
         if header.is_none_or(|header| header.status != Status::Pending) {
@@ -323,11 +324,11 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     use super::*;
-    use crate::{DeadLettersError, EventsError, ExecutionsError};
+    use crate::{DeadLettersError, ExecutionsError, PublishError};
 
-    /// Bookings that are stuck since their executions ended long ago.
+    /// Stuck bookings whose executions ended long ago.
     struct World {
-        /// How long each claim, and each call of Step Functions, takes.
+        /// How long each claim, and each call to Step Functions, takes.
         call: Duration,
         letters: Vec<(GivenUpBy, String)>,
         state: Mutex<State>,
@@ -335,7 +336,7 @@ mod tests {
 
     #[derive(Default)]
     struct State {
-        /// The oldest first. None is a header that cannot be read.
+        /// Oldest first. None stands for a header that cannot be read.
         open: Vec<(BookingId, Option<Header>)>,
         parked: Vec<(BookingId, Reason)>,
         started: Vec<BookingId>,
@@ -397,7 +398,7 @@ mod tests {
                 pace: Pace { period: 5 * LIMIT, max_drives: 3 },
                 clock: Timestamp::now,
             };
-            // As Lambda ends it.
+            // As Lambda does.
             timeout(LIMIT, reconciler.run(LIMIT)).await.expect("the run ends before Lambda ends it")
         }
 
@@ -413,8 +414,8 @@ mod tests {
     }
 
     impl HeaderStore for &World {
-        async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
-            match self.state().open.iter().find(|(id, _)| id == booking) {
+        async fn get(&self, booking_id: &BookingId) -> Result<Option<Header>, StoreError> {
+            match self.state().open.iter().find(|(id, _)| id == booking_id) {
                 Some((_, Some(header))) => Ok(Some(header.clone())),
                 Some((_, None)) => {
                     Err(StoreError::Corrupt { operation: "reading a booking", cause: "variant durable".into() })
@@ -446,8 +447,8 @@ mod tests {
         }
     }
 
-    impl Events for &World {
-        async fn publish(&self, _: String) -> Result<(), EventsError> {
+    impl EventPublisher for &World {
+        async fn publish(&self, _: String) -> Result<(), PublishError> {
             Ok(())
         }
     }
@@ -458,13 +459,13 @@ mod tests {
         }
 
         async fn park(&self, _: String) -> Result<(), DeadLettersError> {
-            panic!("nobody is driven often enough here")
+            panic!("no booking is driven often enough here")
         }
     }
 
     impl BookingStore for &World {
         async fn collect(&self, _: &BookingId, _: PartName) -> Result<Option<GivenBack>, StoreError> {
-            panic!("nobody gives a part back here")
+            panic!("no part is cancelled here")
         }
 
         async fn end(&self, record: &Record<'_>, end: &End<'_>) -> Result<Commit<HeaderFound>, StoreError> {
@@ -497,7 +498,7 @@ mod tests {
             let done = world.run().await.unwrap();
             assert_eq!((done.stuck, done.left), (1_024 - reached.len(), 1_024 - reached.len() - done.restarted.len()));
             runs += 1;
-            // Sixteen at a time, so in any order among these.
+            // Sixteen at a time, so in any order among those.
             reached.extend(sorted(&done.restarted));
             if done.left == 0 {
                 break;
@@ -511,7 +512,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_record_that_cannot_be_read_keeps_nobody_waiting() {
+    async fn an_unreadable_record_does_not_hold_up_the_others() {
         let mut world = World::with_stuck(8, Duration::from_millis(50));
         for unreadable in [0, 5] {
             world.state().open[unreadable].1 = None;

@@ -1,4 +1,4 @@
-//! A payment provider to try things out with. It keeps its own books, and its test tokens behave as their names say.
+//! A payment provider for tests and demos. It keeps its own ledger, and its test tokens behave as their names say.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use store::{Card, ChargeResult, Ledger, Paid, StoreError};
 
 use crate::{Clock, PaymentProvider, ProviderError, provider::UnknownToken};
 
-/// How late a late answer is: later than anyone waits for it.
+/// The delay of a late answer: longer than any caller waits.
 const LATE: Duration = Duration::from_secs(5);
 
 /// The sandbox provider.
 #[derive(Debug)]
 pub struct SandboxProvider {
-    /// Its books.
+    /// Its ledger.
     pub ledger: Ledger,
-    /// Its clock.
+    /// Returns the current time; tests replace it.
     pub clock: Clock,
 }
 
@@ -61,12 +61,12 @@ impl PaymentProvider for SandboxProvider {
                 Ok(charged(paid))
             }
             ChargeResult::Declines(code) if code == "insufficient_funds" => {
-                Ok(declined(&code, "the account has too little on it"))
+                Ok(declined(&code, "the account has insufficient funds"))
             }
             ChargeResult::Declines(code) => Ok(declined(&code, "the card was declined")),
             ChargeResult::Voided => Ok(declined("voided", "the payment was voided")),
             ChargeResult::Unknown => Ok(declined("unknown_payment", "no card was attached to this payment")),
-            ChargeResult::OutOfOrder => Err(ProviderError::Unavailable("it says so".into())),
+            ChargeResult::OutOfOrder => Err(ProviderError::Unavailable("it reports a failure".into())),
         }
     }
 

@@ -1,4 +1,4 @@
-//! A seller: sells the stock of one part.
+//! A seller: sells the stock of one kind of part.
 
 use saga::{
     BookingId, Catalogue, Command, Outcome, Part, PartType, Participant, Reply, Step, StockLine, Violation,
@@ -9,18 +9,18 @@ use saga::{
 use serde_json::Value;
 use store::{Commit, NotTaken, StockStore};
 
-use crate::{Attempt, Clock, MAX_DECISIONS, Response, StepError, answer, command, event_for, published};
+use crate::{Attempt, Clock, MAX_DECISIONS, StepError, StepResponse, answer, command, event_for, published};
 
 /// The participant that sells one kind of part.
 #[derive(Debug)]
 pub struct Seller<S> {
-    /// What it sells.
+    /// The kind of part that it sells.
     pub part_type: PartType,
     /// Its price list.
     pub catalogue: Catalogue,
     /// Its stock, and its part of the journal.
     pub store: S,
-    /// Its clock.
+    /// Returns the current time; tests replace it.
     pub clock: Clock,
 }
 
@@ -29,13 +29,13 @@ impl<S: StockStore> Seller<S> {
         Participant::Seller(self.part_type.name)
     }
 
-    /// Carries out a command.
-    pub async fn handle(&self, payload: &Value) -> Result<Response, StepError> {
-        self.carry_out(&command(payload, self.participant())?).await.map(Response::Reply)
+    /// Carries out a command and returns the reply.
+    pub async fn handle(&self, payload: &Value) -> Result<StepResponse, StepError> {
+        self.carry_out(&command(payload, self.participant())?).await.map(StepResponse::Reply)
     }
 
-    /// Reacts to an event; publishes nothing if it has nothing to do.
-    pub async fn react(&self, message: &Value) -> Result<Option<Response>, StepError> {
+    /// Reacts to an event and returns the event to publish; none if there is nothing to do.
+    pub async fn react(&self, message: &Value) -> Result<Option<StepResponse>, StepError> {
         let Some(cause) = event_for(self.participant(), message)? else { return Ok(None) };
         let Some(action) = reaction::of_seller(self.part_type.name, &cause.event) else { return Ok(None) };
         let reply = self.carry_out(&Command { booking_id: cause.booking_id.clone(), action }).await?;
@@ -46,13 +46,13 @@ impl<S: StockStore> Seller<S> {
         let result = match &command.action {
             Action::Reserve(part) => self.reserve(&command.booking_id, part).await,
             Action::Cancel(part) => self.cancel(&command.booking_id, part).await,
-            _ => return Err(StepError::InvalidInput(format!("a seller does not do {}", command.step()))),
+            _ => return Err(StepError::InvalidInput(format!("a seller does not carry out {}", command.step()))),
         };
         answer(command, result)
     }
 
-    /// Reserves a part, or says why not. May be repeated: the first outcome stays. One request if it succeeds, is
-    /// repeated, or is refused whatever the stock is; two if stock does not suffice.
+    /// Reserves a part, or rejects. May be repeated: the first outcome is kept. One request if it succeeds, is a
+    /// repeat, or is rejected whatever the stock is; two if the stock does not suffice.
     pub async fn reserve(&self, booking_id: &BookingId, part: &Part) -> Result<Outcome, StepError> {
         let step = Step::Reserve(part.name);
         let this = Attempt::begin(booking_id, step, part.digest(), self.clock);
@@ -81,13 +81,13 @@ impl<S: StockStore> Seller<S> {
         Err(StepError::Undecided(step))
     }
 
-    /// Gives a part back, or sees to it that it will never be reserved. May be repeated, and may come before the
-    /// reserve that it takes back. One request if the part is reserved, two if not.
+    /// Cancels a part: gives it back, or makes sure that it is never reserved. May be repeated, and may arrive before
+    /// the reserve that it undoes. One request if the part is reserved, two if not.
     pub async fn cancel(&self, booking_id: &BookingId, part: &Part) -> Result<Outcome, StepError> {
         let step = Step::Cancel(part.name);
         let this = Attempt::begin(booking_id, step, part.digest(), self.clock);
         let lines = self.part_type.request(&part.contents).map(|request| request.lines());
-        // A cancel mostly comes for a part that is reserved; one that cannot be read is not, or not by this program.
+        // Usually the part is reserved. A part that cannot be read is not, or not by this program.
         let mut decision = match lines {
             Ok(_) => Cancel::GiveBack(Outcome::Cancelled { released: true }),
             Err(_) => reservation::cancel(None, None),
@@ -123,7 +123,7 @@ impl<S: StockStore> Seller<S> {
     }
 }
 
-/// The lines to give back. A newer program of this seller may have reserved what this one cannot read.
+/// The lines to give back. A newer program of this seller may have reserved a part that this one cannot read.
 fn readable(lines: &Result<Vec<StockLine>, Vec<Violation>>) -> Result<&[StockLine], StepError> {
     match lines {
         Ok(lines) => Ok(lines),

@@ -1,5 +1,5 @@
-//! Functions: what each participant, the API and the reconciler are made of on AWS. They take their settings from the
-//! environment, which the template gives to each function that needs it.
+//! The main functions of the participants, the API and the reconciler on AWS. They take their settings from the
+//! environment, where the template sets them for each function.
 
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use serde::Serialize;
 use store::{Bookings, Headers, Intake, Journal, Payments, StockTable};
 
 use crate::{
-    BookingService, DeadLetterQueues, Events, PaymentProvider, PaymentService, Reconciler, Seller, StateMachine,
-    StepError, Topic, api::Api,
+    BookingService, DeadLetterQueues, EventPublisher, PaymentProvider, PaymentService, Reconciler, Seller,
+    StateMachine, StepError, Topic, api::Api,
 };
 
-/// Serves as the seller of this kind of part.
+/// Runs the seller of this kind of part until Lambda ends the process.
 pub async fn seller(part_type: PartType) -> Result<(), Error> {
     let aws = start()?;
     let client = store::client(&aws);
@@ -33,7 +33,7 @@ pub async fn seller(part_type: PartType) -> Result<(), Error> {
     serve(&aws, PublishedBy::Destination, handle).await
 }
 
-/// Serves as payment, with this provider.
+/// Runs payment with this provider until Lambda ends the process.
 pub async fn payment<P: PaymentProvider>(
     provider: impl FnOnce(&aws_sdk_dynamodb::Client) -> Result<P, Error>,
 ) -> Result<(), Error> {
@@ -53,7 +53,7 @@ pub async fn payment<P: PaymentProvider>(
     serve(&aws, PublishedBy::Function, handle).await
 }
 
-/// Serves as booking.
+/// Runs booking until Lambda ends the process.
 pub async fn booking() -> Result<(), Error> {
     let aws = start()?;
     let bookings = bookings(&store::client(&aws))?;
@@ -64,13 +64,13 @@ pub async fn booking() -> Result<(), Error> {
     serve(&aws, PublishedBy::Function, handle).await
 }
 
-/// Serves as the reconciler.
+/// Runs the reconciler until Lambda ends the process.
 pub async fn reconciler() -> Result<(), Error> {
     let aws = start()?;
     let client = store::client(&aws);
     let max_age = Duration::from_secs(number_setting("PENDING_MAX_AGE_SECONDS")?);
     let min_period = Duration::from_secs(number_setting("MIN_DRIVE_PERIOD_SECONDS")?);
-    let parked = setting("DEAD_LETTER_QUEUE_URL")?; // by the state machine, and by the reconciler itself
+    let parked = setting("DEAD_LETTER_QUEUE_URL")?; // the state machine and the reconciler park here
     let reconciler = Reconciler {
         headers: Headers::new(client.clone(), setting("BOOKINGS_TABLE")?),
         executions: executions(&aws)?,
@@ -91,7 +91,7 @@ pub async fn reconciler() -> Result<(), Error> {
     serve(&aws, PublishedBy::Function, handle).await
 }
 
-/// Serves as the API of this saga, with this provider.
+/// Runs the API of this saga, with this provider, until Lambda ends the process.
 pub async fn api<P: PaymentProvider>(
     saga: Definition,
     provider: impl FnOnce(&aws_sdk_dynamodb::Client) -> Result<P, Error>,
@@ -162,8 +162,12 @@ fn dead_letters() -> Result<Vec<(Participant, String)>, Error> {
         Some((Participant::named(participant.trim())?, url.trim().to_owned()))
     };
     let queue = |text: &str| {
-        queue(text)
-            .ok_or_else(|| format!("DEAD_LETTERS: {text:?} is not a participant and the URL of its queue").into())
+        queue(text).ok_or_else(|| {
+            format!(
+                "DEAD_LETTERS: {text:?} must be PARTICIPANT=URL, with the URL of the participant's dead-letter queue"
+            )
+            .into()
+        })
     };
     queues.split(',').map(queue).collect()
 }

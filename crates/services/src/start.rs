@@ -5,18 +5,18 @@ use saga::{Claim, Envelope, Status, Variant};
 use serde_json::json;
 use store::{ClaimStore, Header};
 
-use crate::{Events, Executions, StepError};
+use crate::{EventPublisher, Executions, StepError};
 
-/// Who starts bookings, the API and the reconciler, with what it takes.
+/// What is needed to start bookings, for the API and the reconciler.
 pub(crate) struct Starter<'a, C, E, P> {
     pub(crate) claims: &'a C,
     pub(crate) executions: &'a E,
     pub(crate) events: &'a P,
 }
 
-impl<C: ClaimStore, E: Executions, P: Events> Starter<'_, C, E, P> {
-    /// Takes this claim on the booking and starts it; says whether. If not, the booking is not any more as this header
-    /// says: somebody else has claimed it, or it has ended.
+impl<C: ClaimStore, E: Executions, P: EventPublisher> Starter<'_, C, E, P> {
+    /// Takes this claim on the booking and starts it; returns whether it did. If not, the header is outdated: another
+    /// worker has claimed the booking, or it has ended.
     pub(crate) async fn claim_and_start(
         &self,
         header: &Header,
@@ -31,8 +31,8 @@ impl<C: ClaimStore, E: Executions, P: Events> Starter<'_, C, E, P> {
         Ok(true)
     }
 
-    /// Starts the booking, whose header has the claim on it. If that is refused the claim is released, so that the next
-    /// one starts it at once. If it is not answered the booking may be under way, so the claim stays.
+    /// Starts the booking, whose header holds the claim. If the start is refused the claim is released, so that the
+    /// next one starts immediately. If there is no answer the booking may be under way, so the claim stays.
     pub(crate) async fn start(&self, header: &Header, now: Timestamp, trace: Option<String>) -> Result<(), StepError> {
         let (error, is_refused) = match header.variant {
             Variant::Orchestrated => {
@@ -43,7 +43,7 @@ impl<C: ClaimStore, E: Executions, P: Events> Starter<'_, C, E, P> {
                 }
             }
             Variant::Choreographed => {
-                // Every participant answers again what it answered before, and goes on from there.
+                // Every participant repeats its recorded outcome and continues from there.
                 let requested = Envelope::requested(header.booking_id.clone(), header.plan(), now, trace);
                 match self.events.publish(crate::json(&requested)).await {
                     Ok(()) => return Ok(()),
@@ -53,13 +53,13 @@ impl<C: ClaimStore, E: Executions, P: Events> Starter<'_, C, E, P> {
         };
         if is_refused && let Err(error) = self.claims.claim(header, &header.claim.released(), now).await {
             let booking_id = header.booking_id.as_str();
-            tracing::error!(booking_id, %error, "a claim could not be released; the booking is started when it is over");
+            tracing::error!(booking_id, %error, "a claim could not be released; the booking is started once its period is over");
         }
         Err(error)
     }
 }
 
-/// What an execution is told of a booking: everything that its steps need, and no personal data.
+/// The input of an execution: everything that the booking's steps need, and no personal data.
 fn execution_input(header: &Header) -> String {
     let mut input = json!(header.plan());
     input["booking_id"] = json!(header.booking_id);

@@ -1,5 +1,5 @@
-//! Booking headers: one item per booking. Those that have not ended also stand in an index, spread over 16 shards
-//! by the first digit of their id, so that no partition of the index is written by every booking.
+//! Booking headers: one item per booking. Those that have not ended are also in an index, spread over 16 shards by the
+//! first digit of their id, so that not every booking writes to the same partition of the index.
 
 use aws_sdk_dynamodb::{
     Client,
@@ -14,60 +14,60 @@ use saga::{
 
 use crate::{
     BookingStore, ClaimStore, Commit, Cursor, End, GivenBack, HeaderFound, HeaderStore, IntakeStore, Journal, Page,
-    Record, StoreError, Unreadable,
-    journal::{recording, time},
+    Record, StoreError, UnreadableItem,
+    journal::{recorded_outcome, time},
     tables,
     transaction::{Item, built, from_json, integer, json, number, string, text, write},
 };
 
-/// What is known of a booking as a whole.
+/// What is known about a booking as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Its name.
+    /// The booking's id.
     pub booking_id: BookingId,
-    /// Tells its request from any other.
+    /// The digest of its request, to tell a repeat from another request.
     pub request_digest: String,
-    /// Who coordinates it.
+    /// The variant that carries the booking out.
     pub variant: Variant,
-    /// How far it is; never `compensating`, which follows from the journal.
+    /// The stored status; never `compensating`, which follows from the journal.
     pub status: Status,
-    /// Who asked for it, and may see it.
+    /// The caller who made the booking, and who alone may see it.
     pub owner: Owner,
-    /// What was asked for.
+    /// The parts of the booking, each with its contents.
     pub parts: Parts,
-    /// What was paid.
+    /// The amount paid; none unless the booking is confirmed.
     pub total: Option<Money>,
-    /// What went wrong.
+    /// The first failure; none if there was none.
     pub reason: Option<Reason>,
-    /// Its latest start.
+    /// The claim on its latest start.
     pub claim: Claim,
-    /// When it was accepted.
+    /// When the booking was accepted.
     pub created_at: Timestamp,
-    /// When its status changed last.
+    /// When its status last changed.
     pub updated_at: Timestamp,
 }
 
 impl Header {
-    /// What participants need to know of the booking.
+    /// What participants need to know about the booking.
     pub fn plan(&self) -> Plan {
         Plan::new(self.parts.clone(), PaymentReference::derive(&self.booking_id, &self.request_digest))
     }
 }
 
-/// A header as a request that comes again finds it. What is needed to answer that request can be told even if the rest
-/// cannot be read: a newer program may have written it.
+/// A header as a repeated request finds it. The fields needed to answer that request are available even if the rest
+/// cannot be read because a newer program wrote it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Its name.
+    /// The booking's id.
     pub booking_id: BookingId,
-    /// Tells its request from any other.
+    /// The digest of its request, to tell a repeat from another request.
     pub request_digest: String,
-    /// Who coordinates it.
+    /// The variant that carries the booking out.
     pub variant: Variant,
-    /// How far it is.
+    /// The stored status.
     pub status: Status,
-    /// All of it.
-    pub header: Result<Header, Unreadable>,
+    /// The whole header, or why it cannot be read.
+    pub header: Result<Header, UnreadableItem>,
 }
 
 /// The table of headers.
@@ -77,7 +77,7 @@ pub struct Headers {
     table: String,
 }
 
-/// The table of headers, with that of the customers, whose names and addresses are kept nowhere else.
+/// The table of headers, with the table of customers. Their names and addresses are kept nowhere else.
 #[derive(Clone, Debug)]
 pub struct Intake {
     headers: Headers,
@@ -99,57 +99,58 @@ impl Headers {
         Self { client, table: table.into() }
     }
 
-    async fn item(&self, booking: &BookingId) -> Result<Option<Item>, StoreError> {
-        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
+    async fn item(&self, booking_id: &BookingId) -> Result<Option<Item>, StoreError> {
+        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking_id.as_str()));
         let answer = request.consistent_read(true).send().await;
         Ok(answer.map_err(|error| StoreError::unavailable("reading a booking", error))?.item)
     }
 
-    /// A page of all headers, of at most `limit` if given.
+    /// A page of all headers, at most `limit` if given.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<Header>, StoreError> {
         tables::page(&self.client, &self.table, &KEY, from, limit, header).await
     }
 
-    /// The headers of these bookings, each named once, in any order. Bookings that have none are left out.
-    pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<Header, Unreadable>>, StoreError> {
+    /// The headers of these bookings, in any order. Each booking may be named once. Bookings without a header are left
+    /// out.
+    pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<Header, UnreadableItem>>, StoreError> {
         let keys = bookings.iter().map(|id| Item::from([("booking_id".into(), string(id.as_str()))])).collect();
         tables::each(&self.client, &self.table, &KEY, keys, header).await
     }
 }
 
 impl Intake {
-    /// Headers, and customers in this table until so many days after their personal data is needed.
+    /// Headers, and the customers in this table, which are kept for `retention_days` after they are needed.
     pub fn new(headers: Headers, customers: impl Into<String>, retention_days: u32) -> Self {
         let retention = SignedDuration::from_hours(24 * i64::from(retention_days));
         Self { headers, customers: customers.into(), retention }
     }
 
-    /// When DynamoDB may delete who is needed until then, in seconds since 1970.
+    /// When DynamoDB may delete a customer who is needed until then, in seconds since 1970.
     fn expiration(&self, needed_until: Timestamp) -> i64 {
-        needed_until.saturating_add(self.retention).unwrap_or(Timestamp::MAX).as_second() // only spans of months can fail
+        needed_until.saturating_add(self.retention).unwrap_or(Timestamp::MAX).as_second() // only months can fail
     }
 }
 
 const KEY: [&str; 1] = ["booking_id"];
 const INDEX: &str = "open-bookings";
-/// What an id can begin with.
+/// The first characters that an id can have.
 const SHARDS: &str = "0123456789abcdef";
 
 impl Bookings {
-    /// The headers in this table.
+    /// The headers in this table, whose steps are recorded in this journal.
     pub fn new(client: Client, table: impl Into<String>, journal: Journal) -> Self {
         Self { client, table: table.into(), journal }
     }
 }
 
 impl BookingStore for Bookings {
-    async fn collect(&self, booking: &BookingId, part: PartName) -> Result<Option<GivenBack>, StoreError> {
-        const COLLECT: &str = "recording that a part is given back";
+    async fn collect(&self, booking_id: &BookingId, part: PartName) -> Result<Option<GivenBack>, StoreError> {
+        const COLLECT: &str = "recording that a part is cancelled";
         let request = self
             .client
             .update_item()
             .table_name(&self.table)
-            .key("booking_id", string(booking.as_str()))
+            .key("booking_id", string(booking_id.as_str()))
             .update_expression("ADD cancelled :part")
             .condition_expression("attribute_exists(booking_id)")
             .expression_attribute_values(":part", AttributeValue::Ss(vec![part.to_string()]))
@@ -165,7 +166,7 @@ impl BookingStore for Bookings {
         };
         let item = answer.attributes.unwrap_or_default();
         let Some(AttributeValue::Ss(names)) = item.get("cancelled") else {
-            return Err(StoreError::corrupt(COLLECT, "there is no set of parts"));
+            return Err(StoreError::corrupt(COLLECT, "the set of cancelled parts is missing"));
         };
         let cancelled = names.iter().map(|name| PartName::try_from(name.as_str())).collect::<Result<_, _>>();
         let cancelled = cancelled.map_err(|error| StoreError::corrupt(COLLECT, error))?;
@@ -196,7 +197,7 @@ impl BookingStore for Bookings {
             change.push_str(", reason = :reason");
             update = update.expression_attribute_values(":reason", string(json(reason)));
         }
-        // What was parked and then done after all has no reason any more.
+        // A booking that was parked and has ended after all has no reason any more.
         change.push_str(if end.reason.is_none() { " REMOVE open_shard, reason" } else { " REMOVE open_shard" });
         let update = built(update.update_expression(change).build())?;
         let journal = if record.begun.step == Step::Park {
@@ -206,17 +207,17 @@ impl BookingStore for Bookings {
         };
         let items = vec![TransactWriteItem::builder().update(update).build(), journal];
         let Err(refused) = write(&self.client, END, items).await? else { return Ok(Commit::Done) };
-        refused.all_known(2)?; // an end that is not recorded for this step would be the other end
+        refused.all_known(2)?; // if the booking has ended but this step is not recorded, it is the opposite end
         Ok(Commit::Found(HeaderFound {
             status: refused.item(0).map(|item| status(END, item)).transpose()?,
-            recorded: refused.item(1).map(recording).transpose()?.flatten(),
+            recorded: refused.item(1).map(recorded_outcome).transpose()?.flatten(),
         }))
     }
 }
 
 impl ClaimStore for Headers {
     async fn claim(&self, header: &Header, claim: &Claim, now: Timestamp) -> Result<bool, StoreError> {
-        // Whoever claims counts, so this number is that of the claim which was decided on.
+        // Every claim increments the number, so it identifies the claim that was decided on.
         const AS_KNOWN: &str = "#status = :known_status AND claims = :known";
         let mut change =
             String::from("SET claims = :claims, drives = :drives, #status = :pending, open_shard = :shard");
@@ -243,7 +244,7 @@ impl ClaimStore for Headers {
         }
         match claim.at {
             Some(at) => {
-                change.push_str(", claimed_at = :at REMOVE reason"); // why it needed an operator
+                change.push_str(", claimed_at = :at REMOVE reason"); // the reason why it needed an operator
                 request = request.expression_attribute_values(":at", string(time(at)));
             }
             None => change.push_str(" REMOVE claimed_at, reason"),
@@ -285,21 +286,23 @@ impl IntakeStore for Intake {
         let items = [header, who].map(|put| Ok(TransactWriteItem::builder().put(built(put.build())?).build()));
         let items = items.into_iter().collect::<Result<_, StoreError>>()?;
         let Err(refused) = write(&self.headers.client, ACCEPT, items).await? else { return Ok(Commit::Done) };
-        let found = refused.item(0).ok_or_else(|| StoreError::corrupt(ACCEPT, "refused without an item"))?;
+        let found = refused
+            .item(0)
+            .ok_or_else(|| StoreError::corrupt(ACCEPT, "the transaction was refused, but there is no item"))?;
         Ok(Commit::Found(Box::new(receipt(found)?)))
     }
 
-    async fn receipt(&self, booking: &BookingId) -> Result<Option<Receipt>, StoreError> {
-        self.headers.item(booking).await?.as_ref().map(receipt).transpose()
+    async fn receipt(&self, booking_id: &BookingId) -> Result<Option<Receipt>, StoreError> {
+        self.headers.item(booking_id).await?.as_ref().map(receipt).transpose()
     }
 
-    async fn header(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
-        self.headers.get(booking).await
+    async fn header(&self, booking_id: &BookingId) -> Result<Option<Header>, StoreError> {
+        self.headers.get(booking_id).await
     }
 
-    async fn customer(&self, booking: &BookingId) -> Result<Option<Customer>, StoreError> {
-        const READ: &str = "reading who the customer is";
-        let key = string(booking.as_str());
+    async fn customer(&self, booking_id: &BookingId) -> Result<Option<Customer>, StoreError> {
+        const READ: &str = "reading the customer";
+        let key = string(booking_id.as_str());
         let answer = self.headers.client.get_item().table_name(&self.customers).key("booking_id", key).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable(READ, error))?;
         answer.item.map(|item| from_json(READ, &item, "customer")).transpose()
@@ -307,8 +310,8 @@ impl IntakeStore for Intake {
 }
 
 impl HeaderStore for Headers {
-    async fn get(&self, booking: &BookingId) -> Result<Option<Header>, StoreError> {
-        self.item(booking).await?.as_ref().map(header).transpose()
+    async fn get(&self, booking_id: &BookingId) -> Result<Option<Header>, StoreError> {
+        self.item(booking_id).await?.as_ref().map(header).transpose()
     }
 
     async fn open_before(&self, limit: Timestamp) -> (Vec<BookingId>, Vec<StoreError>) {
@@ -324,7 +327,7 @@ impl HeaderStore for Headers {
 }
 
 impl Headers {
-    /// One shard of [`HeaderStore::open_before`], with the times at which the bookings were created.
+    /// One shard of [`HeaderStore::open_before`], with the creation times of the bookings.
     async fn open_in(&self, shard: char, limit: Timestamp) -> (Vec<(String, BookingId)>, Vec<StoreError>) {
         const FIND: &str = "looking for stuck bookings";
         let (mut open, mut errors) = (Vec::new(), Vec::new());
@@ -336,7 +339,7 @@ impl Headers {
             .key_condition_expression("open_shard = :shard AND created_at < :limit")
             .expression_attribute_values(":shard", string(shard))
             .expression_attribute_values(":limit", string(time(limit)))
-            .projection_expression("booking_id, created_at") // there may be very many
+            .projection_expression("booking_id, created_at") // there may be a great many
             .into_paginator()
             .items()
             .send();
@@ -380,9 +383,9 @@ fn item(header: &Header) -> Item {
     item
 }
 
-/// Its part of the index.
-fn shard(booking: &BookingId) -> &str {
-    &booking.as_str()[..1] // of 32 ASCII digits
+/// The shard of a booking in the index.
+fn shard(booking_id: &BookingId) -> &str {
+    &booking_id.as_str()[..1] // an id is 32 ASCII digits
 }
 
 const READ: &str = "reading a booking";
@@ -398,7 +401,7 @@ fn count(item: &Item, name: &str) -> Result<Option<u32>, StoreError> {
 
 fn claim(item: &Item) -> Result<Claim, StoreError> {
     Ok(Claim {
-        number: count(item, "claims")?.ok_or_else(|| StoreError::corrupt(READ, "there is no number in claims"))?,
+        number: count(item, "claims")?.ok_or_else(|| StoreError::corrupt(READ, "claims is missing"))?,
         at: if item.contains_key("claimed_at") { Some(at(item, "claimed_at")?) } else { None },
         drives: count(item, "drives")?.unwrap_or(0),
         redrive: if item.contains_key("redrive") { Some(text(READ, item, "redrive")?.to_owned()) } else { None },
@@ -432,10 +435,10 @@ fn header(item: &Item) -> Result<Header, StoreError> {
     })
 }
 
-/// What was asked for. Release 0.1 kept it in `trip`, with one field for each part; this one does not read that.
+/// The booked parts. Release 0.1 kept them in `trip`, with one field per part, which this release does not read.
 fn parts(item: &Item) -> Result<Parts, StoreError> {
     if item.contains_key("trip") && !item.contains_key("parts") {
-        return Err(StoreError::corrupt(READ, "it was written by release 0.1: see docs/deploy.md"));
+        return Err(StoreError::corrupt(READ, "the booking was written by release 0.1: see docs/deploy.md"));
     }
     from_json(READ, item, "parts")
 }

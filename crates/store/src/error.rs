@@ -1,40 +1,40 @@
-//! What can go wrong with the store, technically.
+//! Technical errors of the store.
 
 use std::error::Error;
 
 use aws_sdk_dynamodb::error::ProvideErrorMetadata;
 
-/// A request to the store that led to no answer. Nothing is known of its effect, and it is safe to send again.
+/// A request to the store without a result. Its effect is unknown, and it is safe to repeat.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Others kept changing the same items, or the table is throttled, for longer than the client retries.
+    /// Other writers kept changing the same items, or the table was throttled, for longer than the client retries.
     #[error("{operation} met conflicting transactions or throttling on every attempt; try again later")]
     Contention {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
     },
     /// DynamoDB did not answer, or refused.
     #[error(
-        "{operation} failed: {cause}; try again, and check table names, permissions and the endpoint if it stays so"
+        "{operation} failed: {cause}; try again, and if it keeps failing check table names, permissions and the endpoint"
     )]
     Unavailable {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
-        /// What the SDK says.
+        /// The error of the SDK.
         cause: String,
     },
-    /// An item is there that this program did not write so. Trying again does not help.
+    /// An item does not have the form in which this program writes it. Trying again does not help.
     #[error("{operation} found an item that cannot be read: {cause}")]
     Corrupt {
-        /// What was tried.
+        /// The operation that was tried.
         operation: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the item.
         cause: String,
     },
 }
 
 impl StoreError {
-    /// What an error that the SDK has given up on stands for, and that is no answer.
+    /// The error for a request that the SDK has given up on without a usable answer.
     pub(crate) fn unavailable(operation: &'static str, error: impl Error + ProvideErrorMetadata) -> Self {
         match error.code() {
             Some(code) if BUSY.contains(&code) => Self::Contention { operation },
@@ -47,7 +47,8 @@ impl StoreError {
     }
 }
 
-/// DynamoDB is well, but others are at work on the same item, or there is too much work altogether.
+/// DynamoDB works, but others are writing the same item, or the table is throttled.
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 /// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/Programming.Errors.html>
 const BUSY: [&str; 5] = [
     "TransactionConflictException",
@@ -57,7 +58,7 @@ const BUSY: [&str; 5] = [
     "ThrottlingException",
 ];
 
-/// An error and what lies behind it, on one line.
+/// An error and its sources, on one line.
 pub fn causes(error: &dyn Error) -> String {
     let mut all = error.to_string();
     let mut next = error.source();

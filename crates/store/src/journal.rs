@@ -2,7 +2,7 @@
 //!
 //! The attributes are those that Powertools for AWS Lambda uses for idempotency (`id`, `status`, `expiration`,
 //! `in_progress_expiration`, `data`, `validation`), with the step as sort key, so that the log of one saga is one
-//! query; `outcome`, `started_at` and `finished_at` are added for conditions and for people.
+//! query. `outcome`, `started_at` and `finished_at` are added for conditions and for people to read.
 //! <https://docs.aws.amazon.com/powertools/python/latest/utilities/idempotency/>
 
 use std::collections::HashSet;
@@ -17,48 +17,48 @@ use jiff::{SignedDuration, Timestamp};
 use saga::{BookingId, Outcome, Step};
 
 use crate::{
-    Commit, Cursor, Page, Recording, StoreError, Unreadable, tables,
+    Commit, Cursor, Page, RecordedOutcome, StoreError, UnreadableItem, tables,
     transaction::{Item, built, integer, number, string, text},
 };
 
 /// A step that has begun.
 #[derive(Clone, Copy, Debug)]
 pub struct Begun<'a> {
-    /// The booking that it belongs to.
+    /// The booking that the step belongs to.
     pub booking_id: &'a BookingId,
-    /// Which step.
+    /// The step.
     pub step: Step,
-    /// The digest of the command.
+    /// The digest of the command, to tell a repeat from another command.
     pub validation: &'a str,
-    /// When it began.
+    /// When the step began.
     pub started_at: Timestamp,
 }
 
 /// One executed step, to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
-    /// What was begun.
+    /// The step, and when it began.
     pub begun: Begun<'a>,
-    /// What it answers.
+    /// The outcome of the step.
     pub outcome: &'a Outcome,
-    /// When it was done.
+    /// When the step finished.
     pub finished_at: Timestamp,
 }
 
-/// One executed step, as it was read.
+/// One executed step, as read from the table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Which step.
+pub struct JournalEntry {
+    /// The step.
     pub step: Step,
-    /// What it answered; none while it is in progress.
+    /// Its outcome; none while it is in progress.
     pub outcome: Option<Outcome>,
     /// The digest of the command.
     pub validation: String,
     /// When it began, RFC 3339 in UTC.
     pub started_at: String,
-    /// When it was done.
+    /// When it finished, RFC 3339 in UTC; none while it is in progress.
     pub finished_at: Option<String>,
-    /// While it is in progress: when another worker may take over, in milliseconds since 1970.
+    /// While the step is in progress: when another worker may take over, in milliseconds since 1970.
     pub lease_ends: Option<i64>,
 }
 
@@ -70,7 +70,7 @@ pub struct Journal {
     retention: SignedDuration,
 }
 
-/// RFC 3339 in UTC with milliseconds: always of the same length, so that it sorts as text.
+/// RFC 3339 in UTC with milliseconds: always the same length, so that it sorts as text.
 pub(crate) fn time(time: Timestamp) -> String {
     format!("{time:.3}")
 }
@@ -79,14 +79,17 @@ const COMPLETED: &str = "COMPLETED";
 const IN_PROGRESS: &str = "INPROGRESS";
 
 impl Journal {
-    /// The journal in this table, whose items expire after so many days. An item must not expire while its saga, or a
-    /// repeat of one of its messages, can still come.
+    /// The journal in this table, whose items expire after `retention_days`. An item must not expire while its saga is
+    /// under way or one of its messages can still be repeated.
     pub fn new(client: Client, table: impl Into<String>, retention_days: u32) -> Self {
         Self { client, table: table.into(), retention: SignedDuration::from_hours(24 * i64::from(retention_days)) }
     }
 
-    /// All steps of a booking, in the order in which they began, and those that cannot be read.
-    pub async fn entries(&self, booking_id: &BookingId) -> Result<(Vec<Entry>, Vec<Unreadable>), StoreError> {
+    /// All steps of a booking, in the order in which they began, and the items that cannot be read.
+    pub async fn entries(
+        &self,
+        booking_id: &BookingId,
+    ) -> Result<(Vec<JournalEntry>, Vec<UnreadableItem>), StoreError> {
         const READ: &str = "reading the journal";
         let mut pages = self
             .client
@@ -110,14 +113,18 @@ impl Journal {
         Ok((entries, unreadable))
     }
 
-    /// A page of all items, of at most `limit` if given: of which booking, and which step. The steps of a booking come one
-    /// after the other, because a table keeps together what has the same partition key.
-    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<(String, Entry)>, StoreError> {
+    /// A page of all items, at most `limit` if given: booking id and step. All steps of a booking follow each other,
+    /// because a table keeps items with the same partition key together.
+    pub async fn page(
+        &self,
+        from: Option<Cursor>,
+        limit: Option<i32>,
+    ) -> Result<Page<(String, JournalEntry)>, StoreError> {
         let read = |item: &Item| Ok((text("reading the journal", item, "id")?.to_owned(), entry(item)?));
         tables::page(&self.client, &self.table, &KEY, from, limit, read).await
     }
 
-    /// Those of these bookings, each named once with a step, whose step is recorded.
+    /// Those of these bookings for which the given step is recorded. Each booking may occur once.
     pub async fn recorded(&self, steps: &[(&str, Step)]) -> Result<HashSet<String>, StoreError> {
         let keys = steps.iter().map(|(id, step)| key(id, *step)).collect();
         let items = tables::items(&self.client, &self.table, keys).await?;
@@ -129,7 +136,7 @@ impl Journal {
         &self,
         operation: &'static str,
         record: &Record<'_>,
-    ) -> Result<Commit<Recording>, StoreError> {
+    ) -> Result<Commit<RecordedOutcome>, StoreError> {
         let request = self
             .client
             .put_item()
@@ -141,9 +148,11 @@ impl Journal {
             Ok(_) => Ok(Commit::Done),
             Err(error) => match error.as_service_error() {
                 Some(aws_sdk_dynamodb::operation::put_item::PutItemError::ConditionalCheckFailedException(failed)) => {
-                    match failed.item().map(recording).transpose()?.flatten() {
+                    match failed.item().map(recorded_outcome).transpose()?.flatten() {
                         Some(found) => Ok(Commit::Found(found)),
-                        None => Err(StoreError::corrupt(operation, "a step is in progress that is never left so")),
+                        None => {
+                            Err(StoreError::corrupt(operation, "the step is in progress, which this step never is"))
+                        }
                     }
                 }
                 _ => Err(StoreError::unavailable(operation, error)),
@@ -151,17 +160,17 @@ impl Journal {
         }
     }
 
-    /// As part of a transaction: writes the outcome, if none is recorded.
+    /// For a transaction: writes the outcome, if none is recorded.
     pub(crate) fn put_if_absent(&self, record: &Record<'_>) -> Result<TransactWriteItem, StoreError> {
         self.put(self.item(record), Some(ABSENT))
     }
 
-    /// As part of a transaction: writes the outcome, whatever is recorded.
+    /// For a transaction: writes the outcome, whatever is recorded.
     pub(crate) fn put_again(&self, record: &Record<'_>) -> Result<TransactWriteItem, StoreError> {
         self.put(self.item(record), None)
     }
 
-    /// As part of a transaction: a step begins that takes a while, if it is not recorded.
+    /// For a transaction: begins a step that takes a while, if it is not recorded.
     pub(crate) fn begin(&self, begun: &Begun<'_>, lease_ends: i64) -> Result<TransactWriteItem, StoreError> {
         let mut item = self.begun(begun, begun.started_at);
         item.insert("status".into(), string(IN_PROGRESS));
@@ -169,7 +178,7 @@ impl Journal {
         self.put(item, Some(ABSENT))
     }
 
-    /// As part of a transaction: takes over a lease, if this end of it is still the last.
+    /// For a transaction: takes over a lease, if `ended` is still the end of the last one.
     pub(crate) fn take_over(
         &self,
         begun: &Begun<'_>,
@@ -190,7 +199,7 @@ impl Journal {
         built(update.build().map(|update| TransactWriteItem::builder().update(update).build()))
     }
 
-    /// Ends a lease early, if it is still ours.
+    /// Ends a lease early, if this worker still holds it.
     pub(crate) async fn release(
         &self,
         booking_id: &BookingId,
@@ -217,10 +226,10 @@ impl Journal {
         }
     }
 
-    /// As part of a transaction: completes a step that is in progress, whoever began it.
+    /// For a transaction: completes a step that is in progress, whoever began it.
     pub(crate) fn complete(&self, record: &Record<'_>) -> Result<TransactWriteItem, StoreError> {
         let mut item = self.item(record);
-        let mut value = |name: &str| item.remove(name).unwrap_or_else(|| AttributeValue::Null(true)); // all are in an item
+        let mut value = |name: &str| item.remove(name).unwrap_or_else(|| AttributeValue::Null(true)); // all are there
         let update = Update::builder()
             .table_name(&self.table)
             .set_key(Some(key(record.begun.booking_id.as_str(), record.begun.step)))
@@ -241,8 +250,7 @@ impl Journal {
         built(update.build().map(|update| TransactWriteItem::builder().update(update).build()))
     }
 
-    /// As part of a transaction: requires that this step is recorded with this outcome and the digest that it has begun
-    /// with.
+    /// For a transaction: requires that this step is recorded with this outcome and this digest.
     pub(crate) fn require(&self, begun: &Begun<'_>, outcome: &str) -> Result<TransactWriteItem, StoreError> {
         let check = ConditionCheck::builder()
             .table_name(&self.table)
@@ -265,7 +273,7 @@ impl Journal {
     }
 
     fn item(&self, record: &Record<'_>) -> Item {
-        // Numbers, strings and maps of them: always representable.
+        // Numbers, strings and maps of them can always be represented.
         let data = serde_json::to_string(record.outcome).unwrap_or_default();
         let mut item = self.begun(&record.begun, record.finished_at);
         item.extend([
@@ -277,7 +285,7 @@ impl Journal {
         item
     }
 
-    /// What is known of a step when it begins; it is kept for as long after this time as the table keeps items.
+    /// The attributes of a step that has begun. The item is kept for the table's retention period after `written_at`.
     fn begun(&self, begun: &Begun<'_>, written_at: Timestamp) -> Item {
         let expires = written_at.saturating_add(self.retention).unwrap_or(Timestamp::MAX);
         let mut item = key(begun.booking_id.as_str(), begun.step);
@@ -299,13 +307,13 @@ fn key(id: &str, step: Step) -> Item {
     Item::from([("id".into(), string(id)), ("step".into(), string(step.to_string()))])
 }
 
-/// The outcome that an item holds; none while its step is in progress.
-pub(crate) fn recording(item: &Item) -> Result<Option<Recording>, StoreError> {
+/// The outcome in an item; none while its step is in progress.
+pub(crate) fn recorded_outcome(item: &Item) -> Result<Option<RecordedOutcome>, StoreError> {
     let entry = entry(item)?;
-    Ok(entry.outcome.map(|outcome| Recording { outcome, validation: entry.validation }))
+    Ok(entry.outcome.map(|outcome| RecordedOutcome { outcome, validation: entry.validation }))
 }
 
-pub(crate) fn entry(item: &Item) -> Result<Entry, StoreError> {
+pub(crate) fn entry(item: &Item) -> Result<JournalEntry, StoreError> {
     const READ: &str = "reading a journal item";
     let outcome = match text(READ, item, "status")? {
         IN_PROGRESS => None,
@@ -315,7 +323,7 @@ pub(crate) fn entry(item: &Item) -> Result<Entry, StoreError> {
         }
         other => return Err(StoreError::corrupt(READ, format!("status {other}"))),
     };
-    Ok(Entry {
+    Ok(JournalEntry {
         step: Step::try_from(text(READ, item, "step")?.to_owned()).map_err(|error| StoreError::corrupt(READ, error))?,
         validation: text(READ, item, "validation")?.to_owned(),
         started_at: text(READ, item, "started_at")?.to_owned(),

@@ -1,5 +1,5 @@
-//! The books of the sandbox payment provider: one item per payment reference. They stand for another company's
-//! database; nothing of Harmony reads them but the sandbox itself and the tests.
+//! The ledger of the sandbox payment provider: one item per payment reference. It stands for another company's
+//! database: apart from the sandbox and the tests, nothing in Harmony reads it.
 
 use aws_sdk_dynamodb::{
     Client,
@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use saga::{Money, PaymentReference};
 
 use crate::{
-    Cursor, Page, StoreError, Unreadable,
+    Cursor, Page, StoreError, UnreadableItem,
     journal::time,
     payments::money,
     tables,
@@ -22,24 +22,24 @@ use crate::{
 pub struct Card {
     /// Declines every charge with this code.
     pub declines_with: Option<String>,
-    /// So many charges fail before one succeeds.
+    /// How many charges fail before one succeeds.
     pub failures_left: u32,
-    /// The first charge takes effect, but is answered too late.
+    /// The first charge takes effect, but its answer is too late.
     pub answers_late: bool,
 }
 
-/// What became of a charge.
+/// The result of a charge.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChargeResult {
-    /// It is carried out: now, or when it was tried before.
+    /// It is carried out, now or by an earlier attempt.
     Paid(Paid),
     /// It is carried out, but the answer will be late.
     PaidLate(Paid),
     /// The card declines, with this code.
     Declines(String),
-    /// The provider is out of order this time.
+    /// The provider is unavailable this time.
     OutOfOrder,
-    /// The payment was voided: it cannot be charged any more.
+    /// The payment was voided and can no longer be charged.
     Voided,
     /// The provider does not know this reference.
     Unknown,
@@ -48,18 +48,18 @@ pub enum ChargeResult {
 /// A charge that was carried out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paid {
-    /// How much.
+    /// The amount charged.
     pub amount: Money,
-    /// The provider's name for it.
+    /// The provider's identifier of the charge.
     pub charge_id: String,
 }
 
-/// An entry of the books, for readers that scan all of them.
+/// An item of the ledger, for readers that scan all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entered {
-    /// Which payment.
+pub struct LedgerEntry {
+    /// The payment reference.
     pub reference: String,
-    /// What the customer has paid with it, after all charges and refunds; none if nothing.
+    /// What the customer has paid in total, after all charges and refunds; none if nothing.
     pub paid: Option<Money>,
 }
 
@@ -73,12 +73,12 @@ pub struct Ledger {
 const CHARGE: &str = "charging at the sandbox provider";
 
 impl Ledger {
-    /// The books in this table.
+    /// The ledger in this table.
     pub fn new(client: Client, table: impl Into<String>) -> Self {
         Self { client, table: table.into() }
     }
 
-    /// Notes which card a payment is to be charged to. The first one stays.
+    /// Records which card to charge for a payment. The first one is kept.
     pub async fn attach(&self, reference: &PaymentReference, card: &Card) -> Result<(), StoreError> {
         let mut request = self
             .client
@@ -99,7 +99,7 @@ impl Ledger {
         }
     }
 
-    /// Charges once, however often it is asked to.
+    /// Charges at most once, however often it is called.
     pub async fn charge(
         &self,
         reference: &PaymentReference,
@@ -147,7 +147,7 @@ impl Ledger {
         }
     }
 
-    /// Gives back what was charged, if anything was, and refuses every charge from now on.
+    /// Refunds what was charged, if anything, and refuses every charge from now on.
     pub async fn void(&self, reference: &PaymentReference, now: Timestamp) -> Result<(), StoreError> {
         let request = self
             .update(reference)
@@ -165,24 +165,25 @@ impl Ledger {
         let request = self.client.get_item().table_name(&self.table).key("reference", string(reference.as_str()));
         let answer = request.consistent_read(true).send().await;
         match answer.map_err(|error| StoreError::unavailable(ASK, error))?.item {
-            Some(item) => Ok(entered(&item)?.paid.map(|amount| Paid { amount, charge_id: charge_id(reference) })),
+            Some(item) => Ok(ledger_entry(&item)?.paid.map(|amount| Paid { amount, charge_id: charge_id(reference) })),
             None => Ok(None),
         }
     }
 
-    /// A page of all entries, of at most `limit` if given.
-    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<Entered>, StoreError> {
-        tables::page(&self.client, &self.table, &["reference"], from, limit, entered).await
+    /// A page of all entries, at most `limit` if given.
+    pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<LedgerEntry>, StoreError> {
+        tables::page(&self.client, &self.table, &["reference"], from, limit, ledger_entry).await
     }
 
-    /// The entries of these payments, each named once, in any order. Payments that have none are left out.
+    /// The entries of these payments, in any order. Each payment may be named once. Payments without an entry are left
+    /// out.
     pub async fn of_all(
         &self,
         references: &[PaymentReference],
-    ) -> Result<Vec<Result<Entered, Unreadable>>, StoreError> {
+    ) -> Result<Vec<Result<LedgerEntry, UnreadableItem>>, StoreError> {
         let key = |reference: &PaymentReference| Item::from([("reference".into(), string(reference.as_str()))]);
         let keys = references.iter().map(key).collect();
-        tables::each(&self.client, &self.table, &["reference"], keys, entered).await
+        tables::each(&self.client, &self.table, &["reference"], keys, ledger_entry).await
     }
 
     fn update(&self, reference: &PaymentReference) -> UpdateItemFluentBuilder {
@@ -190,9 +191,9 @@ impl Ledger {
     }
 }
 
-fn entered(item: &Item) -> Result<Entered, StoreError> {
+fn ledger_entry(item: &Item) -> Result<LedgerEntry, StoreError> {
     let is_paid = item.contains_key("charged_at") && !item.contains_key("voided_at");
-    Ok(Entered {
+    Ok(LedgerEntry {
         reference: text(CHARGE, item, "reference")?.to_owned(),
         paid: if is_paid { Some(money(CHARGE, item)?) } else { None },
     })
@@ -205,7 +206,7 @@ fn paid(reference: &PaymentReference, item: &Item) -> Result<Option<Paid>, Store
     Ok(Some(Paid { amount: money(CHARGE, item)?, charge_id: charge_id(reference) }))
 }
 
-/// One charge per payment, so the charge is named after it.
+/// There is one charge per payment, so its id is derived from the payment's.
 fn charge_id(reference: &PaymentReference) -> String {
     format!("ch_{}", reference.as_str())
 }

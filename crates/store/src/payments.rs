@@ -1,5 +1,5 @@
 //! Payment's decisions: one item per booking, `{booking_id, state, amount, currency, charge_id, reason}`, and while
-//! events come in, the prices of the parts: `{price_flight, price_hotel, …}`.
+//! events arrive, the prices of the parts: `{price_flight, price_hotel, …}`.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,8 @@ use saga::{
 };
 
 use crate::{
-    Begun, Commit, Cursor, Journal, Page, PaymentFound, PaymentStore, Record, Recording, StoreError, Unreadable,
+    Begun, Commit, Cursor, Journal, Page, PaymentFound, PaymentStore, Record, RecordedOutcome, StoreError,
+    UnreadableItem,
     journal::entry,
     tables,
     transaction::{Item, Refused, built, from_json, integer, json, number, string, text, write},
@@ -28,26 +29,30 @@ pub struct Payments {
 }
 
 impl Payments {
-    /// The decisions in this table.
+    /// The decisions in this table, whose steps are recorded in this journal.
     pub fn new(client: Client, table: impl Into<String>, journal: Journal) -> Self {
         Self { client, table: table.into(), journal }
     }
 
-    /// The decision on a booking, as far as it is made.
-    pub async fn state(&self, booking: &BookingId) -> Result<State, StoreError> {
-        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking.as_str()));
+    /// The decision on a booking so far.
+    pub async fn state(&self, booking_id: &BookingId) -> Result<State, StoreError> {
+        let request = self.client.get_item().table_name(&self.table).key("booking_id", string(booking_id.as_str()));
         let answer = request.consistent_read(true).send().await;
         let answer = answer.map_err(|error| StoreError::unavailable("reading a payment", error))?;
         state(answer.item.as_ref())
     }
 
-    /// A page of all records, of at most `limit` if given: of which booking, and how far its payment is.
+    /// A page of all records, at most `limit` if given: booking id and state of its payment.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<(String, State)>, StoreError> {
         tables::page(&self.client, &self.table, &["booking_id"], from, limit, record).await
     }
 
-    /// The records of these bookings, each named once, in any order. Bookings that have none are left out.
-    pub async fn of_all(&self, bookings: &[BookingId]) -> Result<Vec<Result<(String, State), Unreadable>>, StoreError> {
+    /// The records of these bookings, in any order. Each booking may be named once. Bookings without a record are left
+    /// out.
+    pub async fn of_all(
+        &self,
+        bookings: &[BookingId],
+    ) -> Result<Vec<Result<(String, State), UnreadableItem>>, StoreError> {
         let keys = bookings.iter().map(|id| Item::from([("booking_id".into(), string(id.as_str()))])).collect();
         tables::each(&self.client, &self.table, &["booking_id"], keys, record).await
     }
@@ -122,8 +127,8 @@ impl PaymentStore for Payments {
         found(write(&self.client, LEASE, items).await?)
     }
 
-    async fn release(&self, booking: &BookingId, lease_ends: i64, now: i64) -> Result<(), StoreError> {
-        self.journal.release(booking, Step::Charge, lease_ends, now).await
+    async fn release(&self, booking_id: &BookingId, lease_ends: i64, now: i64) -> Result<(), StoreError> {
+        self.journal.release(booking_id, Step::Charge, lease_ends, now).await
     }
 
     async fn complete(&self, record: &Record<'_>, decision: &State) -> Result<Commit<PaymentFound>, StoreError> {
@@ -149,7 +154,7 @@ impl PaymentStore for Payments {
 
     async fn collect(
         &self,
-        booking: &BookingId,
+        booking_id: &BookingId,
         part: PartName,
         price: Price,
     ) -> Result<BTreeMap<PartName, Price>, StoreError> {
@@ -158,7 +163,7 @@ impl PaymentStore for Payments {
             .client
             .update_item()
             .table_name(&self.table)
-            .key("booking_id", string(booking.as_str()))
+            .key("booking_id", string(booking_id.as_str()))
             .update_expression("SET #price = :price")
             .expression_attribute_names("#price", format!("{PRICE_OF}{part}"))
             .expression_attribute_values(":price", string(json(&price)))
@@ -173,29 +178,31 @@ impl PaymentStore for Payments {
         known.map(price).collect()
     }
 
-    async fn record(&self, record: &Record<'_>) -> Result<Commit<Recording>, StoreError> {
+    async fn record(&self, record: &Record<'_>) -> Result<Commit<RecordedOutcome>, StoreError> {
         self.journal.record("recording an outcome", record).await
     }
 }
 
-/// In each of payment's transactions the decision comes first and the journal item second.
+/// In each of payment's transactions the decision is the first item and the journal item the second.
 fn found(written: Result<(), Refused>) -> Result<Commit<PaymentFound>, StoreError> {
     let Err(refused) = written else { return Ok(Commit::Done) };
-    refused.all_known(2)?; // what a decision was and what was answered go together
+    refused.all_known(2)?; // the decision and the recorded outcome belong together
     let entry = refused.item(1).map(entry).transpose()?;
     let recorded = match &entry {
         None => Recorded::Absent,
         Some(entry) => match (&entry.outcome, entry.lease_ends) {
             (Some(outcome), _) => Recorded::Completed(outcome.clone()),
             (None, Some(lease_ends)) => Recorded::InProgress { lease_ends },
-            (None, None) => return Err(StoreError::corrupt("reading the charge", "in progress, but without a lease")),
+            (None, None) => {
+                return Err(StoreError::corrupt("reading the charge", "the charge is in progress, but has no lease"));
+            }
         },
     };
     let validation = entry.map(|entry| entry.validation);
     Ok(Commit::Found(PaymentFound { state: state(refused.item(0))?, recorded, validation }))
 }
 
-/// What the name of an attribute begins with that holds the price of a part, as JSON.
+/// The prefix of the attributes that hold the prices of the parts, as JSON.
 const PRICE_OF: &str = "price_";
 
 fn record(item: &Item) -> Result<(String, State), StoreError> {
@@ -204,7 +211,7 @@ fn record(item: &Item) -> Result<(String, State), StoreError> {
 
 fn state(item: Option<&Item>) -> Result<State, StoreError> {
     const READ: &str = "reading a payment";
-    // Prices may have been collected before anything was tried.
+    // Prices may be collected before anything is tried.
     let Some(item) = item.filter(|item| item.contains_key("state")) else { return Ok(State::Collecting) };
     Ok(match text(READ, item, "state")? {
         "charging" => State::Charging,
@@ -225,6 +232,6 @@ pub(crate) fn money(operation: &'static str, item: &Item) -> Result<Money, Store
     let currency = Currency::try_from(text(operation, item, "currency")?.to_owned());
     match (amount, currency) {
         (Some(amount), Ok(currency)) => Ok(Money { amount, currency }),
-        _ => Err(StoreError::corrupt(operation, "amount and currency are no money")),
+        _ => Err(StoreError::corrupt(operation, "amount and currency are not valid money")),
     }
 }

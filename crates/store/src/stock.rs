@@ -1,5 +1,5 @@
-//! A seller's stock: one item per product and date, `{product, date, available, seeded}`. What is sold without a
-//! date has `-` for one.
+//! A seller's stock: one item per product and date, `{product, date, available, seeded}`. For products sold without a
+//! date, `date` is `-`.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use jiff::civil::Date;
 use saga::{Outcome, Step, StockLine, reservation::Stock};
 
 use crate::{
-    Begun, Commit, Cursor, Journal, NotTaken, Page, PartRecords, Record, Recording, StockStore, StoreError,
-    journal::recording,
+    Begun, Commit, Cursor, Journal, NotTaken, Page, PartRecords, Record, RecordedOutcome, StockStore, StoreError,
+    journal::recorded_outcome,
     tables,
     transaction::{Item, built, number, string, text, write},
 };
 
-/// A table of stock, with the journal that belongs to it.
+/// A stock table, with the journal that belongs to it.
 #[derive(Clone, Debug)]
 pub struct StockTable {
     client: Client,
@@ -26,7 +26,7 @@ pub struct StockTable {
 }
 
 impl StockTable {
-    /// The stock in this table.
+    /// The stock in this table, whose steps are recorded in this journal.
     pub fn new(client: Client, table: impl Into<String>, journal: Journal) -> Self {
         Self { client, table: table.into(), journal }
     }
@@ -44,14 +44,14 @@ impl StockTable {
     }
 }
 
-/// The sort key of what is sold without a date.
+/// The sort key of products sold without a date.
 const UNDATED: &str = "-";
 
 fn date_of(line: &StockLine) -> String {
     line.date.map_or_else(|| UNDATED.to_owned(), |date| date.to_string())
 }
 
-/// The item of a line that is on sale, as it is seeded.
+/// The item of a line as it is put on sale.
 pub(crate) fn seeded(line: &StockLine) -> Item {
     Item::from([
         ("product".into(), string(&line.product)),
@@ -62,7 +62,7 @@ pub(crate) fn seeded(line: &StockLine) -> Item {
 }
 
 impl StockTable {
-    /// Puts this stock on sale, replacing what there was of these lines. For loading, not for steps.
+    /// Puts this stock on sale, replacing what these lines had before. For loading, not for steps.
     pub async fn seed(&self, lines: &[StockLine]) -> Result<(), StoreError> {
         use aws_sdk_dynamodb::types::{PutRequest, WriteRequest};
         const SEED: &str = "loading stock";
@@ -77,14 +77,14 @@ impl StockTable {
                 let answer = self.client.batch_write_item().set_request_items(Some(writes)).send().await;
                 left = answer.map_err(|error| StoreError::unavailable(SEED, error))?.unprocessed_items;
                 if left.as_ref().is_some_and(|left| !left.is_empty()) {
-                    tokio::time::sleep(Duration::from_millis(200)).await; // the table takes no more just now
+                    tokio::time::sleep(Duration::from_millis(200)).await; // the table is throttled
                 }
             }
         }
         Ok(())
     }
 
-    /// How many units of a line are available, and how many there are; none if it is not on sale.
+    /// How many units of a line are available, and how many were put on sale; none if the line is not on sale.
     pub async fn available(&self, line: &StockLine) -> Result<Option<(i64, i64)>, StoreError> {
         let answer = self
             .client
@@ -99,7 +99,7 @@ impl StockTable {
         answer.item.as_ref().map(units).transpose()
     }
 
-    /// A page of all lines, of at most `limit` if given.
+    /// A page of all lines, at most `limit` if given.
     pub async fn page(&self, from: Option<Cursor>, limit: Option<i32>) -> Result<Page<OnSale>, StoreError> {
         tables::page(&self.client, &self.table, &["product", "date"], from, limit, on_sale).await
     }
@@ -108,13 +108,13 @@ impl StockTable {
 /// A line of stock, for readers that scan all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OnSale {
-    /// What is sold.
+    /// The product's name in the price list.
     pub product: String,
-    /// For which date; none if it is sold without one.
+    /// The date that it is sold for; none for products without dates.
     pub date: Option<Date>,
     /// How many units are available.
     pub available: i64,
-    /// How many were put on sale.
+    /// How many units were put on sale.
     pub seeded: i64,
 }
 
@@ -129,7 +129,7 @@ fn on_sale(item: &Item) -> Result<OnSale, StoreError> {
     Ok(OnSale { product: text(READ, item, "product")?.to_owned(), date, available, seeded })
 }
 
-/// How many units are available, and how many there are.
+/// How many units are available, and how many were put on sale.
 fn units(item: &Item) -> Result<(i64, i64), StoreError> {
     let count = |name: &str| match item.get(name) {
         Some(AttributeValue::N(digits)) => digits.parse().ok(),
@@ -137,7 +137,7 @@ fn units(item: &Item) -> Result<(i64, i64), StoreError> {
     };
     match (count("available"), count("seeded")) {
         (Some(available), Some(seeded)) => Ok((available, seeded)),
-        _ => Err(StoreError::corrupt(READ, "available or seeded is no whole number")),
+        _ => Err(StoreError::corrupt(READ, "available or seeded is not a whole number")),
     }
 }
 
@@ -154,7 +154,9 @@ impl StockStore for StockTable {
             return Ok(Commit::Found(NotTaken::Recorded(completed(TAKE, item)?)));
         }
         let short = lines.iter().enumerate().find(|(index, _)| refused.failed(index + 1));
-        let (index, line) = short.ok_or_else(|| StoreError::corrupt(TAKE, "refused for no condition of it"))?;
+        let (index, line) = short.ok_or_else(|| {
+            StoreError::corrupt(TAKE, "the transaction was refused, but none of its conditions failed")
+        })?;
         let stock = match refused.item(index + 1) {
             Some(_) => Stock::SoldOut(line.clone()),
             None => Stock::NotOnSale(line.clone()),
@@ -162,7 +164,7 @@ impl StockStore for StockTable {
         Ok(Commit::Found(NotTaken::Stock(stock)))
     }
 
-    async fn record(&self, record: &Record<'_>) -> Result<Commit<Recording>, StoreError> {
+    async fn record(&self, record: &Record<'_>) -> Result<Commit<RecordedOutcome>, StoreError> {
         self.journal.record("recording an outcome", record).await
     }
 
@@ -176,7 +178,7 @@ impl StockStore for StockTable {
         }
         let Err(refused) = write(&self.client, GIVE_BACK, items).await? else { return Ok(Commit::Done) };
         if !refused.failed(0) && !refused.failed(1) {
-            refused.all_known(2)?; // or else it may never have been sold
+            refused.all_known(2)?; // otherwise it may never have been sold
             return Err(StoreError::corrupt(GIVE_BACK, "a stock line that was sold is gone"));
         }
         Ok(Commit::Found(PartRecords {
@@ -201,15 +203,16 @@ impl StockStore for StockTable {
     }
 }
 
-/// The reserve that a cancel takes back.
+/// The reserve that a cancel undoes.
 fn reserve_of<'a>(record: &Record<'a>) -> Result<Begun<'a>, StoreError> {
     match record.begun.step {
         Step::Cancel(part) => Ok(Begun { step: Step::Reserve(part), ..record.begun }),
-        step => Err(StoreError::corrupt("looking up what to take back", format!("{step} takes nothing back"))),
+        step => Err(StoreError::corrupt("looking up the step to undo", format!("{step} undoes nothing"))),
     }
 }
 
-/// A seller's steps are written once, completed.
-fn completed(operation: &'static str, item: &Item) -> Result<Recording, StoreError> {
-    recording(item)?.ok_or_else(|| StoreError::corrupt(operation, "a step is in progress that is never left so"))
+/// A seller's steps are only written once completed.
+fn completed(operation: &'static str, item: &Item) -> Result<RecordedOutcome, StoreError> {
+    recorded_outcome(item)?
+        .ok_or_else(|| StoreError::corrupt(operation, "the step is in progress, which a seller's step never is"))
 }

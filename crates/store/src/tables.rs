@@ -1,5 +1,5 @@
-//! Whole tables, for who looks at everything: page by page in the order in which DynamoDB keeps them, and many items by
-//! their keys at once. All reads are consistent: an item is read as it is, not as it was a moment before.
+//! Whole tables, for readers that scan everything: page by page in DynamoDB's order, and many items by their keys at
+//! once. All reads are consistent.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -16,36 +16,36 @@ use crate::{
 /// A page of a table.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// What was read. An item that cannot be read does not hide the others.
-    pub items: Vec<Result<T, Unreadable>>,
-    /// Where the next page begins; none if this was the last one.
+    /// The items. One that cannot be read does not hide the others.
+    pub items: Vec<Result<T, UnreadableItem>>,
+    /// Where the next page starts; none if this was the last page.
     pub next: Option<Cursor>,
 }
 
-/// A place in a table.
+/// A position in a table, from which to continue reading.
 #[derive(Clone, Debug)]
 pub struct Cursor(Item);
 
-/// An item that this program did not write so.
+/// An item that does not have the form in which this program writes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the item {key} cannot be read: {cause}")]
-pub struct Unreadable {
-    /// Its key; the parts of a longer one with a blank between them.
+pub struct UnreadableItem {
+    /// Its key; the components of a composite key are separated by a space.
     pub key: String,
-    /// What is wrong with it.
+    /// What is wrong with the item.
     pub cause: String,
 }
 
-/// How many items a table has, about: DynamoDB counts every six hours. None if there is no such table.
+/// Approximately how many items a table has: DynamoDB counts every six hours. None if there is no such table.
 pub async fn count(client: &Client, table: &str) -> Result<Option<u64>, StoreError> {
     match client.describe_table().table_name(table).send().await {
         Ok(answer) => Ok(answer.table.and_then(|table| table.item_count?.try_into().ok()).or(Some(0))),
         Err(error) if error.as_service_error().is_some_and(|e| e.is_resource_not_found_exception()) => Ok(None),
-        Err(error) => Err(StoreError::unavailable("looking at a table", error)),
+        Err(error) => Err(StoreError::unavailable("describing a table", error)),
     }
 }
 
-/// Reads a page, of at most `limit` items if given, else of a megabyte.
+/// Reads a page: at most `limit` items if given, otherwise one megabyte.
 pub(crate) async fn page<T>(
     client: &Client,
     table: &str,
@@ -61,25 +61,25 @@ pub(crate) async fn page<T>(
     Ok(Page { items: items.collect(), next: answer.last_evaluated_key.map(Cursor) })
 }
 
-/// Reads the items with these keys, in any order; those that are not there are left out. No key may be there twice.
+/// Reads the items with these keys, in any order, leaving out those that do not exist. No key may occur twice.
 pub(crate) async fn each<T>(
     client: &Client,
     table: &str,
     names: &[&str],
     keys: Vec<Item>,
     read: impl Fn(&Item) -> Result<T, StoreError>,
-) -> Result<Vec<Result<T, Unreadable>>, StoreError> {
+) -> Result<Vec<Result<T, UnreadableItem>>, StoreError> {
     let items = items(client, table, keys).await?;
     Ok(items.iter().map(|item| self::read(item, names, &read)).collect())
 }
 
-/// The items with these keys, as [`each`] reads them.
+/// The items with these keys, read as by [`each`].
 pub(crate) async fn items(client: &Client, table: &str, keys: Vec<Item>) -> Result<Vec<Item>, StoreError> {
     const READ: &str = "reading many items";
-    /// How many items one request may ask for, as DynamoDB has it.
-    const MOST: usize = 100;
+    /// DynamoDB's limit on the number of items in one request.
+    const MAX_KEYS: usize = 100;
     let mut found = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(MOST) {
+    for keys in keys.chunks(MAX_KEYS) {
         let wanted = built(KeysAndAttributes::builder().set_keys(Some(keys.to_vec())).consistent_read(true).build())?;
         let mut left = Some(HashMap::from([(table.to_owned(), wanted)]));
         let mut pause = Duration::from_millis(50);
@@ -89,7 +89,7 @@ pub(crate) async fn items(client: &Client, table: &str, keys: Vec<Item>) -> Resu
             found.extend(answer.responses.unwrap_or_default().remove(table).unwrap_or_default());
             left = answer.unprocessed_keys;
             if left.as_ref().is_some_and(|left| !left.is_empty()) {
-                tokio::time::sleep(pause).await; // the answer was too long, or the table is throttled
+                tokio::time::sleep(pause).await; // the response was too large, or the table is throttled
                 pause = (pause * 2).min(Duration::from_secs(2));
             }
         }
@@ -97,23 +97,23 @@ pub(crate) async fn items(client: &Client, table: &str, keys: Vec<Item>) -> Resu
     Ok(found)
 }
 
-/// Reads one item of many, which has these keys.
+/// Reads one of many items, whose key attributes have these names.
 pub(crate) fn read<T>(
     item: &Item,
     keys: &[&str],
     read: impl Fn(&Item) -> Result<T, StoreError>,
-) -> Result<T, Unreadable> {
+) -> Result<T, UnreadableItem> {
     read(item).map_err(|error| unreadable(item, keys, error))
 }
 
-fn unreadable(item: &Item, keys: &[&str], error: StoreError) -> Unreadable {
+fn unreadable(item: &Item, keys: &[&str], error: StoreError) -> UnreadableItem {
     let cause = match error {
         StoreError::Corrupt { cause, .. } => cause,
         other => other.to_string(),
     };
     let key = |name: &&str| match item.get(*name) {
         Some(AttributeValue::S(text)) => text.clone(),
-        other => format!("{other:?}"), // all keys are strings
+        other => format!("{other:?}"), // all key attributes are strings
     };
-    Unreadable { key: keys.iter().map(key).collect::<Vec<_>>().join(" "), cause }
+    UnreadableItem { key: keys.iter().map(key).collect::<Vec<_>>().join(" "), cause }
 }

@@ -25,8 +25,8 @@ use crate::StoreError;
 
 pub(crate) type Item = HashMap<String, AttributeValue>;
 
-/// A DynamoDB client that retries conflicting and throttled transactions as it retries everything else: with
-/// exponential backoff and jitter, within the time that a function has.
+/// A DynamoDB client that retries conflicting and throttled transactions like everything else: with exponential backoff
+/// and jitter, within the time that a function has.
 pub fn client(sdk: &SdkConfig) -> Client {
     let config = config::Builder::from(sdk)
         .retry_classifier(Conflicts)
@@ -48,15 +48,16 @@ pub fn client(sdk: &SdkConfig) -> Client {
     Client::from_conf(config)
 }
 
-/// What an instance of a function may spend on retries, all its events taken together. Retries in vain are paid for,
-/// and when nothing is left there are no more, so as not to make an outage worse. But conflicts are no outage: DynamoDB
-/// answers. At the SDK's price for a transient error two dozen bookings of a flight that everybody wants use the quota
-/// up, and from then on the instance gives up at the first conflict. So they are free; all else has the SDK's price.
+/// What an instance of a function may spend on retries, for all its events together. Failed retries use the quota up,
+/// and when nothing is left there are no more retries, so as not to make an outage worse. But conflicts are not an
+/// outage: DynamoDB answers. At the SDK's price for a transient error, two dozen bookings of a popular flight would use
+/// the quota up, and from then on the instance would give up at the first conflict. So conflicts are free; everything
+/// else has the SDK's price.
 fn quota() -> TokenBucket {
     TokenBucket::builder().retry_cost(0).build()
 }
 
-/// The same for who reads whole tables and has the time: a page may take a while.
+/// The same client with more patience, for programs that read whole tables: reading a page may take a while.
 pub fn patient_client(sdk: &SdkConfig) -> Client {
     let patience = TimeoutConfig::builder()
         .connect_timeout(Duration::from_secs(5))
@@ -66,8 +67,8 @@ pub fn patient_client(sdk: &SdkConfig) -> Client {
     Client::from_conf(client(sdk).config().to_builder().timeout_config(patience).build())
 }
 
-/// A transaction that was cancelled for no better reason than that others were at work on its items, or that there
-/// was too much work altogether. The SDK leaves it to its users to tell that from a condition that failed.
+/// A transaction that was cancelled only because others were writing the same items, or because of throttling. The SDK
+/// leaves it to its users to distinguish that from a failed condition.
 #[derive(Debug)]
 struct Conflicts;
 
@@ -87,7 +88,7 @@ impl ClassifyRetry for Conflicts {
                 }
                 reasons.iter().filter_map(CancellationReason::code).all(|code| matches!(code, "None" | CONFLICT))
             }
-            // A single write met a transaction on its item.
+            // A single write conflicted with a transaction on its item.
             _ if error.downcast_ref().is_some_and(UpdateItemError::is_transaction_conflict_exception)
                 || error.downcast_ref().is_some_and(PutItemError::is_transaction_conflict_exception) =>
             {
@@ -95,7 +96,7 @@ impl ClassifyRetry for Conflicts {
             }
             _ => return RetryAction::NoActionIndicated,
         };
-        // As the error of a client it is free: see `quota`.
+        // Classified as a client error it costs no quota: see `quota`.
         if is_conflict { RetryAction::client_error() } else { RetryAction::throttling_error() }
     }
 }
@@ -112,17 +113,18 @@ fn is_busy(code: &str) -> bool {
     matches!(code, CONFLICT | "ThrottlingError" | "ProvisionedThroughputExceeded")
 }
 
-/// Why nothing was written: for each item of the transaction, whether its own condition failed, and what was there.
+/// Why nothing was written: for each item of the transaction, whether its own condition failed, and which item was
+/// there.
 ///
-/// A condition that failed is an answer even if others were at work on another item of the transaction. Only that one
-/// item remains unknown then.
+/// A failed condition is a result even if another item of the transaction was in conflict. Only that other item then
+/// remains unknown.
 pub(crate) struct Refused {
     operation: &'static str,
     reasons: Vec<CancellationReason>,
 }
 
 impl Refused {
-    /// Fails if one of the first items remains unknown, for callers who cannot decide without them.
+    /// Fails if one of the first items remains unknown, for callers that cannot decide without them.
     pub(crate) fn all_known(&self, first: usize) -> Result<(), StoreError> {
         if self.reasons.iter().take(first).filter_map(CancellationReason::code).any(is_busy) {
             return Err(StoreError::Contention { operation: self.operation });
@@ -130,18 +132,18 @@ impl Refused {
         Ok(())
     }
 
-    /// Whether the condition on the item at this place of the transaction failed.
+    /// Whether the condition on the item at this position of the transaction failed.
     pub(crate) fn failed(&self, place: usize) -> bool {
         self.reasons.get(place).and_then(CancellationReason::code) == Some("ConditionalCheckFailed")
     }
 
-    /// What was there instead; none if nothing was there or the condition held.
+    /// The item that was found instead; none if there was none, or if the condition held.
     pub(crate) fn item(&self, place: usize) -> Option<&Item> {
         if self.failed(place) { self.reasons[place].item().filter(|item| !item.is_empty()) } else { None }
     }
 }
 
-/// Writes all or nothing. The SDK adds a client token, so that a retry after a lost answer is the same transaction.
+/// Writes all items or none. The SDK adds a client token, so a retry after a lost response is the same transaction.
 pub(crate) async fn write(
     client: &Client,
     operation: &'static str,
@@ -166,7 +168,7 @@ pub(crate) async fn write(
     }
 }
 
-/// Building a request fails only if a required member was not set, and all are.
+/// Building a request fails only if a required member is missing, and all are set.
 pub(crate) fn built<T>(result: Result<T, aws_sdk_dynamodb::error::BuildError>) -> Result<T, StoreError> {
     result.map_err(|error| StoreError::Unavailable { operation: "building a request", cause: error.to_string() })
 }
@@ -183,28 +185,28 @@ pub(crate) fn number(number: impl ToString) -> AttributeValue {
 pub(crate) fn text<'i>(operation: &'static str, item: &'i Item, name: &str) -> Result<&'i str, StoreError> {
     match item.get(name) {
         Some(AttributeValue::S(text)) => Ok(text),
-        _ => Err(StoreError::corrupt(operation, format!("there is no text in {name}"))),
+        _ => Err(StoreError::corrupt(operation, format!("{name} is not a string"))),
     }
 }
 
-/// The value of a number attribute; none if there is no such attribute.
+/// The value of a number attribute; none if the item does not have it.
 pub(crate) fn integer(operation: &'static str, item: &Item, name: &str) -> Result<Option<i64>, StoreError> {
     match item.get(name) {
         None => Ok(None),
         Some(AttributeValue::N(digits)) => match digits.parse() {
             Ok(number) => Ok(Some(number)),
-            Err(_) => Err(StoreError::corrupt(operation, format!("{name} is no whole number"))),
+            Err(_) => Err(StoreError::corrupt(operation, format!("{name} is not a whole number"))),
         },
-        Some(_) => Err(StoreError::corrupt(operation, format!("{name} is no number"))),
+        Some(_) => Err(StoreError::corrupt(operation, format!("{name} is not a number"))),
     }
 }
 
-/// A value as JSON text.
+/// A value as JSON.
 pub(crate) fn json(value: &impl Serialize) -> String {
-    serde_json::to_string(value).unwrap_or_default() // strings, numbers and maps of them: always representable
+    serde_json::to_string(value).unwrap_or_default() // strings, numbers and maps of them can always be represented
 }
 
-/// The value of a string attribute that holds JSON text.
+/// The value of a string attribute that holds JSON.
 pub(crate) fn from_json<T: DeserializeOwned>(
     operation: &'static str,
     item: &Item,

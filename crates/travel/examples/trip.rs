@@ -5,11 +5,11 @@
 //! cargo run --release -p travel --example trip
 //! ```
 //!
-//! The decisions are those of the kit, which the Lambda functions carry out too. What is simple here is what surrounds
-//! them: the tables are maps, nothing is lost and nobody crashes. Where a function commits a move to DynamoDB on the
+//! The decisions are made by the kit, which the Lambda functions use too. Only what surrounds them is simplified: the
+//! tables are maps, no message is lost and nothing crashes. Where a function commits a move to DynamoDB on the
 //! condition that nothing has changed, this file just writes.
 
-#![allow(clippy::print_stdout, clippy::unwrap_used)] // an example prints, and stops at what cannot be
+#![allow(clippy::print_stdout, clippy::unwrap_used)] // an example prints, and panics where nothing else makes sense
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -27,12 +27,12 @@ use travel::{CAR, FLIGHT, HOTEL};
 
 const DAY: civil::Date = civil::date(2027, 3, 1);
 
-/// What each service keeps. On AWS each has tables of its own.
+/// The state of all services. On AWS each has its own tables.
 #[derive(Default)]
 struct World {
     /// The sellers' stock: how many units of each line are left.
     stock: HashMap<(String, Option<civil::Date>), u32>,
-    /// The journal: what each step answered. A seller's item is its reservation.
+    /// The journal: the outcome of each step. A seller's item is its reservation.
     journal: BTreeMap<Step, Outcome>,
     /// Payment's decision.
     decision: State,
@@ -41,7 +41,7 @@ struct World {
     cancelled: PartNames,
     /// The header's status.
     status: Option<Status>,
-    /// Whether the card is good.
+    /// Whether the card is accepted.
     card_is_good: bool,
 }
 
@@ -57,7 +57,7 @@ impl World {
         Self { stock, card_is_good, status: Some(Status::Pending), ..Self::default() }
     }
 
-    /// A service carries out a command, and answers with the outcome.
+    /// A service carries out a command and returns the outcome.
     fn carry_out(&mut self, action: &Action) -> Outcome {
         let outcome = match action {
             Action::Reserve(part) => self.reserve(part),
@@ -84,7 +84,7 @@ impl World {
                 Reserve::Replay(outcome) => return outcome,
                 Reserve::Reject(outcome) => return self.record(step, outcome),
                 Reserve::Take(outcome) => {
-                    let lines = &quote.as_ref().unwrap().lines; // there is no such decision without a quote
+                    let lines = &quote.as_ref().unwrap().lines; // this decision needs a quote
                     if let Some(line) = lines.iter().find(|line| *self.left(line) < line.units) {
                         stock = Stock::SoldOut(line.clone());
                         continue;
@@ -114,7 +114,7 @@ impl World {
                 request.lines().iter().for_each(|line| *self.left(line) += line.units);
                 outcome
             }
-            // A late reserve finds this, and is refused.
+            // A late reserve finds this and is rejected.
             Cancel::Tombstone(outcome) => {
                 self.record(reserve, reservation::tombstone());
                 outcome
@@ -148,7 +148,7 @@ impl World {
                 }
                 Charge::Void => charging.voided(),
                 Charge::Answer(outcome) => return outcome,
-                Charge::Release { .. } | Charge::ComeBack => panic!("nobody else is at work here"),
+                Charge::Release { .. } | Charge::ComeBack => panic!("no other worker runs here"),
             };
         }
     }
@@ -158,7 +158,7 @@ impl World {
         loop {
             aborting = match aborting.next() {
                 Abort::Fence(outcome) if matches!(self.decision, State::Collecting | State::Charging) => {
-                    let Outcome::Aborted { reason } = &outcome else { panic!("a fence aborts") };
+                    let Outcome::Aborted { reason } = &outcome else { panic!("a fence records an abort") };
                     self.decision = State::Aborted { reason: reason.clone() };
                     self.journal.insert(Step::Abort, outcome);
                     aborting.fenced()
@@ -184,7 +184,7 @@ impl World {
     }
 }
 
-/// The conductor: it knows the flow, and asks each service in turn.
+/// The conductor: it knows the flow, and calls each service in turn.
 fn conduct(world: &mut World, plan: &Plan) {
     let reference = plan.payment.reference.clone();
     let parts = || plan.names().into_iter().map(|name| plan.parts.get(name).unwrap());
@@ -193,7 +193,7 @@ fn conduct(world: &mut World, plan: &Plan) {
         match world.carry_out(&Action::Reserve(part.clone())) {
             Outcome::Reserved { price } => drop(prices.insert(part.name, price)),
             Outcome::Rejected(rejection) => reason = reason.or(Some(rejection.at(Step::Reserve(part.name)))),
-            other => panic!("a seller does not answer {other:?}"),
+            other => panic!("a seller cannot return {other:?}"),
         }
     }
     let decision = match Prices::of(prices, &plan.names()) {
@@ -213,7 +213,7 @@ fn conduct(world: &mut World, plan: &Plan) {
     world.carry_out(&Action::Fail { reason });
 }
 
-/// The dance: each service reacts to what it hears of, and publishes what came of it. Nobody knows the flow.
+/// The dance: each service reacts to the events that it receives and publishes the outcome. No service knows the flow.
 fn dance(world: &mut World, booking_id: BookingId, plan: &Plan) {
     let mut topic =
         VecDeque::from([Envelope::requested(booking_id.clone(), plan.clone(), Timestamp::UNIX_EPOCH, None)]);
@@ -235,7 +235,7 @@ fn payment_reacts(world: &mut World, event: &Event) -> Option<Action> {
         PaymentReaction::Abort { reference, reason } => Some(Action::Abort { reference, reason: Some(reason) }),
         PaymentReaction::Collect { part, price, plan, reference } => {
             world.prices.insert(part, price);
-            let prices = Prices::of(world.prices.clone(), &plan)?; // or else it waits for the others
+            let prices = Prices::of(world.prices.clone(), &plan)?; // otherwise wait for the others
             Some(Action::Charge { reference, prices })
         }
     }
@@ -259,7 +259,7 @@ fn describe(outcome: &Outcome) -> String {
     }
 }
 
-/// Books a trip to this hotel in one of the two ways, and says what is the case then.
+/// Books a trip to this hotel in one of the two variants, and returns the state afterwards.
 fn book(variant: &str, hotel: &str, card_is_good: bool) -> World {
     println!("\n{variant}, hotel {hotel}");
     let mut parts: BTreeMap<_, _> =
@@ -279,7 +279,7 @@ fn book(variant: &str, hotel: &str, card_is_good: bool) -> World {
 fn main() {
     for variant in ["orchestrated", "choreographed"] {
         book(variant, "nyc-plaza", true);
-        book(variant, "nyc-annex", true); // has no room
+        book(variant, "nyc-annex", true); // sold out
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::fields::{days, identifier, span};
 
-/// A car for some days. A product is a category of cars at a station: `jfk#compact`.
+/// The part type of cars. A product is a category of cars at a station: `jfk#compact`.
 pub const CAR: PartType = PartType {
     name: PartName::new("car"),
     unit: "car",
@@ -36,7 +36,7 @@ fn read(fields: &mut Fields<'_, '_>, earliest: Date) -> Option<Box<dyn PartReque
 }
 
 impl PartRequest for Car {
-    /// A line for each day. On the day on which it is dropped off the car is free again, unless it was picked up then.
+    /// One line per day. On the day of drop-off the car is free again, unless it was picked up on the same day.
     fn lines(&self) -> Vec<StockLine> {
         let day = |day: i32| StockLine {
             product: format!("{}#{}", self.station_id, self.category),

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::fields::MAX_UNITS;
 
-/// Seats on one flight.
+/// The part type of seats on a flight. A product is a flight number: `LH400`.
 pub const FLIGHT: PartType = PartType {
     name: PartName::new("flight"),
     unit: "seat",

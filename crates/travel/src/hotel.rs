@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::fields::{MAX_UNITS, days, identifier, span};
 
-/// Rooms for some nights.
+/// The part type of hotel rooms. A product is a hotel: `nyc-plaza`.
 pub const HOTEL: PartType = PartType {
     name: PartName::new("hotel"),
     unit: "room",
@@ -36,7 +36,7 @@ fn read(fields: &mut Fields<'_, '_>, earliest: Date) -> Option<Box<dyn PartReque
 }
 
 impl PartRequest for Hotel {
-    /// A line for each night. On the day of departure the room is free again.
+    /// One line per night. On the day of departure the room is free again.
     fn lines(&self) -> Vec<StockLine> {
         let night = |night: i32| StockLine {
             product: self.hotel_id.clone(),

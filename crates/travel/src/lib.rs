@@ -1,6 +1,6 @@
 //! A trip, as a saga: a flight, a hotel and a car, or some of them, paid with one charge.
 //!
-//! Each part has a file of its own with everything that is peculiar to it, and beside it its price list. To add one, see
+//! Each part has its own file, with everything that is peculiar to it, and its price list beside it. To add one, see
 //! `docs/add-a-part.md`.
 
 mod car;
@@ -23,12 +23,12 @@ pub const TRAVEL: Definition = Definition {
     openapi: include_str!("../openapi.yaml"),
 };
 
-/// The parts that a trip may have, in the order in which they are listed.
+/// The names of the parts that a trip may have, in the order in which they are listed.
 pub fn part_names() -> Vec<PartName> {
     TRAVEL.parts.iter().map(|part_type| part_type.name).collect()
 }
 
-/// The part of that name, if a trip may have one.
+/// The part type with this name; none if a trip cannot have such a part.
 pub fn part_type(name: PartName) -> Option<&'static PartType> {
     TRAVEL.parts.iter().find(|part_type| part_type.name == name)
 }

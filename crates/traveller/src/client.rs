@@ -1,6 +1,6 @@
 //! A client of the HTTP API.
 //!
-//! It sends with the AWS SDK's own HTTP connector, which is compiled anyway: another HTTP client would be a second one.
+//! It sends with the AWS SDK's own HTTP connector, because that is compiled anyway.
 
 use std::{
     collections::BTreeMap,
@@ -33,73 +33,52 @@ use saga::{BookingId, Currency, Customer, Money, PartName, Status, Step, Variant
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-/// How long an answer may take. API Gateway itself gives up after 29 s.
+/// How long to wait for an answer. API Gateway itself gives up after 29 s.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long to wait before the first further look at a booking, and how long at the most.
+/// How long to wait before the next look at a booking: at first, and at most.
 const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
 /// How long the last look may take.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
-/// Why a request led nowhere.
+/// Why a request had no result.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// There is no such address.
+    /// The address is not a URL of an API.
     #[error(
         "{url:?} is not the address of an API: it must be http:// or https:// and a host, as `harmony local` prints it"
     )]
-    NoAddress {
-        /// What was given.
-        url: String,
-    },
+    NoAddress { url: String },
     /// The request cannot be sent: nothing left this machine.
     #[error("{method} {url} was not sent: {cause}")]
-    NotSent {
-        /// What was to be sent.
-        method: &'static str,
-        /// Where to.
-        url: String,
-        /// What is wrong with it.
-        cause: String,
-    },
-    /// The API was not reached, or did not answer in time. A booking may or may not have been accepted.
+    NotSent { method: &'static str, url: String, cause: String },
+    /// The API was not reached, or did not answer in time. The booking may or may not be accepted.
     #[error("{method} {url} got no answer: {cause}; check that the API is running, then send it again")]
-    NoAnswer {
-        /// What was sent.
-        method: &'static str,
-        /// Where to.
-        url: String,
-        /// What went wrong.
-        cause: String,
-    },
-    /// The API answered something else than was hoped for.
+    NoAnswer { method: &'static str, url: String, cause: String },
+    /// The API answered, but not as expected.
     #[error("{method} {url} was answered with {status}: {answer}")]
     Refused {
-        /// What was sent.
         method: &'static str,
-        /// Where to.
         url: String,
-        /// The HTTP status.
         status: u16,
-        /// What the answer says.
+        /// The answer in one line: see [`Answer::summary`].
         answer: String,
-        /// Whether the API says it: its refusals are problems (RFC 9457), and those of a proxy are not.
+        /// Whether the API itself answered: its errors are problems (RFC 9457), those of a proxy are not.
         is_problem: bool,
     },
     /// A booking did not end in time.
     #[error("booking {booking_id} has not ended within {} s ({last}): look at it again with `harmony show {booking_id} --wait`", within.as_secs())]
     NotEnded {
-        /// Which.
         booking_id: BookingId,
-        /// What the last look at it found.
+        /// The result of the last look at it.
         last: String,
-        /// How long it was given.
+        /// The time limit.
         within: Duration,
     },
 }
 
 impl ClientError {
-    /// Whether the same request may be answered otherwise in a moment: by the API instead of a proxy, or by one that is
-    /// less busy.
+    /// Whether the same request may be answered differently in a moment: by the API instead of a proxy, or by an API
+    /// that is less busy.
     pub fn can_pass(&self) -> bool {
         match self {
             Self::NoAnswer { .. } => true,
@@ -109,30 +88,26 @@ impl ClientError {
     }
 }
 
-/// What the API answered.
+/// A response of the API.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The HTTP status.
     pub status: u16,
-    /// The headers. Names are found whatever their case.
+    /// Header names are case-insensitive.
     pub headers: Headers,
-    /// The body.
     pub body: String,
 }
 
-/// The body of an answer to a booking that is accepted.
+/// The body of the response to an accepted booking.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Accepted {
-    /// Its name.
     pub booking_id: BookingId,
-    /// Who coordinates it.
     pub variant: Variant,
-    /// `pending`.
+    /// Always `pending`.
     pub status: Status,
 }
 
 impl Answer {
-    /// The body, if it is JSON of that form.
+    /// The body, read as JSON.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(&self.body)
     }
@@ -147,7 +122,7 @@ impl Answer {
         self.headers.get("idempotency-replayed") == Some("true")
     }
 
-    /// What the answer says, on one line: the title of a problem with all its errors, or the body.
+    /// The answer in one line: the title of a problem with all its errors, or the body.
     pub fn summary(&self) -> String {
         let Ok(problem) = self.json::<Problem>() else {
             return self.body.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -177,68 +152,58 @@ struct ProblemError {
     detail: String,
 }
 
-/// A booking as the API shows it. A newer API may say more: fields that are not known are passed over, and the name of a
-/// step is text, which need not be that of a [`Step`].
+/// A booking as the API shows it. A newer API may send more: unknown fields are ignored, and step names are text,
+/// because they need not be names of a [`Step`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Booking {
-    /// Its name.
     pub booking_id: BookingId,
-    /// Who coordinates it.
     pub variant: Variant,
-    /// How far it is.
     pub status: Status,
-    /// What was paid, once it is confirmed.
+    /// The amount paid, once the booking is confirmed.
     #[serde(default, deserialize_with = "total")]
     pub total: Option<Money>,
-    /// What went wrong, if something did.
-    pub reason: Option<Reason>,
-    /// When it was accepted.
+    pub reason: Option<FailureReason>,
     pub created_at: Timestamp,
-    /// When its status changed last.
     pub updated_at: Timestamp,
-    /// Who travels; none if that is not kept any more.
+    /// The customer; none if it is no longer kept.
     pub traveller: Option<Customer>,
     /// The steps so far, in the order in which they began.
-    pub timeline: Vec<Entry>,
-    /// All other fields: the parts that were asked for, and what a newer API may say besides.
+    pub timeline: Vec<TimelineEntry>,
+    /// All other fields: the parts, and whatever a newer API adds.
     #[serde(flatten)]
     pub others: BTreeMap<String, Value>,
 }
 
 /// Why a booking failed, or needs an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reason {
-    /// The name of the step where it happened, if it was one.
+pub struct FailureReason {
+    /// The name of the step that failed, if it was one.
     pub step: Option<String>,
-    /// For programs: a rejection's code, or `technical_failure`.
+    /// Machine-readable: a rejection's code, or `technical_failure`.
     pub code: String,
-    /// For people.
+    /// Human-readable.
     pub detail: String,
 }
 
-/// A step of a booking.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Entry {
-    /// Its name.
+pub struct TimelineEntry {
     pub step: String,
-    /// What came of it: `reserved`, `rejected`, …, or `in_progress`.
+    /// `reserved`, `rejected`, …, or `in_progress`.
     pub outcome: String,
-    /// When it began.
     pub started_at: Timestamp,
-    /// When it was done.
     pub finished_at: Option<Timestamp>,
-    /// What belongs to the outcome.
+    /// Depends on the outcome.
     pub detail: Value,
 }
 
 impl Booking {
-    /// The entry of a step in the timeline.
-    pub fn entry(&self, step: Step) -> Option<&Entry> {
+    /// The entry of this step.
+    pub fn entry(&self, step: Step) -> Option<&TimelineEntry> {
         let step = step.to_string();
         self.timeline.iter().find(|entry| entry.step == step)
     }
 
-    /// The parts that were asked for, in the order in which a saga lists them.
+    /// The parts of the booking, in the order in which the saga lists them.
     pub fn parts(&self) -> Vec<(PartName, &Value)> {
         let steps = |name| [Step::Reserve(name), Step::Cancel(name)];
         let is_part =
@@ -254,7 +219,7 @@ impl Booking {
     }
 }
 
-/// Money in an answer. [`Money`] itself refuses fields that it does not know, because events and commands are read with it.
+/// Money in a response. [`Money`] itself refuses unknown fields, because events and commands are read with it.
 #[derive(Deserialize)]
 struct Amount {
     amount: u64,
@@ -271,32 +236,32 @@ fn total<'de, D: Deserializer<'de>>(total: D) -> Result<Option<Money>, D::Error>
     Ok(Option::<Amount>::deserialize(total)?.map(Money::from))
 }
 
-impl Entry {
-    /// Whether a cancel had something to give back.
+impl TimelineEntry {
+    /// Whether a cancel released a reservation.
     pub fn released(&self) -> Option<bool> {
         self.detail.get("released").and_then(Value::as_bool)
     }
 
-    /// The money that the step is about: a price, an amount, a total.
+    /// The amount in the step's detail: a price, an amount or a total.
     pub fn money(&self) -> Option<Money> {
         let money = ["price", "amount", "total"].into_iter().find_map(|name| self.detail.get(name))?;
         Amount::deserialize(money).ok().map(Money::from)
     }
 }
 
-/// How requests show who sends them.
+/// How requests authenticate their caller.
 #[derive(Clone, Debug, Default)]
 pub enum Authorization {
-    /// They do not.
+    /// Not at all.
     #[default]
     None,
-    /// By a token in the header `Authorization`, as a Cognito authorizer wants it.
+    /// With a token in the header `Authorization`, for a Cognito authorizer.
     Token(String),
-    /// By a signature with AWS credentials (Signature Version 4), as AWS_IAM wants it.
+    /// With a signature by AWS credentials (Signature Version 4), for AWS_IAM.
     Signature {
-        /// Whose credentials, and in which region.
+        /// Holds the credentials and the region.
         sdk: Box<SdkConfig>,
-        /// What is called: `execute-api`, or another service by its signing name.
+        /// The signing name of the service: `execute-api` for an API.
         service: &'static str,
     },
 }
@@ -310,8 +275,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of the API at this address. For `https` it trusts what the system trusts, and takes the environment's
-    /// proxy.
+    /// A client of the API at this address. For `https` it trusts the system's root certificates; it uses the
+    /// environment's proxy.
     pub fn new(api_url: &str) -> Result<Self, ClientError> {
         let builder = Connector::builder().pool_idle_timeout(Duration::from_secs(20));
         let address = api_url.parse::<http::Uri>().ok().filter(|uri| uri.host().is_some_and(|host| !host.is_empty()));
@@ -326,12 +291,12 @@ impl Client {
         Ok(Self { connector: SharedHttpConnector::new(connector), api_url, authorization: Authorization::None })
     }
 
-    /// The same client, whose requests show who sends them.
+    /// The same client, with authentication.
     pub fn with(self, authorization: Authorization) -> Self {
         Self { authorization, ..self }
     }
 
-    /// Where the API is, without a slash at the end.
+    /// The address of the API, without a trailing slash.
     pub fn api_url(&self) -> &str {
         &self.api_url
     }
@@ -366,7 +331,7 @@ impl Client {
             let body = body.map_err(|error| DisplayErrorContext(error).to_string())?.to_vec();
             Ok(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
         };
-        let late = || Err(format!("nothing came within {} s", PATIENCE.as_secs()));
+        let late = || Err(format!("there was no answer within {} s", PATIENCE.as_secs()));
         tokio::time::timeout(PATIENCE, exchange).await.unwrap_or_else(|_| late()).map_err(no_answer)
     }
 
@@ -383,7 +348,7 @@ impl Client {
         let provider = sdk.credentials_provider().ok_or("there are no AWS credentials to sign with")?;
         let credentials =
             provider.provide_credentials().await.map_err(|error| DisplayErrorContext(&error).to_string())?;
-        // The signature goes into headers, and the signer panics on what does not fit there.
+        // The signature goes into headers, and the signer panics on a value that does not fit there.
         let region = sdk.region().ok_or("no AWS region is set: set AWS_REGION")?.as_ref();
         fit_for_header("AWS region", region)?;
         fit_for_header("AWS access key id", credentials.access_key_id())?;
@@ -409,21 +374,21 @@ impl Client {
         Ok(())
     }
 
-    /// Asks for a booking. The same request with the same key is the same booking.
+    /// Requests a booking. The same request with the same key is the same booking.
     pub async fn book(&self, request: &impl Serialize, key: &str) -> Result<Answer, ClientError> {
         let body = serde_json::json!(request).to_string();
         self.send("POST", "/bookings", &[("content-type", "application/json"), ("idempotency-key", key)], body).await
     }
 
-    /// Asks for a booking that must be accepted.
+    /// Requests a booking, which must be accepted.
     pub async fn book_accepted(&self, request: &impl Serialize, key: &str) -> Result<Accepted, ClientError> {
         let answer = self.book(request, key).await?;
         answer.accepted().ok_or_else(|| self.refused("POST", "/bookings", &answer))
     }
 
-    /// A booking as it is now.
-    pub async fn show(&self, id: &BookingId) -> Result<Booking, ClientError> {
-        let path = format!("/bookings/{id}");
+    /// The current state of a booking.
+    pub async fn show(&self, booking_id: &BookingId) -> Result<Booking, ClientError> {
+        let path = format!("/bookings/{booking_id}");
         let answer = self.send("GET", &path, &[], "").await?;
         let refused = self.refused("GET", &path, &answer);
         if answer.status != 200 {
@@ -431,34 +396,34 @@ impl Client {
         }
         answer.json().map_err(|error| match refused {
             ClientError::Refused { method, url, status, is_problem, .. } => {
-                let answer = format!("something that is not a booking: {error}");
+                let answer = format!("a body that is not a booking: {error}");
                 ClientError::Refused { method, url, status, answer, is_problem }
             }
             other => other,
         })
     }
 
-    /// A booking once nothing more will happen to it.
-    pub async fn wait_until_final(&self, id: &BookingId, within: Duration) -> Result<Booking, ClientError> {
-        self.follow(id, within, |_| ()).await
+    /// A booking once it has ended or needs an operator.
+    pub async fn wait_until_final(&self, booking_id: &BookingId, within: Duration) -> Result<Booking, ClientError> {
+        self.follow(booking_id, within, |_| ()).await
     }
 
-    /// A booking once nothing more will happen to it; `look` gets to see it as often as it was asked for. What
-    /// [can pass](ClientError::can_pass) is waited for.
+    /// A booking once it has ended or needs an operator; `look` gets every intermediate state that was read. Errors
+    /// that [can pass](ClientError::can_pass) are retried.
     pub async fn follow(
         &self,
-        id: &BookingId,
+        booking_id: &BookingId,
         within: Duration,
         look: impl Fn(&Booking),
     ) -> Result<Booking, ClientError> {
-        self.follow_until(Status::is_final, id, within, look).await
+        self.follow_until(Status::is_final, booking_id, within, look).await
     }
 
-    /// A booking once its status is one of these; `look` gets to see it as often as it was asked for.
+    /// A booking once it has one of these statuses; `look` gets every intermediate state that was read.
     pub async fn follow_until(
         &self,
         ends: impl Fn(Status) -> bool,
-        id: &BookingId,
+        booking_id: &BookingId,
         within: Duration,
         look: impl Fn(&Booking),
     ) -> Result<Booking, ClientError> {
@@ -466,7 +431,7 @@ impl Client {
         let mut pause = LOOK_AGAIN.0;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let last = match tokio::time::timeout(left.max(LAST_LOOK), self.show(id)).await {
+            let last = match tokio::time::timeout(left.max(LAST_LOOK), self.show(booking_id)).await {
                 Ok(Ok(booking)) if ends(booking.status) => return Ok(booking),
                 Ok(Ok(booking)) => {
                     look(&booking);
@@ -474,10 +439,10 @@ impl Client {
                 }
                 Ok(Err(error)) if error.can_pass() => error.to_string(),
                 Ok(Err(error)) => return Err(error),
-                Err(_) => "the API does not answer".into(),
+                Err(_) => "the API did not answer".into(),
             };
             if left.is_zero() {
-                return Err(ClientError::NotEnded { booking_id: id.clone(), last, within });
+                return Err(ClientError::NotEnded { booking_id: booking_id.clone(), last, within });
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 3 / 2).min(LOOK_AGAIN.1);
@@ -491,13 +456,13 @@ impl Client {
     }
 }
 
-/// A value for a header, or what is wrong with it. The value may be a secret, so it is not shown.
+/// A header value, or what is wrong with it. The value may be secret, so the error does not show it.
 fn fit_for_header(name: &str, value: &str) -> Result<http::HeaderValue, String> {
     let unfit = |_| format!("the {name} has a character that no header can hold, such as a line break at its end");
     value.parse().map_err(unfit)
 }
 
-/// What lies at the bottom of an error of the connector: the rest is about the connector.
+/// The innermost cause of a connector's error: the outer ones are about the connector itself.
 fn cause(error: ConnectorError) -> String {
     let mut cause: &dyn std::error::Error = &error;
     while let Some(deeper) = cause.source() {
@@ -506,7 +471,7 @@ fn cause(error: ConnectorError) -> String {
     cause.to_string()
 }
 
-/// A key that no request had before: time and process are enough where people book by hand.
+/// A new key. Time and process id are unique enough for bookings made by hand.
 pub fn fresh_key(of: impl fmt::Display) -> String {
     let now = Timestamp::now().as_nanosecond();
     format!("{of}-{now:x}-{:x}", std::process::id())
@@ -524,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_says_what_is_wrong_on_one_line() {
+    fn the_summary_of_an_answer_is_one_line() {
         let problem = r#"{"type": "t", "title": "The request is not valid", "status": 400, "detail": "see errors",
             "errors": [{"pointer": "", "detail": "no key"}, {"pointer": "/flight/date", "detail": "is in the past"}]}"#;
         assert_eq!(answer(400, problem).summary(), "The request is not valid: no key; /flight/date is in the past");
@@ -566,7 +531,10 @@ mod tests {
         let booking: Booking = answer(200, &newer.to_string()).json().unwrap();
         assert_eq!(booking.total, Some(Money::eur(100)));
         assert_eq!(booking.reason.as_ref().and_then(|reason| reason.step.as_deref()), Some("visa.check"));
-        assert_eq!(booking.entry(Step::Reserve(travel::FLIGHT.name)).and_then(Entry::money), Some(Money::eur(100)));
+        assert_eq!(
+            booking.entry(Step::Reserve(travel::FLIGHT.name)).and_then(TimelineEntry::money),
+            Some(Money::eur(100))
+        );
         assert_eq!(booking.timeline[1].step, "visa.check");
         let parts: Vec<_> = booking.parts().into_iter().map(|(name, _)| name).collect();
         assert_eq!(parts, travel::part_names());
@@ -582,7 +550,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_no_header_can_hold_is_named_and_not_sent() {
-        let client = Client::new("http://127.0.0.1:9").unwrap(); // nobody is there
+        let client = Client::new("http://127.0.0.1:9").unwrap(); // no server is there
         let refusal = async |client: &Client, key: &str| client.book(&(), key).await.unwrap_err().to_string();
         let unfit = "has a character that no header can hold, such as a line break at its end";
         let not_sent = "POST http://127.0.0.1:9/bookings was not sent:";

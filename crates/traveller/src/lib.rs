@@ -1,10 +1,12 @@
-//! What travellers do, through the HTTP API only: book trips and follow them; the scenarios that the demo and the
-//! end-to-end tests share; and how a booking is shown.
+//! Books trips and follows them, through the HTTP API only; the scenarios that the demo and the end-to-end tests share;
+//! and how a booking is displayed.
 //!
 //! ```text
 //!   scenarios ──▶ client, trip
 //!   show ──▶ client
 //! ```
+
+#![allow(missing_docs)] // docs where a contract is
 
 pub mod client;
 #[doc(hidden)]

@@ -1,4 +1,4 @@
-//! Bookings as the API shows them, for tests of what shows or checks them.
+//! Sample bookings as the API shows them, for tests of code that displays or checks bookings.
 
 use serde_json::{Value, json};
 
@@ -27,10 +27,10 @@ pub fn with(status: &str, total: Value, reason: Value, timeline: &[(&str, &str, 
         "car": {"station_id": "jfk", "category": "compact", "pick_up": "2027-03-01", "drop_off": "2027-03-04"},
         "timeline": timeline,
     }))
-    .unwrap_or_else(|error| unreachable!("the sample is a booking: {error}"))
+    .unwrap_or_else(|error| unreachable!("the sample is not a booking: {error}"))
 }
 
-/// A booking that is confirmed.
+/// A confirmed booking.
 pub fn booking() -> Booking {
     let charge = json!({"amount": eur(167_400), "charge_id": "ch_1"});
     with(

@@ -1,67 +1,63 @@
-//! The ways in which a booking can go, each with what must come of it, whoever coordinates. The demo shows them and the
-//! end-to-end tests hold the system to them.
+//! The ways in which a booking can go, each with the result that it must have in both variants. The demo shows them,
+//! and the end-to-end tests check the system against them.
 
 use std::{fmt, time::Duration};
 
 use saga::{Money, PartName, Status, Step, Variant};
 use serde_json::Value;
 
-use crate::{Answer, Booking, Client, ClientError, TripRequest, client::Entry};
+use crate::{Answer, Booking, Client, ClientError, TripRequest, client::TimelineEntry};
 
-/// The two ways to coordinate a booking, in the order in which they are shown.
+/// The variants, in the order in which they are shown.
 pub const VARIANTS: [Variant; 2] = [Variant::Orchestrated, Variant::Choreographed];
 
-/// A request, and what must come of it.
+/// A request, and the result that it must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Scenario {
-    /// A few words.
     pub name: &'static str,
     /// One sentence on what happens.
     pub about: &'static str,
-    /// Makes the request from one that can be booked.
+    /// Turns a request that can be booked into this scenario's.
     pub change: fn(&mut TripRequest),
     /// How often the request is sent, each time with the same key.
     pub sent: usize,
-    /// What must come of it.
     pub expected: Expected,
 }
 
-/// What must come of a request.
+/// The result that a request must have.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// How the booking ends.
     pub status: Status,
     /// The step that failed, and its code.
     pub reason: Option<(Step, &'static str)>,
-    /// Steps that must be in the timeline, or must not. What is not listed here has to fit all the same: see
-    /// [`contradictions`]. Where events race, a part that must be given back may never have been reserved: see
-    /// [`was_overtaken`].
-    pub steps: &'static [(Step, Did)],
+    /// What must be in the timeline for these steps. The steps that are not listed are checked by [`contradictions`].
+    /// Where events race, a part may be cancelled before it was reserved: see [`was_overtaken`].
+    pub steps: &'static [(Step, ExpectedStep)],
 }
 
-/// What a step of the timeline must say.
+/// What the timeline must contain for a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Did {
-    /// This outcome.
-    End(&'static str),
-    /// Cancelled, and what had been reserved is for sale again.
-    GiveBack,
-    /// Cancelled, although nothing had been reserved.
-    FindNothing,
-    /// It was not carried out.
-    NotHappen,
+pub enum ExpectedStep {
+    /// An entry with this outcome.
+    HasOutcome(&'static str),
+    /// A cancel that released a reservation.
+    Released,
+    /// A cancel that found no reservation.
+    NothingToRelease,
+    /// No entry.
+    Absent,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Clone, Debug)]
 pub struct Observed {
-    /// What each request was answered.
+    /// The answer to each request.
     pub answers: Vec<Answer>,
-    /// The bookings that there are now because of it.
+    /// The bookings that now exist because of the requests.
     pub bookings: Vec<Booking>,
 }
 
-use Did::{End, FindNothing, GiveBack, NotHappen};
+use ExpectedStep::{Absent, HasOutcome, NothingToRelease, Released};
 
 const FLIGHT: Step = Step::Reserve(travel::FLIGHT.name);
 const HOTEL: Step = Step::Reserve(travel::HOTEL.name);
@@ -74,49 +70,49 @@ const CONFIRMED: Expected = Expected {
     status: Status::Confirmed,
     reason: None,
     steps: &[
-        (FLIGHT, End("reserved")),
-        (HOTEL, End("reserved")),
-        (CAR, End("reserved")),
-        (Step::Charge, End("charged")),
-        (Step::Confirm, End("confirmed")),
+        (FLIGHT, HasOutcome("reserved")),
+        (HOTEL, HasOutcome("reserved")),
+        (CAR, HasOutcome("reserved")),
+        (Step::Charge, HasOutcome("charged")),
+        (Step::Confirm, HasOutcome("confirmed")),
     ],
 };
 
-const DECLINED: &[(Step, Did)] = &[
-    (FLIGHT, End("reserved")),
-    (HOTEL, End("reserved")),
-    (CAR, End("reserved")),
-    (Step::Charge, End("declined")),
-    (Step::Abort, NotHappen), // the declined charge is payment's decision
-    (CANCEL_FLIGHT, GiveBack),
-    (CANCEL_HOTEL, GiveBack),
-    (CANCEL_CAR, GiveBack),
-    (Step::Fail, End("failed")),
+const DECLINED: &[(Step, ExpectedStep)] = &[
+    (FLIGHT, HasOutcome("reserved")),
+    (HOTEL, HasOutcome("reserved")),
+    (CAR, HasOutcome("reserved")),
+    (Step::Charge, HasOutcome("declined")),
+    (Step::Abort, Absent), // the declined charge is payment's decision
+    (CANCEL_FLIGHT, Released),
+    (CANCEL_HOTEL, Released),
+    (CANCEL_CAR, Released),
+    (Step::Fail, HasOutcome("failed")),
 ];
 
 /// All scenarios.
 pub const ALL: [Scenario; 9] = [
     Scenario {
         name: "trip confirmed",
-        about: "Flight, hotel and car are free and the card is good.",
+        about: "Flight, hotel and car are available and the card is good.",
         change: |_| (),
         sent: 1,
         expected: CONFIRMED,
     },
     Scenario {
         name: "trip without a car",
-        about: "Flight and hotel only: a trip has the parts that are asked for.",
+        about: "Flight and hotel only: a trip has the parts that its request names.",
         change: |trip| drop(trip.parts.remove(&travel::CAR.name)),
         sent: 1,
         expected: Expected {
             status: Status::Confirmed,
             reason: None,
             steps: &[
-                (FLIGHT, End("reserved")),
-                (HOTEL, End("reserved")),
-                (CAR, NotHappen),
-                (Step::Charge, End("charged")),
-                (Step::Confirm, End("confirmed")),
+                (FLIGHT, HasOutcome("reserved")),
+                (HOTEL, HasOutcome("reserved")),
+                (CAR, Absent),
+                (Step::Charge, HasOutcome("charged")),
+                (Step::Confirm, HasOutcome("confirmed")),
             ],
         },
     },
@@ -129,15 +125,15 @@ pub const ALL: [Scenario; 9] = [
             status: Status::Failed,
             reason: Some((HOTEL, "sold_out")),
             steps: &[
-                (FLIGHT, End("reserved")),
-                (HOTEL, End("rejected")),
-                (CAR, End("reserved")),
-                (Step::Charge, NotHappen),
-                (Step::Abort, End("aborted")),
-                (CANCEL_FLIGHT, GiveBack),
-                (CANCEL_HOTEL, FindNothing),
-                (CANCEL_CAR, GiveBack),
-                (Step::Fail, End("failed")),
+                (FLIGHT, HasOutcome("reserved")),
+                (HOTEL, HasOutcome("rejected")),
+                (CAR, HasOutcome("reserved")),
+                (Step::Charge, Absent),
+                (Step::Abort, HasOutcome("aborted")),
+                (CANCEL_FLIGHT, Released),
+                (CANCEL_HOTEL, NothingToRelease),
+                (CANCEL_CAR, Released),
+                (Step::Fail, HasOutcome("failed")),
             ],
         },
     },
@@ -150,7 +146,7 @@ pub const ALL: [Scenario; 9] = [
     },
     Scenario {
         name: "insufficient funds",
-        about: "Everything is reserved, but the account has too little on it: everything is given back.",
+        about: "Everything is reserved, but the account has insufficient funds: everything is given back.",
         change: |trip| trip.payment.token = "tok_insufficient_funds".into(),
         sent: 1,
         expected: Expected {
@@ -168,21 +164,21 @@ pub const ALL: [Scenario; 9] = [
             status: Status::Failed,
             reason: Some((FLIGHT, "unknown_flight")),
             steps: &[
-                (FLIGHT, End("rejected")),
-                (HOTEL, End("reserved")),
-                (CAR, End("reserved")),
-                (Step::Charge, NotHappen),
-                (Step::Abort, End("aborted")),
-                (CANCEL_FLIGHT, FindNothing),
-                (CANCEL_HOTEL, GiveBack),
-                (CANCEL_CAR, GiveBack),
-                (Step::Fail, End("failed")),
+                (FLIGHT, HasOutcome("rejected")),
+                (HOTEL, HasOutcome("reserved")),
+                (CAR, HasOutcome("reserved")),
+                (Step::Charge, Absent),
+                (Step::Abort, HasOutcome("aborted")),
+                (CANCEL_FLIGHT, NothingToRelease),
+                (CANCEL_HOTEL, Released),
+                (CANCEL_CAR, Released),
+                (Step::Fail, HasOutcome("failed")),
             ],
         },
     },
     Scenario {
         name: "provider answers too late",
-        about: "The provider charges, but nobody hears of it in time: payment asks what happened, and it is charged once.",
+        about: "The provider charges but answers too late: payment asks what happened, and the trip is charged once.",
         change: |trip| trip.payment.token = "tok_timeout".into(),
         sent: 1,
         expected: CONFIRMED,
@@ -204,15 +200,15 @@ pub const ALL: [Scenario; 9] = [
 ];
 
 impl Scenario {
-    /// The request, made from one that can be booked, to be coordinated like this.
+    /// The request of this scenario, made from one that can be booked, in this variant.
     pub fn request(&self, mut trip: TripRequest, variant: Variant) -> TripRequest {
         trip.variant = variant;
         (self.change)(&mut trip);
         trip
     }
 
-    /// Sends the request as often as the scenario says, and waits until what it led to has ended. `look` gets to see
-    /// the booking on its way.
+    /// Sends the request as often as the scenario requires, and waits until its booking has ended. `look` gets the
+    /// intermediate states of the booking.
     pub async fn run(
         &self,
         client: &Client,
@@ -235,7 +231,7 @@ impl Scenario {
     }
 }
 
-/// Compares what came with what must come. The error lists every difference.
+/// Compares the result with the expected one. The error lists every difference.
 pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>> {
     let mut wrong = Vec::new();
     if observed.answers.len() != scenario.sent {
@@ -270,7 +266,7 @@ pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>
             Step::Reserve(part) | Step::Cancel(part) => Some(*part),
             _ => None,
         };
-        let may_be_late = expected.status == Status::Failed && [End("reserved"), GiveBack].contains(did);
+        let may_be_late = expected.status == Status::Failed && [HasOutcome("reserved"), Released].contains(did);
         if may_be_late && part.is_some_and(|part| was_overtaken(booking, part)) {
             continue;
         }
@@ -282,9 +278,9 @@ pub fn check(scenario: &Scenario, observed: &Observed) -> Result<(), Vec<String>
     if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
-/// Whether the cancel of a part came before its reserve, which was then refused: in the choreographed variant the events
-/// of a booking race, so that can happen to a part that could have been reserved. Nothing is charged before all parts are
-/// reserved, so it cannot after a charge was tried.
+/// Whether the cancel of a part arrived before its reserve, which was then refused. In the choreographed variant the
+/// events of a booking race, so this can happen to a part that could have been reserved. It cannot happen after a
+/// charge was tried, because nothing is charged before all parts are reserved.
 pub fn was_overtaken(booking: &Booking, part: PartName) -> bool {
     let refused = booking.entry(Step::Reserve(part)).is_some_and(|entry| {
         entry.outcome == "rejected" && entry.detail.get("code").and_then(Value::as_str) == Some("cancelled")
@@ -292,10 +288,10 @@ pub fn was_overtaken(booking: &Booking, part: PartName) -> bool {
     booking.variant == Variant::Choreographed
         && booking.entry(Step::Charge).is_none()
         && refused
-        && FindNothing.fits(booking.entry(Step::Cancel(part)))
+        && NothingToRelease.fits(booking.entry(Step::Cancel(part)))
 }
 
-/// What in a booking that has ended contradicts itself: whatever was asked for, there is none.
+/// The contradictions within a booking that has ended: there must be none, whatever was requested.
 pub fn contradictions(booking: &Booking) -> Vec<String> {
     let mut wrong = Vec::new();
     let outcome = |step| booking.entry(step).map(|entry| entry.outcome.as_str());
@@ -320,9 +316,10 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
                     ));
                 }
             }
-            let mut prices = parts.iter().map(|(reserve, _)| booking.entry(*reserve).and_then(Entry::money));
+            let mut prices = parts.iter().map(|(reserve, _)| booking.entry(*reserve).and_then(TimelineEntry::money));
             let sum = prices.try_fold(Money::eur(0), |sum, price| sum.plus(price?).ok());
-            let charged = booking.entry(Step::Charge).filter(|entry| entry.outcome == "charged").and_then(Entry::money);
+            let charged =
+                booking.entry(Step::Charge).filter(|entry| entry.outcome == "charged").and_then(TimelineEntry::money);
             if sum.is_none() || sum != charged || sum != booking.total {
                 let show = |money: Option<Money>| money.map_or("nothing".into(), |money| money.to_string());
                 wrong.push(format!(
@@ -335,7 +332,7 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
         }
         Status::Failed => {
             for &(reserve, cancel) in &parts {
-                let did = if outcome(reserve) == Some("reserved") { GiveBack } else { FindNothing };
+                let did = if outcome(reserve) == Some("reserved") { Released } else { NothingToRelease };
                 if !did.fits(booking.entry(cancel)) {
                     wrong.push(format!(
                         "expected {cancel} {did} after {reserve} {}, got {}",
@@ -356,31 +353,33 @@ pub fn contradictions(booking: &Booking) -> Vec<String> {
     wrong
 }
 
-impl Did {
-    fn fits(self, entry: Option<&Entry>) -> bool {
+impl ExpectedStep {
+    fn fits(self, entry: Option<&TimelineEntry>) -> bool {
         match self {
-            End(outcome) => entry.is_some_and(|entry| entry.outcome == outcome),
-            GiveBack => entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(true)),
-            FindNothing => entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(false)),
-            NotHappen => entry.is_none(),
+            HasOutcome(outcome) => entry.is_some_and(|entry| entry.outcome == outcome),
+            Released => entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(true)),
+            NothingToRelease => {
+                entry.is_some_and(|entry| entry.outcome == "cancelled" && entry.released() == Some(false))
+            }
+            Absent => entry.is_none(),
         }
     }
 }
 
-impl fmt::Display for Did {
+impl fmt::Display for ExpectedStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            End(outcome) => outcome,
-            GiveBack => "cancelled with released=true",
-            FindNothing => "cancelled with released=false",
-            NotHappen => "not in the timeline",
+            HasOutcome(outcome) => outcome,
+            Released => "cancelled with released=true",
+            NothingToRelease => "cancelled with released=false",
+            Absent => "not in the timeline",
         })
     }
 }
 
-fn shown(entry: Option<&Entry>) -> String {
+fn shown(entry: Option<&TimelineEntry>) -> String {
     match entry {
-        None => NotHappen.to_string(),
+        None => Absent.to_string(),
         Some(entry) => match entry.released() {
             Some(released) => format!("{} with released={released}", entry.outcome),
             None => entry.outcome.clone(),
@@ -392,7 +391,7 @@ fn shown(entry: Option<&Entry>) -> String {
 #[derive(PartialEq)]
 struct Ending<'a> {
     status: Status,
-    /// The name of a step, if it was one, and a code.
+    /// The name of the step, if it was one, and the code.
     reason: Option<(Option<String>, &'a str)>,
 }
 
@@ -469,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn another_end_is_told() {
+    fn another_end_is_reported() {
         let wrong = check(scenario("hotel sold out"), &observed(booking())).unwrap_err();
         assert_eq!(wrong[0], "expected failed, because hotel.reserve says sold_out, got confirmed");
         assert_eq!(wrong[1], "expected hotel.reserve rejected, got reserved");
@@ -481,7 +480,7 @@ mod tests {
         );
     }
 
-    /// The hotel is sold out, and the car's cancel came before its reserve.
+    /// The hotel is sold out, and the car's cancel arrived before its reserve.
     fn overtaken(variant: Variant) -> Booking {
         let mut booking = failed();
         booking.variant = variant;
@@ -534,13 +533,13 @@ mod tests {
     }
 
     #[test]
-    fn an_abort_after_a_declined_charge_is_told() {
+    fn an_abort_after_a_declined_charge_is_reported() {
         let wrong = check(scenario("card declined"), &observed(failed())).unwrap_err();
         assert!(wrong.contains(&"expected payment.abort not in the timeline, got aborted".to_owned()), "{wrong:?}");
     }
 
     #[test]
-    fn a_part_that_is_not_given_back_is_told() {
+    fn a_part_that_is_not_released_is_reported() {
         let mut left = failed();
         let cancel = left.timeline.iter_mut().find(|entry| entry.step == CANCEL_CAR.to_string()).unwrap();
         cancel.detail = json!({"released": false});
@@ -556,7 +555,7 @@ mod tests {
     }
 
     #[test]
-    fn an_amount_that_is_not_the_sum_of_the_prices_is_told() {
+    fn an_amount_that_is_not_the_sum_of_the_prices_is_reported() {
         let mut cheap = booking();
         let charge = cheap.timeline.iter_mut().find(|entry| entry.step == Step::Charge.to_string()).unwrap();
         charge.detail["amount"]["amount"] = json!(1);
@@ -570,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_is_refused_or_booked_twice_is_told() {
+    fn a_request_that_is_refused_or_booked_twice_is_reported() {
         let refused = Observed { answers: vec![answer(500, false)], bookings: vec![] };
         let wrong = check(scenario("trip confirmed"), &refused).unwrap_err();
         assert_eq!(wrong, ["expected 202 as answer 1, got 500: {}", "expected 1 booking, got 0"]);

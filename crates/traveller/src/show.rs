@@ -1,4 +1,4 @@
-//! Renders a booking for people: what became of it, and its timeline as a table.
+//! Renders a booking for people: its result, and its timeline as a table.
 
 use std::{
     env,
@@ -17,36 +17,35 @@ use serde_json::Value;
 
 use crate::{
     Booking,
-    client::{Entry, Reason},
+    client::{FailureReason, TimelineEntry},
 };
 
-/// What the output is for.
+/// How output is rendered.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Look {
-    /// Whether it may have colours.
+    /// Whether colours may be used.
     pub colour: bool,
-    /// The width of the terminal; none if lines may be as long as they are.
+    /// The width of the terminal; none if lines may have any length.
     pub width: Option<u16>,
 }
 
 impl Look {
-    /// The look that fits standard output: colours only on a terminal.
+    /// The look for standard output: colours only on a terminal.
     pub fn of_stdout() -> Self {
         let width = console::Term::stdout().size_checked().map(|(_, columns)| columns);
         Self { colour: has_colours(|name| env::var(name).ok(), io::stdout().is_terminal()), width }
     }
 
-    /// Whether a table this wide would not fit.
+    /// Whether a table of this width does not fit.
     pub fn is_too_narrow_for(self, width: usize) -> bool {
         self.width.is_some_and(|columns| usize::from(columns) < width)
     }
 
-    /// Text in this style, where there are colours.
+    /// The text in this style, if colours may be used.
     pub fn style(self, style: Style, text: impl std::fmt::Display) -> String {
         style.force_styling(self.colour).apply_to(text).to_string()
     }
 
-    /// A status in its colour.
     pub fn status(self, status: Status) -> String {
         let style = match status {
             Status::Confirmed => Style::new().green().bold(),
@@ -58,7 +57,8 @@ impl Look {
     }
 }
 
-/// Whether the user wants colours: <https://no-color.org> and <https://bixense.com/clicolors>. Set to nothing is not set.
+/// Whether the user wants colours: <https://no-color.org> and <https://bixense.com/clicolors>. An empty variable counts
+/// as not set.
 fn has_colours(variable: impl Fn(&str) -> Option<String>, is_terminal: bool) -> bool {
     let given = |name| variable(name).filter(|value| !value.is_empty());
     if given("NO_COLOR").is_some() {
@@ -70,8 +70,8 @@ fn has_colours(variable: impl Fn(&str) -> Option<String>, is_terminal: bool) -> 
     forced || is_terminal && is_capable
 }
 
-/// A text that others have written, such as an answer or what a table holds, as it can be printed: on one line, and
-/// without what moves the cursor, sets colours, hides text or turns it around.
+/// Makes a text from outside, such as a response or a table item, safe to print: on one line, and without characters
+/// that move the cursor, set colours, hide text or reverse it.
 pub fn plain(text: &str) -> String {
     let shown = |c| match c {
         '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => ' ',
@@ -83,17 +83,17 @@ pub fn plain(text: &str) -> String {
     text.chars().map(shown).collect()
 }
 
-/// The whole of a booking: its header, and its timeline.
+/// The whole booking: its header and its timeline.
 pub fn render(booking: &Booking, look: Look) -> String {
     format!("{}\n{}", header(booking, look), timeline(booking, look))
 }
 
-/// Where the text of a [`line`] begins: beside what it is about, or below.
+/// Where the text of a [`line`] begins: beside its label, or below it.
 const INDENT: (usize, usize) = (10, 2);
-/// Stands for a character that is not printed.
+/// Replaces a character that is not printed.
 const REPLACED: char = char::REPLACEMENT_CHARACTER;
 
-/// A line of a header: what it is about, and what there is to say. Where a word of it would not fit beside, it is below.
+/// A line of a header: a label and a text. A text with a word that does not fit beside the label goes below it.
 pub fn line(look: Look, about: &str, text: impl std::fmt::Display) -> String {
     let (beside, below) = INDENT;
     let text = text.to_string();
@@ -105,7 +105,7 @@ pub fn line(look: Look, about: &str, text: impl std::fmt::Display) -> String {
     format!("{}{}", dim(format!("{about:beside$}")), wrap(look, &text, beside))
 }
 
-/// Breaks a text between words where the terminal's lines end. It begins, and goes on, at this column.
+/// Breaks a text between words at the width of the terminal. The text begins, and continues, at this column.
 pub fn wrap(look: Look, text: &str, indent: usize) -> String {
     let width = look.width.map_or(usize::MAX, usize::from);
     let (mut wrapped, mut column) = (String::new(), indent);
@@ -125,7 +125,7 @@ pub fn wrap(look: Look, text: &str, indent: usize) -> String {
     wrapped
 }
 
-/// What was booked, and what became of it: a line each.
+/// What was booked and how it ended, one line each.
 pub fn header(booking: &Booking, look: Look) -> String {
     let mut lines = vec![
         line(look, "booking", format!("{}, {}", booking.booking_id, booking.variant.name())),
@@ -146,30 +146,30 @@ pub fn trip(booking: &Booking) -> String {
     plain(&parts.join("; "))
 }
 
-/// The status, and what was paid.
+/// The status, and the amount paid.
 pub fn status(booking: &Booking, look: Look) -> String {
     let total = booking.total.map(|total| format!(", {total}")).unwrap_or_default();
     format!("{}{total}", look.status(booking.status))
 }
 
-/// What went wrong, if something did.
+/// What went wrong, if anything did.
 pub fn reason(booking: &Booking) -> Option<String> {
     let reason = booking.reason.as_ref()?;
     let detail = if reason.detail.is_empty() { String::new() } else { format!(": {}", reason.detail) };
     Some(plain(&format!("{}{detail}", because(reason))))
 }
 
-fn because(reason: &Reason) -> String {
+fn because(reason: &FailureReason) -> String {
     reason.step.as_ref().map_or_else(|| reason.code.clone(), |step| format!("{step} {}", reason.code))
 }
 
-/// So many of them, such as `2 seats`.
+/// A number of things in words, such as `2 seats`.
 pub fn count(n: impl Into<u64>, what: &str) -> String {
     let n = n.into();
     if n == 1 { format!("{n} {what}") } else { format!("{n} {what}s") }
 }
 
-/// How wide a terminal has to be for the timeline as a table: with less, hardly anything is left for the details.
+/// The minimum width of the terminal for the timeline as a table: below it, hardly any room is left for details.
 const TIMELINE: usize = 72;
 
 /// The timeline as a table, or as a list on a narrow terminal.
@@ -206,13 +206,12 @@ pub fn timeline(booking: &Booking, look: Look) -> String {
     table.to_string()
 }
 
-/// When a step began, from when the booking was accepted.
-pub fn started(booking: &Booking, entry: &Entry) -> String {
+/// When a step began, relative to when the booking was accepted.
+pub fn started(booking: &Booking, entry: &TimelineEntry) -> String {
     format!("{:+} ms", milliseconds(booking.created_at, entry.started_at))
 }
 
-/// How long a step took.
-pub fn took(entry: &Entry) -> String {
+pub fn took(entry: &TimelineEntry) -> String {
     match entry.finished_at.map(|finished_at| milliseconds(entry.started_at, finished_at)) {
         Some(0) => "< 1 ms".to_owned(),
         Some(took) => format!("{took} ms"),
@@ -220,13 +219,13 @@ pub fn took(entry: &Entry) -> String {
     }
 }
 
-/// Times are kept in whole milliseconds.
+/// Times are stored in whole milliseconds.
 pub fn milliseconds(from: Timestamp, to: Timestamp) -> i64 {
     to.as_millisecond() - from.as_millisecond()
 }
 
-/// What belongs to an outcome, as people would say it: in full, and in short.
-pub fn details(entry: &Entry) -> [String; 2] {
+/// The detail of an outcome, for people: in full, and in short.
+pub fn details(entry: &TimelineEntry) -> [String; 2] {
     let text = |name: &str| entry.detail.get(name).and_then(Value::as_str).map(plain);
     let both = |text: String| [text.clone(), text];
     match (entry.money(), entry.released(), text("code"), entry.detail.get("reason")) {
@@ -234,9 +233,9 @@ pub fn details(entry: &Entry) -> [String; 2] {
         (_, Some(true), ..) => both("released".into()),
         (_, Some(false), ..) => ["nothing to release".into(), "nothing".into()],
         (_, _, Some(code), _) => [format!("{code}: {}", text("message").unwrap_or_default()), code],
-        (.., Some(reason)) => match Reason::deserialize(reason) {
+        (.., Some(reason)) => match FailureReason::deserialize(reason) {
             Ok(reason) => [plain(&because(&reason)), plain(&reason.code)],
-            Err(_) => both(String::new()), // null: nobody said why
+            Err(_) => both(String::new()), // null: there is no reason
         },
         _ if entry.detail.as_object().is_none_or(serde_json::Map::is_empty) => both(String::new()),
         _ => both(plain(&entry.detail.to_string())),
@@ -365,7 +364,7 @@ hotel.reserve rejected
         };
         let term = ("TERM", "xterm");
         assert!(has(&[term], true) && !has(&[term], false) && !has(&[("TERM", "dumb")], true));
-        assert!(has(&[term, ("NO_COLOR", "")], true), "set to nothing is not set");
+        assert!(has(&[term, ("NO_COLOR", "")], true), "an empty variable is not set");
         assert!(!has(&[term, ("NO_COLOR", "0")], true) && !has(&[term, ("CLICOLOR", "0")], true));
         assert!(has(&[("CLICOLOR_FORCE", "1")], false) && !has(&[("CLICOLOR_FORCE", "1"), ("NO_COLOR", "1")], true));
     }

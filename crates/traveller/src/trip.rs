@@ -1,4 +1,4 @@
-//! A trip to ask for: the body of `POST /bookings`.
+//! The request for a trip: the body of `POST /bookings`.
 
 use std::collections::BTreeMap;
 
@@ -7,55 +7,51 @@ use saga::{Customer, PartName, PartType, Parts, StockLine, Variant};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// The date of today in UTC.
+/// Today's date in UTC.
 pub fn today() -> Date {
     jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date()
 }
 
-/// What to book. Everything can be changed, to nonsense too: it is for the API to refuse it.
+/// The request for a trip. Every field can be changed, also to invalid values, which the API has to refuse.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct TripRequest {
-    /// Who coordinates.
     pub variant: Variant,
-    /// Who travels.
     pub traveller: Customer,
-    /// What to book: each part with its contents.
+    /// Each part with its contents.
     #[serde(flatten)]
     pub parts: BTreeMap<PartName, Value>,
-    /// How it is paid.
-    pub payment: Payment,
+    pub payment: TripPayment,
 }
 
-/// How a trip is paid.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Payment {
-    /// The payment provider's name for a card. Those of the sandbox are not secret.
+pub struct TripPayment {
+    /// The payment provider's token for a card. The sandbox's tokens are not secret.
     pub token: String,
 }
 
-/// The parts of a trip if nothing else is said. A trip may have others, and any of these may be left out.
+/// The parts of a trip by default. A trip may have others, and any of these may be left out.
 pub const USUAL: [PartType; 3] = [travel::FLIGHT, travel::HOTEL, travel::CAR];
 
 impl TripRequest {
-    /// How many days ahead trips start if nothing else is said.
+    /// How many days ahead trips start by default.
     pub const DAYS_AHEAD: i32 = 30;
 
-    /// A trip that can be booked if there is stock: to New York on that date, for three nights.
+    /// A trip that can be booked while stock lasts: to New York on this date, for three nights.
     pub fn on(date: Date) -> Self {
         Self::of(&USUAL, date, 3)
     }
 
-    /// A trip of these parts that can be booked if there is stock, from that date on, for so many nights.
+    /// A trip of these parts that can be booked while stock lasts, from this date on, for this many nights.
     pub fn of(parts: &[PartType], date: Date, nights: u16) -> Self {
         Self {
             variant: Variant::Orchestrated,
             traveller: Customer { name: "Ada Lovelace".into(), email: "ada@example.com".into() },
             parts: parts.iter().map(|part| (part.name, (part.example)(date, nights))).collect(),
-            payment: Payment { token: "tok_visa".into() },
+            payment: TripPayment { token: "tok_visa".into() },
         }
     }
 
-    /// The same parts on this date, for so many nights, otherwise as in [`TripRequest::of`].
+    /// The same parts on this date, for this many nights; everything else as in [`TripRequest::of`].
     pub fn lasting(mut self, date: Date, nights: u16) -> Self {
         for (name, contents) in &mut self.parts {
             if let Some(part_type) = travel::part_type(*name) {
@@ -65,17 +61,16 @@ impl TripRequest {
         self
     }
 
-    /// Changes a field of a part.
     pub fn set(&mut self, part: PartName, field: &str, value: impl Into<Value>) {
         self.parts.entry(part).or_insert_with(|| json!({}))[field] = value.into();
     }
 
-    /// A field of a part; null if it is not there.
+    /// A field of a part; null if it is missing.
     pub fn field(&self, part: PartName, field: &str) -> &Value {
         self.parts.get(&part).map_or(&Value::Null, |contents| &contents[field])
     }
 
-    /// The stock that its parts need, each with its lines; of parts that cannot be read none.
+    /// The stock lines that each part needs; none for parts that cannot be read.
     pub fn lines(&self) -> Vec<(PartName, Vec<StockLine>)> {
         let lines = |(name, contents): (&PartName, &Value)| {
             let request = travel::part_type(*name)?.request(contents).ok()?;
@@ -84,18 +79,18 @@ impl TripRequest {
         self.parts.iter().filter_map(lines).collect()
     }
 
-    /// The first date on which anything of it is used; today if nothing of it can be read.
+    /// The first date on which any part is used; today if no part can be read.
     pub fn first_day(&self) -> Date {
         let dates = self.lines().into_iter().flat_map(|(_, lines)| lines).filter_map(|line| line.date);
         dates.min().unwrap_or_else(today)
     }
 
-    /// Its parts, as they stand in a plan. A trip has at least one.
+    /// Its parts as in a plan; an error if there are none.
     pub fn plan_parts(&self) -> Result<Parts, String> {
         Parts::try_from(self.parts.clone())
     }
 
-    /// The request as the API reads it.
+    /// The request body.
     pub fn to_json(&self) -> Value {
         json!(self)
     }

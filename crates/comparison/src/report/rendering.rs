@@ -14,7 +14,7 @@ impl Measurements {
             head: vec!["run".into(), String::new()],
             rows: self.about.iter().map(|(name, value)| vec![(*name).into(), value.clone()]).collect(),
         };
-        let _ = writeln!(text, "{}", as_markdown(&about, false)); // a string takes all
+        let _ = writeln!(text, "{}", as_markdown(&about, false)); // writing to a string cannot fail
         for section in sections {
             let _ = writeln!(text, "\n## {}", section.title);
             for part in &section.parts {
@@ -73,7 +73,7 @@ th { font-weight: 600 } td.figure, th.figure { text-align: right; white-space: n
 figure { margin: 1rem 0 } figure svg { max-width: 100%; height: auto } figcaption { color: #5a616e; font-size: .86rem }
 ";
 
-/// Whether a column holds figures only, which stand at the right.
+/// Whether a column holds only figures, which are right-aligned.
 fn is_figures(table: &Table, column: usize) -> bool {
     let figure =
         |cell: &String| cell.is_empty() || cell.starts_with(|first: char| first.is_ascii_digit()) && cell.len() < 24;
@@ -117,7 +117,7 @@ fn as_markdown(table: &Table, figures: bool) -> String {
     drawn.to_string()
 }
 
-/// How far the ratios of two runs are apart, as a table; the share is of the smaller one.
+/// How much the ratios of two runs differ, as a table; the percentage is of the smaller one.
 pub fn difference(one: &[Ratio], other: &[Ratio]) -> (String, f64) {
     let mut most: f64 = 0.0;
     let mut rows = Vec::new();

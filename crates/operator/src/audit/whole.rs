@@ -1,23 +1,24 @@
-//! The audit of a whole stack, while others work on it.
+//! The audit of a whole stack, while it is in use.
 //!
-//! Nothing holds the tables still while they are read, so the order matters. What each read may rely on is that headers
-//! are written first and never go, that a step once recorded stays recorded, and that an end is final:
+//! Nothing locks the tables while they are read, so the order matters. Each read relies on this: headers are written
+//! first and never deleted, a recorded step stays recorded, and an end is final:
 //!
 //! ```text
 //!   1. stock       a page at a time ──▶ available and seeded of each line
-//!   2. ledger      the payments that were charged: all have headers by now
+//!   2. ledger      the charged payments: all have headers by now
 //!   3. journal     booking by booking, with header, decision and charge ──▶ check_booking, reservations of each line
-//!   4. headers     those that the journal knows nothing of, those that are open ──▶ check_booking
+//!   4. headers     those without a journal, those that are open ──▶ check_booking
 //!   5. payments    those without a header
 //!   6. each line   available + reservations = seeded?
 //! ```
 //!
-//! *A booking* may move on between two reads of it. If something seems wrong it is read once more, header first: whatever
-//! its status promises was there before the status was, so it is found if it is there at all. *A line* is read before the
-//! journal. So whatever it was taken for is in the journal, and what was recorded since says so by its time: between
-//! bounds the sum is *in motion*, and only outside of them it is wrong.
+//! *A booking* may change between two reads of it. If something seems wrong it is read once more, header first:
+//! whatever its status promises was written before the status, so it is found if it exists at all. *A line* is read
+//! before the journal. So every reservation counted in the line is in the journal, and what was recorded later shows it
+//! by its time: within these bounds the line is *in motion*, and only outside of them it is wrong.
 //!
-//! Memory is for a page of each table, for the lines of stock, and for so many charges at once ([`Reading::charges`]).
+//! Memory holds a page of each table, the stock lines, and a limited number of charges at once
+//! ([`AuditOptions::charges`]).
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -28,100 +29,97 @@ use std::{
 use futures_util::future::try_join;
 use jiff::{SignedDuration, Timestamp, civil::Date};
 use saga::{BookingId, PartName, PaymentReference, Status, Step, StockLine, payment::State};
-use store::{Cursor, Entered, Entry, Header, StoreError, Unreadable};
+use store::{Cursor, Header, JournalEntry, LedgerEntry, StoreError, UnreadableItem};
 
-use super::{Audit, Books, Ends, Kind, Reserved, Shelf, Verdict, Violation, check_booking, check_line, lines_of};
+use super::{
+    Audit, AuditViolation, BookingRecords, Deadline, ReservedUnits, StockRecord, Verdict, ViolationKind, check_booking,
+    check_line, lines_of,
+};
 
-/// How long before a line was read a step may say that it finished and yet have been written after: a function lives
-/// for ten seconds at the most, and clocks differ.
+/// How long before a line was read a step may claim to have finished, and yet have been written afterwards: a function
+/// lives for ten seconds at most, and clocks differ.
 const LATE: SignedDuration = SignedDuration::from_secs(30);
 
-/// How long a booking may be pending beyond the age at which it is driven again: a step that must succeed is tried for a
-/// quarter of an hour before it is given up, and three of them may come one after the other.
+/// How long a booking may be pending beyond the age at which it is driven again: a step that must succeed is tried for
+/// a quarter of an hour before it is given up, and three of them may follow one another.
 pub const SLACK: SignedDuration = SignedDuration::from_hours(1);
 
-/// How to read a stack.
+/// How to audit a stack.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Reading {
-    /// When bookings have to have ended.
-    pub ends: Ends,
+pub struct AuditOptions {
+    pub deadline: Deadline,
     /// Whether nothing is under way. Then nothing can be in motion either.
     pub is_at_rest: bool,
-    /// Bookings that were accepted before this may have no journal any more, and are not checked.
+    /// Bookings that were accepted before this time may have lost their journals, and are not checked.
     pub journal_since: Timestamp,
-    /// How many items to read at once; none if as many as fit into a megabyte, which is the most.
+    /// How many items to read at once; none for as many as fit into a megabyte, which is the maximum.
     pub page: Option<i32>,
-    /// How many charges to keep in mind at once. If there are more, headers are read once more for each such number.
+    /// How many charges to keep in memory at once. If there are more, the headers are read once more for each batch.
     pub charges: usize,
 }
 
-impl Reading {
-    /// How many charges are kept in mind if nothing else is said: some 8 MB.
+impl AuditOptions {
+    /// How many charges are kept in memory by default: some 8 MB.
     pub const CHARGES: usize = 1 << 18;
 }
 
-/// Something that was found.
+/// A result of the audit.
 #[derive(Debug)]
 pub enum Finding<'f> {
-    /// Violations that belong together: those of a booking with what the tables hold on it, if it is one.
-    Wrong(&'f [Violation], Option<&'f Books>),
-    /// A line of stock that is in motion.
+    /// Violations that belong together, with what the tables hold about their booking, if they are about one.
+    Wrong(&'f [AuditViolation], Option<&'f BookingRecords>),
+    /// A stock line that is in motion.
     InMotion(&'f str),
 }
 
-/// What was looked at, and what was found.
+/// The result of an audit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// How many bookings there are of each status.
+pub struct AuditReport {
+    /// How many bookings there are in each status.
     pub bookings: [(Status, u64); 4],
-    /// How many of those were not checked, because their journal may be gone.
+    /// How many of those were not checked, because their journals may have expired.
     pub expired: u64,
-    /// How many lines of stock there are.
+    /// How many stock lines there are.
     pub lines: u64,
     /// How many of those were in motion.
     pub in_motion: u64,
-    /// How many items the journal has.
     pub journal_items: u64,
-    /// How many violations there are.
     pub violations: u64,
-    /// How long it took.
     pub took: Duration,
 }
 
 /// Why a stack cannot be audited.
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
-    /// There is no such table.
     #[error("there is no table {0}: deploy template.yaml again, or check that region and account are the stack's")]
     NoTable(String),
-    /// DynamoDB did not answer, or refused.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A line of stock, and what is reserved of it.
+/// A stock line, and what is reserved of it.
 #[derive(Debug, Default)]
 struct Line {
     units: Option<(i64, i64)>,
-    reserved: Reserved,
+    reserved: ReservedUnits,
 }
 
-/// One audit, as far as it is.
+/// The state of one audit.
 struct Run<'a, T, P> {
     audit: &'a Audit,
-    reading: Reading,
-    /// When the first line was read, and some time before.
+    reading: AuditOptions,
+    /// When the first line was read, minus some time.
     late: Timestamp,
     lines: HashMap<(PartName, String, Option<Date>), Line>,
-    report: Report,
-    tell: T,
+    report: AuditReport,
+    on_finding: T,
     progress: P,
 }
 
 const STATUSES: [Status; 4] = [Status::Confirmed, Status::Failed, Status::Pending, Status::NeedsOperator];
 
 impl Audit {
-    /// How many items the tables have, about.
+    /// Approximately how many items the tables have.
     pub async fn size(&self) -> Result<u64, AuditError> {
         let mut size = 0;
         for table in &self.tables {
@@ -131,16 +129,16 @@ impl Audit {
         Ok(size)
     }
 
-    /// Audits everything. `tell` gets to know each finding at once, `progress` how many more items were read.
+    /// Audits everything. `on_finding` gets each finding immediately, `progress` the number of further items read.
     pub async fn whole<E: From<AuditError>>(
         &self,
-        reading: Reading,
-        tell: impl FnMut(Finding<'_>) -> Result<(), E>,
+        reading: AuditOptions,
+        on_finding: impl FnMut(Finding<'_>) -> Result<(), E>,
         progress: impl Fn(u64),
-    ) -> Result<Report, E> {
+    ) -> Result<AuditReport, E> {
         let started = Instant::now();
         let late = Timestamp::now().saturating_sub(LATE).unwrap_or(Timestamp::MIN);
-        let report = Report {
+        let report = AuditReport {
             bookings: STATUSES.map(|status| (status, 0)),
             expired: 0,
             lines: 0,
@@ -149,7 +147,7 @@ impl Audit {
             violations: 0,
             took: Duration::ZERO,
         };
-        let mut run = Run { audit: self, reading, late, lines: HashMap::new(), report, tell, progress };
+        let mut run = Run { audit: self, reading, late, lines: HashMap::new(), report, on_finding, progress };
         run.read_stock().await?;
         let mut charges = run.read_charges(None).await?;
         run.read_journal().await?;
@@ -167,31 +165,31 @@ impl Audit {
     }
 }
 
-/// Payment references as the numbers that their 32 digits are: a fifth of what their texts would take.
+/// Payment references as the numbers that their 32 digits stand for: a fifth of the size of their texts.
 type References = HashSet<u128>;
 
-/// Some of the payments that were charged.
+/// Some of the charged payments.
 struct Charges {
     references: References,
-    /// Where the others begin.
+    /// Where the next ones start.
     next: Option<Cursor>,
 }
 
 impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Run<'_, T, P> {
-    fn found(&mut self, violations: &[Violation], books: Option<&Books>) -> Result<(), E> {
+    fn found(&mut self, violations: &[AuditViolation], records: Option<&BookingRecords>) -> Result<(), E> {
         if violations.is_empty() {
             return Ok(());
         }
         self.report.violations += violations.len() as u64;
-        (self.tell)(Finding::Wrong(violations, books))
+        (self.on_finding)(Finding::Wrong(violations, records))
     }
 
-    fn one(&mut self, kind: Kind, about: String, says: impl Into<String>) -> Result<(), E> {
-        self.found(&[Violation { kind, about, says: says.into() }], None)
+    fn one(&mut self, kind: ViolationKind, about: String, says: impl Into<String>) -> Result<(), E> {
+        self.found(&[AuditViolation { kind, about, says: says.into() }], None)
     }
 
-    fn unreadable(&mut self, of: &str, item: &Unreadable) -> Result<(), E> {
-        self.one(Kind::Unreadable, format!("{of} {}", item.key), format!("cannot be read: {}", item.cause))
+    fn unreadable(&mut self, of: &str, item: &UnreadableItem) -> Result<(), E> {
+        self.one(ViolationKind::Unreadable, format!("{of} {}", item.key), format!("cannot be read: {}", item.cause))
     }
 
     async fn read_stock(&mut self) -> Result<(), E> {
@@ -220,7 +218,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         Ok(())
     }
 
-    /// The payments that were charged, from there on, as far as they can be kept in mind.
+    /// The charged payments from this position on, as many as fit into memory.
     async fn read_charges(&mut self, from: Option<Cursor>) -> Result<Charges, E> {
         let mut charges = Charges { references: References::new(), next: from };
         loop {
@@ -228,14 +226,15 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             (self.progress)(page.items.len() as u64);
             for item in page.items {
                 match item {
-                    Ok(Entered { paid: None, .. }) => {} // a card is attached before there is a header
-                    Ok(Entered { reference, paid: Some(paid) }) => {
+                    Ok(LedgerEntry { paid: None, .. }) => {} // a card is attached before the header is written
+                    Ok(LedgerEntry { reference, paid: Some(paid) }) => {
                         match PaymentReference::try_from(reference.clone()) {
                             Ok(reference) => charges.references.extend(number(&reference)),
                             Err(error) => {
-                                let says =
-                                    format!("the provider was paid {paid}, but this names no payment: it {error}");
-                                self.one(Kind::Orphan, format!("payment {reference}"), says)?;
+                                let says = format!(
+                                    "the provider was paid {paid}, but this is not a payment reference: it {error}"
+                                );
+                                self.one(ViolationKind::Orphan, format!("payment {reference}"), says)?;
                             }
                         }
                     }
@@ -252,16 +251,16 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     async fn check_charges(&mut self, without_header: &References) -> Result<(), E> {
         for number in without_header {
             let about = format!("payment {number:032x}");
-            let Ok(reference) = PaymentReference::try_from(format!("{number:032x}")) else { continue }; // it was one
+            let Ok(reference) = PaymentReference::try_from(format!("{number:032x}")) else { continue }; // always valid
             match self.audit.ledger.paid(&reference).await {
                 Ok(None) => {}
                 Ok(Some(paid)) => {
                     let says = format!("the provider was paid {}, but no booking has this payment", paid.amount);
-                    self.one(Kind::Orphan, about, says)?;
+                    self.one(ViolationKind::Orphan, about, says)?;
                 }
                 // It could be read a moment ago.
                 Err(StoreError::Corrupt { cause, .. }) => {
-                    self.one(Kind::Unreadable, about, format!("cannot be read: {cause}"))?;
+                    self.one(ViolationKind::Unreadable, about, format!("cannot be read: {cause}"))?;
                 }
                 Err(error) => return Err(AuditError::from(error).into()),
             }
@@ -270,7 +269,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     }
 
     async fn read_journal(&mut self) -> Result<(), E> {
-        let (mut next, mut last) = (None, None::<(String, Vec<Entry>)>);
+        let (mut next, mut last) = (None, None::<(String, Vec<JournalEntry>)>);
         loop {
             let page = self.audit.journal.page(next, self.reading.page).await.map_err(AuditError::from)?;
             self.report.journal_items += page.items.len() as u64;
@@ -284,7 +283,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                 }
             }
             next = page.next;
-            // The last one may go on in the next page.
+            // The last booking may continue on the next page.
             bookings.extend(if next.is_none() { last.take() } else { None });
             self.check_journals(bookings).await?;
             if next.is_none() {
@@ -293,9 +292,9 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         }
     }
 
-    /// Checks the bookings that these are the steps of, and notes what they have reserved.
-    async fn check_journals(&mut self, journals: Vec<(String, Vec<Entry>)>) -> Result<(), E> {
-        let mut of = BTreeMap::<String, Vec<Entry>>::new();
+    /// Checks the bookings with these steps, and adds up what they have reserved.
+    async fn check_journals(&mut self, journals: Vec<(String, Vec<JournalEntry>)>) -> Result<(), E> {
+        let mut of = BTreeMap::<String, Vec<JournalEntry>>::new();
         for (id, entries) in journals {
             of.entry(id).or_default().extend(entries);
         }
@@ -303,9 +302,11 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         for id in of.keys() {
             match BookingId::try_from(id.clone()) {
                 Ok(id) => ids.push(id),
-                Err(error) => {
-                    self.one(Kind::Orphan, format!("journal item {id}"), format!("is of no booking: it {error}"))?
-                }
+                Err(error) => self.one(
+                    ViolationKind::Orphan,
+                    format!("journal item {id}"),
+                    format!("does not belong to a booking: its id {error}"),
+                )?,
             }
         }
         let headers = self.audit.headers.of_all(&ids).await.map_err(AuditError::from)?;
@@ -326,39 +327,39 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             let is_unreadable = is_unreadable.iter().any(|(unreadable, key)| unreadable.contains(*key));
             let decision = payments.items.remove(id).map_or(State::Collecting, |(_, state)| state);
             let paid = charges.items.remove(reference).and_then(|entry| entry.paid);
-            let books = Books { booking_id, header, journal, decision, paid, unreadable: Vec::new() };
+            let records = BookingRecords { booking_id, header, journal, decision, paid, unreadable: Vec::new() };
             if is_unreadable {
-                self.note(&books); // whoever reads the table where it is tells of it
+                self.add_reservations(&records); // reported where its table is read
             } else {
-                self.check(books).await?;
+                self.check(records).await?;
             }
         }
         Ok(())
     }
 
-    /// Checks a booking, and notes what it has reserved. It may have moved on while it was read: if it seems wrong it is
-    /// read once more.
-    async fn check(&mut self, books: Books) -> Result<(), E> {
-        let books = if self.violations(&books).is_empty() { books } else { self.read_again(books).await? };
-        self.note(&books);
-        let mut violations = self.violations(&books);
-        // Those are told of where all headers are read, as most of them have no journal.
-        violations.retain(|violation| violation.kind != Kind::NotEnded);
-        self.found(&violations, Some(&books))
+    /// Checks a booking, and adds up what it has reserved. It may have changed while it was read: if it seems wrong it
+    /// is read once more.
+    async fn check(&mut self, records: BookingRecords) -> Result<(), E> {
+        let records = if self.violations(&records).is_empty() { records } else { self.read_again(records).await? };
+        self.add_reservations(&records);
+        let mut violations = self.violations(&records);
+        // Those are reported where all headers are read, as most of them have no journal.
+        violations.retain(|violation| violation.kind != ViolationKind::NotEnded);
+        self.found(&violations, Some(&records))
     }
 
-    async fn read_again(&self, books: Books) -> Result<Books, E> {
-        match self.audit.books(&books.booking_id).await {
+    async fn read_again(&self, records: BookingRecords) -> Result<BookingRecords, E> {
+        match self.audit.records(&records.booking_id).await {
             Ok(again) => Ok(again),
-            Err(StoreError::Corrupt { .. }) => Ok(books), // whoever reads the table where it is tells of it
+            Err(StoreError::Corrupt { .. }) => Ok(records), // reported where its table is read
             Err(error) => Err(AuditError::from(error).into()),
         }
     }
 
-    fn violations(&self, books: &Books) -> Vec<Violation> {
-        let is_expired = books.header.as_ref().is_some_and(|header| self.is_expired(header));
-        let mut violations = if is_expired { Vec::new() } else { check_booking(books, &self.reading.ends) };
-        violations.retain(|violation| violation.kind != Kind::Unreadable); // told of where its table is read
+    fn violations(&self, records: &BookingRecords) -> Vec<AuditViolation> {
+        let is_expired = records.header.as_ref().is_some_and(|header| self.is_expired(header));
+        let mut violations = if is_expired { Vec::new() } else { check_booking(records, &self.reading.deadline) };
+        violations.retain(|violation| violation.kind != ViolationKind::Unreadable); // reported where its table is read
         violations
     }
 
@@ -366,23 +367,23 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         header.created_at < self.reading.journal_since && header.status.is_final()
     }
 
-    fn is_late(&self, books: &Books, step: Step) -> bool {
-        let finished_at = books.entry(step).and_then(|entry| entry.finished_at.as_deref());
+    fn is_late(&self, records: &BookingRecords, step: Step) -> bool {
+        let finished_at = records.entry(step).and_then(|entry| entry.finished_at.as_deref());
         let finished_at = finished_at.and_then(|time| time.parse::<Timestamp>().ok());
         !self.reading.is_at_rest && finished_at.is_some_and(|finished_at| finished_at >= self.late)
     }
 
-    /// Adds what a booking has reserved, or had just before, to the lines.
-    fn note(&mut self, books: &Books) {
-        let Some(header) = &books.header else { return };
+    /// Adds what a booking has reserved, or had reserved just before, to the lines.
+    fn add_reservations(&mut self, records: &BookingRecords) {
+        let Some(header) = &records.header else { return };
         for (part, _) in header.parts.iter() {
             let (reserve, cancel) = (Step::Reserve(part), Step::Cancel(part));
-            let stands = books.reserved(part).is_some();
-            let was_reserved = matches!(books.outcome(reserve), Some(saga::Outcome::Reserved { .. }));
-            if !was_reserved || (!stands && !self.is_late(books, cancel)) {
+            let stands = records.reserved(part).is_some();
+            let was_reserved = matches!(records.outcome(reserve), Some(saga::Outcome::Reserved { .. }));
+            if !was_reserved || (!stands && !self.is_late(records, cancel)) {
                 continue;
             }
-            let is_late = stands && self.is_late(books, reserve);
+            let is_late = stands && self.is_late(records, reserve);
             for StockLine { product, date, units } in lines_of(header, part) {
                 let reserved = &mut self.lines.entry((part, product, date)).or_default().reserved;
                 let units = i64::from(units);
@@ -398,8 +399,8 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         }
     }
 
-    /// Counts all bookings, and checks those that are open or that the journal knows nothing of. Takes their payments out
-    /// of those that were charged.
+    /// Counts all bookings, and checks those that are open or have no journal. Removes their payments from the charged
+    /// ones.
     async fn read_headers(&mut self, charges: &mut References) -> Result<(), E> {
         let mut next = None;
         loop {
@@ -421,16 +422,16 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                     self.report.expired += 1;
                 } else if let Some(step) = end_of(header.status) {
                     ended.push((header, step));
-                } else if header.created_at < self.reading.ends.of_before {
-                    self.check_without_journal(header, |kind, _| kind == Kind::NotEnded).await?;
+                } else if header.created_at < self.reading.deadline.accepted_before {
+                    self.check_without_journal(header, |kind, _| kind == ViolationKind::NotEnded).await?;
                 }
             }
             let steps: Vec<_> = ended.iter().map(|(header, step)| (header.booking_id.as_str(), *step)).collect();
             let recorded = self.audit.journal.recorded(&steps).await.map_err(AuditError::from)?;
             ended.retain(|(header, _)| !recorded.contains(header.booking_id.as_str()));
             for (header, _) in ended {
-                // If there is a journal, the booking is checked already.
-                self.check_without_journal(header, |_, books| books.journal.is_empty()).await?;
+                // If there is a journal, the booking is already checked.
+                self.check_without_journal(header, |_, records| records.journal.is_empty()).await?;
             }
             next = page.next;
             if next.is_none() {
@@ -439,9 +440,13 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         }
     }
 
-    /// Reads a booking and tells of those violations that this is true of.
-    async fn check_without_journal(&mut self, header: Header, is_told: fn(Kind, &Books) -> bool) -> Result<(), E> {
-        let unread = Books {
+    /// Reads a booking and reports the violations that satisfy `is_reported`.
+    async fn check_without_journal(
+        &mut self,
+        header: Header,
+        is_reported: fn(ViolationKind, &BookingRecords) -> bool,
+    ) -> Result<(), E> {
+        let unread = BookingRecords {
             booking_id: header.booking_id.clone(),
             header: Some(header),
             journal: Vec::new(),
@@ -449,13 +454,13 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
             paid: None,
             unreadable: Vec::new(),
         };
-        let books = self.read_again(unread).await?;
-        let mut violations = self.violations(&books);
-        violations.retain(|violation| is_told(violation.kind, &books));
-        self.found(&violations, Some(&books))
+        let records = self.read_again(unread).await?;
+        let mut violations = self.violations(&records);
+        violations.retain(|violation| is_reported(violation.kind, &records));
+        self.found(&violations, Some(&records))
     }
 
-    /// Takes the payments of all bookings out of those that were charged.
+    /// Removes the payments of all bookings from the charged ones.
     async fn read_headers_for(&self, charges: &mut References) -> Result<(), E> {
         let mut next = None;
         loop {
@@ -480,7 +485,11 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                 match item.map(|(id, _)| BookingId::try_from(id)) {
                     Ok(Ok(id)) => ids.push(id),
                     Ok(Err(error)) => {
-                        self.one(Kind::Orphan, "payment record".into(), format!("is of no booking: its id {error}"))?;
+                        self.one(
+                            ViolationKind::Orphan,
+                            "payment record".into(),
+                            format!("does not belong to a booking: its id {error}"),
+                        )?;
                     }
                     Err(item) => self.unreadable("payment record", &item)?,
                 }
@@ -491,11 +500,11 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
                 if headers.items.contains_key(id.as_str()) || headers.unreadable.contains(id.as_str()) {
                     continue;
                 }
-                // If there is a journal, it was told of there.
+                // If there is a journal, it was reported there.
                 let (journal, unreadable) = self.audit.journal.entries(&id).await.map_err(AuditError::from)?;
                 if journal.is_empty() && unreadable.is_empty() {
                     let says = "there is no such booking, but a payment record";
-                    self.one(Kind::Orphan, format!("booking {id}"), says)?;
+                    self.one(ViolationKind::Orphan, format!("booking {id}"), says)?;
                 }
             }
             next = page.next;
@@ -510,14 +519,14 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
         let mut lines: Vec<_> = mem::take(&mut self.lines).into_iter().collect();
         lines.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
         for ((part, product, date), Line { units, reserved }) in lines {
-            // Only journals of trips that are over can be gone.
+            // Only journals of past trips can have expired.
             let is_whole = self.report.expired == 0 || date.is_none_or(|date| date >= today);
-            let shelf = Shelf { part, line: StockLine { product, date, units: 0 }, units };
-            match check_line(&shelf, reserved, is_whole) {
+            let stock_record = StockRecord { part, line: StockLine { product, date, units: 0 }, units };
+            match check_line(&stock_record, reserved, is_whole) {
                 Verdict::Right => {}
                 Verdict::InMotion(says) => {
                     self.report.in_motion += 1;
-                    (self.tell)(Finding::InMotion(&says))?;
+                    (self.on_finding)(Finding::InMotion(&says))?;
                 }
                 Verdict::Wrong(violation) => self.found(&[violation], None)?,
             }
@@ -526,14 +535,14 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     }
 }
 
-/// Items that were asked for by their keys.
+/// Items that were read by their keys.
 struct Read<T> {
     items: HashMap<String, T>,
     unreadable: HashSet<String>,
 }
 
 impl<T> Read<T> {
-    fn of(items: Vec<Result<T, Unreadable>>, key: impl Fn(&T) -> String) -> Self {
+    fn of(items: Vec<Result<T, UnreadableItem>>, key: impl Fn(&T) -> String) -> Self {
         let mut read = Self { items: HashMap::with_capacity(items.len()), unreadable: HashSet::new() };
         for item in items {
             match item {
@@ -545,7 +554,7 @@ impl<T> Read<T> {
     }
 }
 
-/// What a payment reference is as a number.
+/// A payment reference as a number.
 fn number(reference: &PaymentReference) -> Option<u128> {
     u128::from_str_radix(reference.as_str(), 16).ok()
 }
@@ -554,7 +563,7 @@ fn reference(header: &Header) -> PaymentReference {
     PaymentReference::derive(&header.booking_id, &header.request_digest)
 }
 
-/// The step that is recorded with this status, in one transaction.
+/// The step that is recorded in the same transaction as this status.
 fn end_of(status: Status) -> Option<Step> {
     match status {
         Status::Confirmed => Some(Step::Confirm),

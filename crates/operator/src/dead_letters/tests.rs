@@ -23,7 +23,7 @@ fn id() -> BookingId {
     BookingId::try_from(ID.to_owned()).unwrap()
 }
 
-/// An SQS that refuses each request whose body has one of these words.
+/// An SQS that refuses each request whose body contains one of these words.
 #[derive(Debug)]
 struct Refusing(&'static [&'static str]);
 
@@ -68,7 +68,7 @@ async fn a_queue_that_is_refused_hides_no_other() {
     };
     assert_eq!((flight.messages.len(), car.messages.len()), (1, 1));
     let error = error.to_string();
-    assert!(error.starts_with("looking at the attributes of hotel-dead failed: "), "{error}");
+    assert!(error.starts_with("reading the attributes of hotel-dead failed: "), "{error}");
     assert!(error.contains("you may not") && error.ends_with("and your permissions"), "{error}");
 }
 
@@ -79,7 +79,7 @@ async fn a_booking_that_cannot_be_asked_for_stops_no_other() {
     let Err(DriveError::NotAsked(not_asked)) = ask(&client, "https://sqs/1/inbox", &ids).await else {
         panic!("two are refused")
     };
-    let bookings: Vec<_> = not_asked.iter().map(|refused| &refused.booking).collect();
+    let bookings: Vec<_> = not_asked.iter().map(|refused| &refused.booking_id).collect();
     assert_eq!(bookings, [&ids[0], &ids[2]]);
     assert!(not_asked[1].cause.contains("you may not"), "{}", not_asked[1]);
     ask(&client, "https://sqs/1/inbox", &ids[1..2]).await.unwrap();
@@ -95,16 +95,16 @@ fn event() -> Value {
     })
 }
 
-fn received(body: impl ToString) -> Received {
-    Received::builder().message_id("m1").receipt_handle("r").body(body.to_string()).build()
+fn received(body: impl ToString) -> Message {
+    Message::builder().message_id("m1").receipt_handle("r").body(body.to_string()).build()
 }
 
-fn with_reason(body: impl ToString, reason: &str) -> Received {
+fn with_reason(body: impl ToString, reason: &str) -> Message {
     let reason = MessageAttributeValue::builder().data_type("String").string_value(reason).build().unwrap();
-    Received::builder().message_id("m1").body(body.to_string()).message_attributes(REASON, reason).build()
+    Message::builder().message_id("m1").body(body.to_string()).message_attributes(REASON, reason).build()
 }
 
-fn says_and_why(message: &Received) -> (String, String) {
+fn says_and_why(message: &Message) -> (String, String) {
     let message = read(message, Some(8));
     (message.says, message.why)
 }
@@ -121,13 +121,13 @@ fn failure(condition: &str) -> Value {
 
 #[test]
 fn an_event_that_its_queue_gave_up_is_read() {
-    let message = Received::builder()
+    let message = Message::builder()
         .message_id("m1")
         .body(event().to_string())
         .attributes(DeadLetterQueueSourceArn, "arn:aws:sqs:eu-central-1:0:booking-inbox")
         .attributes(SentTimestamp, "1798804800000")
         .build();
-    let expected = Message {
+    let expected = DeadLetter {
         id: "m1".into(),
         booking_id: Some(id()),
         says: "payment.charged".into(),
@@ -139,7 +139,7 @@ fn an_event_that_its_queue_gave_up_is_read() {
 }
 
 #[test]
-fn what_a_function_gave_up_says_so() {
+fn an_event_that_a_function_gave_up_is_described() {
     let (says, why) = says_and_why(&received(failure("RetriesExhausted")));
     assert_eq!(says, "payment.charged, given up by harmony-payment after StoreUnavailable");
     assert_eq!(why, "");
@@ -159,14 +159,14 @@ fn what_the_state_machine_parked_is_read() {
     assert_eq!(says_and_why(&message), (says.into(), "parked by the state machine".into()));
     assert_eq!(read(&message, None).booking_id, Some(id()));
 
-    let reason = Reason { step: None, code: "not_ended".into(), detail: "driven again 6 times".into() };
+    let reason = FailureReason { step: None, code: "not_ended".into(), detail: "driven again 6 times".into() };
     let message = received(json!({"booking_id": ID, "reason": reason, "claim": 7}));
     assert_eq!(says_and_why(&message), ("driven again 6 times".into(), "parked by the reconciler".into()));
     assert_eq!(read(&message, None).booking_id, Some(id()));
 }
 
 #[test]
-fn what_was_parked_with_a_reason_says_it_until_its_queue_gives_it_up() {
+fn a_parked_message_shows_its_reason_until_its_queue_gives_it_up() {
     let mut newer = event();
     newer["schema_version"] = json!(2);
     let message = with_reason(&newer, "payment.charged has schema version 2,\nand this program reads 1");
@@ -180,7 +180,7 @@ fn what_was_parked_with_a_reason_says_it_until_its_queue_gives_it_up() {
 }
 
 #[test]
-fn of_what_nobody_can_read_a_little_is_shown() {
+fn the_beginning_of_an_unreadable_message_is_shown() {
     let body = format!("\u{1b}[31m{{\"card\":\n{}", "0123456789".repeat(10));
     let message = with_reason(&body, "it is no JSON");
     let (says, why) = says_and_why(&message);
@@ -194,7 +194,7 @@ fn of_what_nobody_can_read_a_little_is_shown() {
 }
 
 #[test]
-fn a_redrive_policy_says_how_often_a_message_is_tried() {
+fn a_redrive_policy_has_the_number_of_attempts() {
     assert_eq!(attempts(r#"{"deadLetterTargetArn": "arn", "maxReceiveCount": 8}"#), Some(8));
     assert_eq!(attempts(r#"{"deadLetterTargetArn": "arn", "maxReceiveCount": "8"}"#), Some(8));
     assert_eq!(attempts(""), None);
@@ -202,8 +202,8 @@ fn a_redrive_policy_says_how_often_a_message_is_tried() {
 
 #[test]
 fn messages_are_a_table() {
-    let event = Message { sent: Some("2027-01-01T11:56:00Z".parse().unwrap()), ..read(&received(event()), None) };
-    let messages = [Message { why: "given up after 8 attempts".into(), ..event }, read(&received("x"), None)];
+    let event = DeadLetter { sent: Some("2027-01-01T11:56:00Z".parse().unwrap()), ..read(&received(event()), None) };
+    let messages = [DeadLetter { why: "given up after 8 attempts".into(), ..event }, read(&received("x"), None)];
     let expected = "
 ╭──────────────────────────────────┬─────────────────┬───────────┬───────────────────────────╮
 │ booking                          ┆ says            ┆ sent      ┆ why                       │

@@ -6,11 +6,11 @@ use clap::Args;
 use console::Style;
 use jiff::{SignedDuration, Timestamp};
 use operator::audit::{
-    Audit, Books, Ends, Violation,
-    whole::{AuditError, Finding, Reading, Report, SLACK},
+    Audit, AuditViolation, BookingRecords, Deadline,
+    whole::{AuditError, AuditOptions, AuditReport, Finding, SLACK},
 };
 use serde::Serialize;
-use store::Entry;
+use store::JournalEntry;
 use traveller::show::{Look, count, plain, render};
 
 use crate::{
@@ -39,15 +39,15 @@ pub struct Options {
     json: bool,
 }
 
-/// What `audit --json` prints.
+/// The output of `audit --json`.
 #[derive(Serialize)]
 struct Audited {
     violations: Vec<Violated>,
-    /// Lines of stock that changed while they were read, so that they cannot be checked.
+    /// Stock lines that changed while they were read, so that they could not be checked.
     in_motion: Vec<String>,
-    /// How many bookings there are of each status.
+    /// How many bookings there are in each status.
     bookings: BTreeMap<&'static str, u64>,
-    /// How many of those were not checked, because their journal may be gone.
+    /// How many of those were not checked, because their journals may have expired.
     expired: u64,
     stock_lines: u64,
     journal_items: u64,
@@ -70,13 +70,13 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
         Some(seconds) => SignedDuration::from_secs(seconds.into()),
         None => stack.pending_max_age()? + SLACK,
     };
-    let of_before = if options.all_ended { Timestamp::MAX } else { before(stuck_after) };
-    let reading = Reading {
-        ends: Ends { of_before, may_be_parked: true },
+    let accepted_before = if options.all_ended { Timestamp::MAX } else { before(stuck_after) };
+    let reading = AuditOptions {
+        deadline: Deadline { accepted_before, may_need_operator: true },
         is_at_rest: options.all_ended,
         journal_since: before(stack.journal_retention()?),
         page: options.page,
-        charges: Reading::CHARGES,
+        charges: AuditOptions::CHARGES,
     };
     let size = match audit.size().await {
         Err(AuditError::Store(error)) if stack.is_local() => {
@@ -88,14 +88,14 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
     let progress = Progress::counting("auditing", usize::try_from(size)?);
     let look = Look::of_stdout();
     let (mut violations, mut in_motion) = (Vec::new(), Vec::new());
-    let tell = |finding: Finding<'_>| match finding {
-        _ if !options.json => progress.aside(|| tell(&finding, look, options.brief)),
+    let on_finding = |finding: Finding<'_>| match finding {
+        _ if !options.json => progress.aside(|| print_finding(&finding, look, options.brief)),
         Finding::InMotion(line) => {
             in_motion.push(line.to_owned());
             Ok(())
         }
         Finding::Wrong(wrong, _) => {
-            violations.extend(wrong.iter().map(|Violation { kind, about, says }| Violated {
+            violations.extend(wrong.iter().map(|AuditViolation { kind, about, says }| Violated {
                 kind: kind.name(),
                 about: about.clone(),
                 says: says.clone(),
@@ -103,10 +103,10 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
             Ok(())
         }
     };
-    let report = audit.whole(reading, tell, |items| progress.done(items as usize)).await;
+    let report = audit.whole(reading, on_finding, |items| progress.done(items as usize)).await;
     drop(progress);
     if report.is_err() {
-        // There is no document of half an audit, and yet this is what it has found.
+        // Half an audit makes no document, but these are its findings.
         for Violated { kind, about, says } in &violations {
             complain(format!("violation {kind} {about}: {says}"));
         }
@@ -128,37 +128,37 @@ pub async fn audit(target: &target::Options, options: Options) -> Result<ExitCod
     Ok(if report.violations == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Says what was found: `violation KIND ABOUT: WHAT`, a line each, then the timeline.
-fn tell(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
+/// Prints a finding: `violation KIND ABOUT: WHAT`, one line each, then the timeline.
+fn print_finding(finding: &Finding<'_>, look: Look, brief: bool) -> Result<()> {
     match finding {
         Finding::InMotion(line) => say(format!("in motion {}", plain(line)))?,
-        Finding::Wrong(violations, books) => {
+        Finding::Wrong(violations, records) => {
             for violation in *violations {
                 let violation = plain(&format!("{} {violation}", violation.kind));
                 say(format!("{} {violation}", look.style(Style::new().red(), "violation")))?;
             }
-            if let Some(books) = books.filter(|_| !brief) {
-                say(timeline(books, look))?;
+            if let Some(records) = records.filter(|_| !brief) {
+                say(timeline(records, look))?;
             }
         }
     }
     Ok(())
 }
 
-/// The booking as `harmony show` would show it, or the steps of what is none.
-fn timeline(books: &Books, look: Look) -> String {
-    match books.booking() {
+/// The booking as in `harmony show`, or the steps that belong to no booking.
+fn timeline(records: &BookingRecords, look: Look) -> String {
+    match records.booking() {
         Some(booking) => render(&booking, look),
-        None => books.journal.iter().map(step).collect::<Vec<_>>().join("\n"),
+        None => records.journal.iter().map(step).collect::<Vec<_>>().join("\n"),
     }
 }
 
-fn step(entry: &Entry) -> String {
+fn step(entry: &JournalEntry) -> String {
     let outcome = entry.outcome.as_ref().map_or("in progress", saga::Outcome::name);
     plain(&format!("{} {}: {outcome}", entry.started_at, entry.step))
 }
 
-fn closing(report: &Report) -> String {
+fn closing(report: &AuditReport) -> String {
     let statuses: Vec<_> = report.bookings.iter().map(|(status, count)| format!("{count} {status}")).collect();
     let mut closing = format!(
         "audited {} ({}), {}, {} in {:.1} s: {}",

@@ -22,13 +22,13 @@ use traveller::{
 
 use crate::{
     Result,
-    ending::End,
+    ending::CommandEnd,
     output::{Progress, complain, say, say_json},
     signals::Signal,
     target::{self, Target},
 };
 
-/// How long a booking may take. A step that must succeed is tried for minutes, but not as a rule.
+/// How long a booking may take. A step that must succeed may be retried for minutes, but rarely is.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Args)]
@@ -108,16 +108,16 @@ impl Options {
     }
 }
 
-/// What `book --json` prints, whatever came of it.
+/// The output of `book --json`, whatever the result.
 #[derive(Serialize)]
 struct Booked<'b> {
-    /// Repeats this request if it is sent with it again.
+    /// Sending the request with this key again repeats it.
     idempotency_key: &'b str,
     /// Null if it was not accepted, or if that is unknown.
     booking_id: Option<&'b BookingId>,
     /// The booking once it has ended, as `show --json` prints it.
     booking: Option<&'b Booking>,
-    /// Why there is none.
+    /// Why there is no booking.
     error: Option<String>,
 }
 
@@ -131,7 +131,7 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
     } else {
         say(line(look, "key", &key))?;
     }
-    let end = |end: End, booked: Booked<'_>| -> Result<ExitCode> {
+    let end = |end: CommandEnd, booked: Booked<'_>| -> Result<ExitCode> {
         booked.error.iter().for_each(complain);
         if json {
             say_json(&booked)?;
@@ -142,14 +142,16 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
     };
     let nothing = Booked { idempotency_key: &key, booking_id: None, booking: None, error: None };
 
-    let again =
-        format!("the same command with --key {key} --date {} sends it again, and books once", request.first_day());
+    let again = format!(
+        "the same command with --key {key} --date {} repeats the request without booking twice",
+        request.first_day()
+    );
     let signal = Signal::watch()?;
-    let interrupted = || End::Interrupted(signal.came().unwrap_or(0));
+    let interrupted = || CommandEnd::Interrupted(signal.came().unwrap_or(0));
     let id = match signal.unless(client.book_accepted(&request, &key)).await {
         Some(Ok(accepted)) => accepted.booking_id,
         Some(Err(error)) => {
-            // A refusal (4xx) is one, whoever says it: what follows from anything else, only the same key finds out.
+            // A 4xx is a refusal, even from a proxy. After anything else, only the same key can find out what happened.
             let (is_unclear, error) = match error {
                 ClientError::Refused { status: 400..500, .. } if !error.can_pass() => (false, error.to_string()),
                 ClientError::Refused { status: 400..500, .. } => (false, format!("{error}; later, {again}")),
@@ -157,7 +159,7 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
                 error => (true, format!("{error}; it is unknown whether it was booked: {again}")),
             };
             return end(
-                if is_unclear { End::Unclear } else { End::NotAccepted },
+                if is_unclear { CommandEnd::Unclear } else { CommandEnd::NotAccepted },
                 Booked { error: Some(error), ..nothing },
             );
         }
@@ -171,13 +173,13 @@ pub async fn book(target: &target::Options, options: Options) -> Result<ExitCode
     }
     let accepted = Booked { booking_id: Some(&id), ..nothing };
     match signal.unless(follow(&client, &id)).await {
-        Some(Ok(booking)) => end(End::Seen(booking.status), Booked { booking: Some(&booking), ..accepted }),
+        Some(Ok(booking)) => end(CommandEnd::Seen(booking.status), Booked { booking: Some(&booking), ..accepted }),
         Some(Err(error @ ClientError::NotEnded { .. })) => {
-            end(End::NotEnded, Booked { error: Some(error.to_string()), ..accepted })
+            end(CommandEnd::NotEnded, Booked { error: Some(error.to_string()), ..accepted })
         }
         Some(Err(error)) => {
             let error = format!("booking {id} is accepted, but cannot be read: {error}; try `harmony show {id}`");
-            end(End::NotEnded, Booked { error: Some(error), ..accepted })
+            end(CommandEnd::NotEnded, Booked { error: Some(error), ..accepted })
         }
         None => {
             let error = format!("interrupted; booking {id} is accepted and still runs: see `harmony show {id} --wait`");
@@ -204,12 +206,12 @@ pub async fn show(target: &target::Options, ShowOptions { id, wait, json }: &Sho
     let (booking, code) = if *wait {
         match follow(&client, id).await {
             Ok(booking) => {
-                let code = End::Seen(booking.status).into();
+                let code = CommandEnd::Seen(booking.status).into();
                 (Some(booking), code)
             }
             Err(error @ ClientError::NotEnded { .. }) => {
                 complain(error);
-                return Ok(End::NotEnded.into());
+                return Ok(CommandEnd::NotEnded.into());
             }
             Err(error) => return Err(error.into()),
         }
@@ -224,7 +226,7 @@ pub async fn show(target: &target::Options, ShowOptions { id, wait, json }: &Sho
         };
         (booking, ExitCode::SUCCESS)
     };
-    let nothing = || format!("there is no booking {id} at {}: see whether it was made there", client.api_url());
+    let nothing = || format!("there is no booking {id} at {}: check that it was made there", client.api_url());
     let booking = booking.ok_or_else(nothing)?;
     if *json {
         say_json(&booking)?
@@ -235,12 +237,14 @@ pub async fn show(target: &target::Options, ShowOptions { id, wait, json }: &Sho
 }
 
 /// The booking once it has ended.
-async fn follow(client: &Client, id: &BookingId) -> std::result::Result<Booking, ClientError> {
-    let progress = Progress::of(format!("booking {id}"));
-    client.follow(id, PATIENCE, |booking| progress.now(format!("booking {id}: {} …", booking.status))).await
+async fn follow(client: &Client, booking_id: &BookingId) -> std::result::Result<Booking, ClientError> {
+    let progress = Progress::of(format!("booking {booking_id}"));
+    client
+        .follow(booking_id, PATIENCE, |booking| progress.now(format!("booking {booking_id}: {} …", booking.status)))
+        .await
 }
 
-/// Reads a variant by its name.
+/// Parses a variant's name.
 pub fn variant() -> impl TypedValueParser<Value = Variant> {
     let named = |name: String| VARIANTS.into_iter().find(|variant| variant.name() == name).ok_or("no such variant");
     PossibleValuesParser::new(VARIANTS.map(Variant::name)).try_map(named)

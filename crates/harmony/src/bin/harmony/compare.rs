@@ -12,12 +12,12 @@ use clap::{Args, ValueEnum};
 use comparison::{
     Mode,
     explanation::explanations,
-    load::{Fate, Load, Measured, Mix, Travellers},
+    load::{Fate, Load, LoadResult, Mix, Travellers},
     local_aws,
-    outage::{self, Plan, suffer},
+    outage::{self, OutagePlan, measure_outage},
     report::{Measurements, Ratio, Report, Turn, difference},
     violations,
-    work::{self, Notes},
+    work::{self, WorkLog},
 };
 use futures_util::{StreamExt, stream};
 use jiff::{Timestamp, ToSpan};
@@ -37,40 +37,40 @@ pub struct Options {
     /// The stack on AWS with WorkflowType EXPRESS
     #[arg(long, value_name = "STACK", requires = "standard")]
     express: Option<String>,
-    /// Measure only this, once or several times [default: everything]
+    /// Measure only this; may be repeated [default: everything]
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
-    /// How often each mode has its turn
+    /// Number of rounds, in each of which every mode has its turn
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=100))]
     rounds: u16,
-    /// Travellers who book at once, one trip after the other
+    /// Travellers of the closed load, each booking one trip after the other
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
     travellers: u16,
-    /// Trips that they book together in each turn
+    /// Bookings of the closed load in each turn
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     bookings: u32,
-    /// Requests a second of travellers who know nothing of each other
+    /// Requests per second of the open load
     #[arg(long, default_value_t = 5.0, value_parser = rate)]
     rate: f64,
-    /// How many seconds of that in each turn
+    /// Seconds of the open load in each turn
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=3600))]
     seconds: u16,
-    /// What percentage of the hotels is sold out
+    /// Percentage of bookings whose hotel is sold out
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=50))]
     sold_out: u8,
-    /// What percentage of the cards is declined
+    /// Percentage of bookings whose card is declined
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u8).range(0..=50))]
     declined: u8,
-    /// How many bookings of each kind to count the work of
+    /// Bookings of each kind whose work is counted
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]
     counted: u16,
-    /// How many seconds each outage lasts
+    /// Seconds that each outage lasts
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..=600))]
     outage: u16,
     /// The folder for the report [default: target/comparison]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The ratios.json of another run, to say how far the two are apart
+    /// The ratios.json of another run to compare with
     #[arg(long, value_name = "FILE")]
     before: Option<PathBuf>,
 }
@@ -78,13 +78,13 @@ pub struct Options {
 /// What can be measured.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// What is done for a booking, and what it costs: on a local AWS, wherever the load is
+    /// The work for a booking and its costs, always on a local AWS
     Work,
-    /// How long bookings take, and how many there can be
+    /// Latency and throughput of bookings
     Load,
-    /// What becomes of them while the coordinator is out of order: on a local AWS
+    /// Bookings while the coordinator is out of order, on a local AWS
     Outages,
-    /// How many questions explain a failure: on a local AWS
+    /// Number of queries that explain a failure, on a local AWS
     Explanations,
 }
 
@@ -97,9 +97,9 @@ fn rate(text: &str) -> std::result::Result<f64, String> {
 
 /// How long bookings may take to end after the load.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How many bookings each mode is warmed up with: each function has an instance then.
+/// How many bookings each mode is warmed up with, so that each function has an instance.
 const WARM_UP: usize = 16;
-/// How many outages are measured at once. Each has a local AWS of its own, on which there is little to do.
+/// How many outages are measured at once. Each has its own local AWS, which is hardly busy.
 const OUTAGES_AT_ONCE: usize = 3;
 
 pub async fn run(options: &Options) -> Result<ExitCode> {
@@ -117,7 +117,7 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
         mix: Mix { sold_out: options.sold_out, declined: options.declined },
         turns: BTreeMap::new(),
         counted: Vec::new(),
-        suffered: Vec::new(),
+        outage_results: Vec::new(),
         explanations: Vec::new(),
         violations: Vec::new(),
     };
@@ -127,14 +127,14 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
     if wanted(Part::Load) {
         put_load(options, &mut measured).await?;
     }
-    // What goes wrong in an outage, or while a failure is explained, is told after all that was measured is written.
-    let suffered = if wanted(Part::Outages) { outages(options, &mut measured).await } else { Ok(()) };
+    // Failures of outages and explanations are reported after all measurements are written.
+    let result = if wanted(Part::Outages) { outages(options, &mut measured).await } else { Ok(()) };
     let explained = if wanted(Part::Explanations) { explain(&mut measured).await } else { Ok(()) };
 
     let report = measured.report()?;
     write(&folder, &report)?;
     say(&report.markdown)?;
-    let violations = measured.violations.iter().chain(measured.suffered.iter().flat_map(|each| &each.violations));
+    let violations = measured.violations.iter().chain(measured.outage_results.iter().flat_map(|each| &each.violations));
     let violations: Vec<_> = violations.collect();
     violations.iter().try_for_each(say)?;
     if let Some(before) = before {
@@ -142,10 +142,10 @@ pub async fn run(options: &Options) -> Result<ExitCode> {
         say(format!("{table}\n\nThe two runs are at most {:.0}% apart.", most * 100.0))?;
     }
     say(format!("The page is {}", folder.join("report.html").display()))?;
-    keep([suffered, explained], &mut Vec::new())?;
+    keep([result, explained], &mut Vec::new())?;
     let turns = measured.turns.values().flatten();
-    let otherwise = turns.map(|turn| turn.closed.otherwise().count() + turn.open.otherwise().count()).sum::<usize>();
-    Ok(if violations.is_empty() && otherwise == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let unexpected = turns.map(|turn| turn.closed.unexpected().count() + turn.open.unexpected().count()).sum::<usize>();
+    Ok(if violations.is_empty() && unexpected == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn explain(measured: &mut Measurements) -> Result<()> {
@@ -170,22 +170,23 @@ fn write(folder: &Path, report: &Report) -> Result<()> {
 
 fn ratios(path: &Path) -> Result<Vec<Ratio>> {
     let text = fs::read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    Ok(serde_json::from_slice(&text).map_err(|error| format!("{} holds no ratios: {error}", path.display()))?)
+    Ok(serde_json::from_slice(&text).map_err(|error| format!("{} does not contain ratios: {error}", path.display()))?)
 }
 
-/// What is run, on what, when.
+/// What is measured, where and when.
 fn about(options: &Options) -> Vec<(&'static str, String)> {
     let first = |path: &str, key: &str| {
         let text = fs::read_to_string(path).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix(key).map(str::to_owned)).unwrap_or_default();
         line.trim_matches(|c: char| c.is_whitespace() || c == ':' || c == '=' || c == '"').to_owned()
     };
-    let said = |program: &str, arguments: &[&str]| {
+    let output_of = |program: &str, arguments: &[&str]| {
         let output = Command::new(program).args(arguments).output().ok();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
     };
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let python = said(".venv/bin/python", &["-c", "import importlib.metadata as m; print(m.version('ministack'))"]);
+    let python =
+        output_of(".venv/bin/python", &["-c", "import importlib.metadata as m; print(m.version('ministack'))"]);
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let load = match &options.standard {
         Some(_) => "two stacks on AWS",
@@ -221,14 +222,14 @@ fn about(options: &Options) -> Vec<(&'static str, String)> {
             format!(
                 "harmony {} ({}), {}, MiniStack {python}",
                 env!("CARGO_PKG_VERSION"),
-                said("git", &["describe", "--always", "--dirty"]),
-                said("rustc", &["--version"])
+                output_of("git", &["describe", "--always", "--dirty"]),
+                output_of("rustc", &["--version"])
             ),
         ),
     ]
 }
 
-/// Travellers of a stack, with plenty on sale for them.
+/// Travellers on a stack that has plenty of stock for them.
 async fn travellers(stack: &Stack) -> Result<Travellers> {
     let first = today().saturating_add(30.days());
     let travellers = Travellers::of(stack, Client::new(&stack.api_url)?, first).await?;
@@ -242,7 +243,7 @@ async fn count_work(options: &Options, folder: &Path, measured: &mut Measurement
         fs::write(&path, "").map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
         let name = format!("counted-{workflow_type}").to_lowercase();
         let aws = local_aws(&name, workflow_type, &[], Some(&path))?;
-        let (travellers, notes) = (travellers(aws.stack()).await?, Notes::at(&path));
+        let (travellers, log) = (travellers(aws.stack()).await?, WorkLog::at(&path));
         let modes = Mode::ALL.into_iter().filter(|mode| match mode {
             Mode::Choreographed | Mode::Standard => workflow_type == "STANDARD",
             Mode::Express => workflow_type == "EXPRESS",
@@ -256,7 +257,7 @@ async fn count_work(options: &Options, folder: &Path, measured: &mut Measurement
                 let progress = Progress::counting(format!("counting, {}: {}", mode.name(), fate.name()), bookings);
                 let name = format!("count-{mode:?}-{fate:?}");
                 let made = |done| progress.done(done);
-                measured.counted.push(work::count((mode, fate), (&travellers, &notes), bookings, &name, made).await?);
+                measured.counted.push(work::count((mode, fate), (&travellers, &log), bookings, &name, made).await?);
             }
         }
     }
@@ -264,7 +265,7 @@ async fn count_work(options: &Options, folder: &Path, measured: &mut Measurement
 }
 
 async fn put_load(options: &Options, measured: &mut Measurements) -> Result<()> {
-    let mut running = Vec::new(); // as long as the load lasts
+    let mut running = Vec::new(); // they live as long as the load lasts
     let mut stack = async |given: &Option<String>, mode: Mode| -> Result<Stack> {
         if let Some(name) = given {
             return Ok(Stack::deployed(name).await?);
@@ -283,7 +284,7 @@ async fn put_load(options: &Options, measured: &mut Measurements) -> Result<()> 
     let mix = measured.mix;
     let closed = Load::Closed { travellers: options.travellers.into(), bookings: options.bookings as usize };
     let open = Load::Open { rate: options.rate, lasting: Duration::from_secs(options.seconds.into()) };
-    let turn = async |mode: Mode, load: Load, name: &str| -> Result<Measured> {
+    let turn = async |mode: Mode, load: Load, name: &str| -> Result<LoadResult> {
         let count = match load {
             Load::Closed { bookings, .. } => bookings,
             Load::Open { rate, lasting } => (rate * lasting.as_secs_f64()) as usize,
@@ -314,8 +315,8 @@ async fn put_load(options: &Options, measured: &mut Measurements) -> Result<()> 
 }
 
 async fn outages(options: &Options, measured: &mut Measurements) -> Result<()> {
-    let plan = Plan {
-        rate: 1.0, // what waits comes all at once afterwards, and the machine must not be what is slow then
+    let plan = OutagePlan {
+        rate: 1.0, // waiting bookings all continue at once afterwards, and the machine must not be the bottleneck
         before: Duration::from_secs(10),
         outage: Duration::from_secs(options.outage.into()),
         after: Duration::from_secs(20),
@@ -323,19 +324,19 @@ async fn outages(options: &Options, measured: &mut Measurements) -> Result<()> {
         reconcile_after: Duration::from_secs(60),
     };
     let each = (plan.rate * (plan.before + plan.outage + plan.after).as_secs_f64()) as usize;
-    let all: Vec<_> = outage::Kind::ALL.into_iter().flat_map(|kind| Mode::ALL.map(|mode| (mode, kind))).collect();
+    let all: Vec<_> = outage::OutageKind::ALL.into_iter().flat_map(|kind| Mode::ALL.map(|mode| (mode, kind))).collect();
     let progress = Progress::counting("outages: bookings made", each * all.len());
     let progress = &progress;
-    let suffered = stream::iter(all)
+    let results = stream::iter(all)
         .map(async |(mode, kind)| {
-            let suffered = suffer(mode, kind, plan, |done| progress.done(done)).await;
-            Ok(suffered.map_err(|error| format!("{}, {}: {error}", kind.name(), mode.name()))?)
+            let result = measure_outage(mode, kind, plan, |done| progress.done(done)).await;
+            Ok(result.map_err(|error| format!("{}, {}: {error}", kind.name(), mode.name()))?)
         })
         .buffered(OUTAGES_AT_ONCE);
-    keep(suffered.collect::<Vec<_>>().await, &mut measured.suffered)
+    keep(results.collect::<Vec<_>>().await, &mut measured.outage_results)
 }
 
-/// Keeps what went well; the error says all that did not.
+/// Keeps the successful measurements; the error lists all failures.
 fn keep<T>(measured: impl IntoIterator<Item = Result<T>>, kept: &mut Vec<T>) -> Result<()> {
     let mut failed = Vec::new();
     for each in measured {

@@ -1,4 +1,4 @@
-//! `harmony parked` and `harmony redrive`: what was given up, and how it is put back.
+//! `harmony parked` and `harmony redrive`: shows dead letters, and puts them back.
 
 use std::{
     process::ExitCode,
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use local_aws::Stack;
 use operator::{
     audit::Audit,
-    dead_letters::{Content, DeadLetterQueue, DriveError, HELD, Message, contents, drive, render},
+    dead_letters::{DeadLetter, DeadLetterQueue, DriveError, HELD, QueueContent, contents, drive, render},
 };
 use saga::{BookingId, Status};
 use serde::Serialize;
@@ -27,7 +27,7 @@ use crate::{
 
 /// How long a booking may take to end after its messages were put back.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long to wait before a further look at a booking.
+/// How long to wait before looking at a booking again.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How many bookings are followed at once.
 const AT_ONCE: usize = 16;
@@ -48,11 +48,11 @@ pub struct Options {
     json: bool,
 }
 
-/// What was found in queues.
+/// The content of several queues.
 #[derive(Default)]
 struct Looked {
-    found: Vec<(DeadLetterQueue, Content)>,
-    /// Those that could not be read.
+    found: Vec<(DeadLetterQueue, QueueContent)>,
+    /// The queues that could not be read.
     failed: Vec<Failed>,
 }
 
@@ -62,13 +62,13 @@ struct Failed {
     error: String,
 }
 
-/// What `parked --json` prints.
+/// The output of `parked --json`.
 #[derive(Default, Serialize)]
 struct Parked<'p> {
     messages: Vec<InQueue<'p>>,
-    /// How many more there are that could not be looked at.
+    /// How many more messages could not be received.
     held: usize,
-    /// Queues that could not be read.
+    /// The queues that could not be read.
     failed: Vec<Failed>,
 }
 
@@ -76,31 +76,31 @@ struct Parked<'p> {
 struct InQueue<'p> {
     queue: &'p str,
     #[serde(flatten)]
-    message: &'p Message,
+    message: &'p DeadLetter,
 }
 
-/// What `redrive --json` prints.
+/// The output of `redrive --json`.
 #[derive(Default, Serialize)]
 struct Redriven {
     queues: Vec<Emptied>,
-    /// How many messages could not be looked at, and may still be there.
+    /// How many messages could not be received, and may still be there.
     held: usize,
     bookings: Vec<Driven>,
 }
 
-/// What became of the messages of a queue.
+/// The result for a queue.
 #[derive(Default, Serialize)]
 struct Emptied {
     queue: String,
-    /// Where they are now.
+    /// The queue that the messages are in now.
     into: Option<String>,
     moved: u64,
-    /// How many came since then, or came back.
+    /// How many messages arrived since then, or came back.
     came: usize,
     error: Option<String>,
 }
 
-/// What became of a booking; without a status there is none, or it could not be looked at.
+/// The result for a booking. Without a status, there is no such booking or it could not be read.
 #[derive(Serialize)]
 struct Driven {
     booking_id: BookingId,
@@ -121,14 +121,14 @@ pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
     let code = if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if json {
         let mut parked = Parked { failed, ..Parked::default() };
-        for (queue, Content { messages, held }) in &found {
+        for (queue, QueueContent { messages, held }) in &found {
             parked.messages.extend(messages.iter().map(|message| InQueue { queue: queue.name(), message }));
             parked.held += held;
         }
         say_json(&parked)?;
         return Ok(code);
     }
-    for (queue, Content { messages, held }) in &found {
+    for (queue, QueueContent { messages, held }) in &found {
         let name = look.style(Style::new().bold(), queue.name());
         if !messages.is_empty() {
             say(format!("{name}: {}", count(messages.len() as u64, "message")))?;
@@ -136,7 +136,7 @@ pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
         }
         if *held > 0 {
             let held = count(*held as u64, "message");
-            say(format!("{name}: and {held} that could not be received: try again in a moment"))?;
+            say(format!("{name}: {held} more that could not be received; try again in a moment"))?;
         }
     }
     let (messages, held) = (all(&found), found.iter().map(|(_, content)| content.held).sum::<usize>());
@@ -145,7 +145,7 @@ pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
     } else if messages > 0 {
         let (messages, bookings) = (count(messages as u64, "message"), bookings(&found).len());
         let of = if bookings == 0 { String::new() } else { format!(" of {}", count(bookings as u64, "booking")) };
-        let text = format!("{messages}{of}: once the cause is gone, `harmony redrive` puts back what is parked");
+        let text = format!("{messages}{of}: fix the cause, then `harmony redrive` puts these messages back");
         say(wrap(look, &text, 0))?;
     }
     Ok(code)
@@ -153,15 +153,15 @@ pub async fn parked(target: &target::Options, json: bool) -> Result<ExitCode> {
 
 pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitCode> {
     let stack = target.stack().await?;
-    let tell = Tell { json: options.json, look: Look::of_stdout() };
+    let printer = Printer { json: options.json, look: Look::of_stdout() };
     let mut redriven = Redriven::default();
     let bookings = if options.bookings.is_empty() {
-        put_back(queues(&stack, &options.queues).await?, tell, &mut redriven).await?
+        put_back(queues(&stack, &options.queues).await?, printer, &mut redriven).await?
     } else {
-        drive_again(&stack, options.bookings, tell, &mut redriven).await?
+        drive_again(&stack, options.bookings, printer, &mut redriven).await?
     };
     if !options.no_wait {
-        follow(&stack, bookings, tell, &mut redriven).await?;
+        follow(&stack, bookings, printer, &mut redriven).await?;
     }
     if options.json {
         say_json(&redriven)?;
@@ -169,14 +169,14 @@ pub async fn redrive(target: &target::Options, options: Options) -> Result<ExitC
     Ok(if redriven.is_done() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Says how it goes on, unless the user wants one document at the end.
+/// Prints progress, unless the user wants one JSON document at the end.
 #[derive(Clone, Copy)]
-struct Tell {
+struct Printer {
     json: bool,
     look: Look,
 }
 
-impl Tell {
+impl Printer {
     fn good(self, text: impl std::fmt::Display) -> Result<()> {
         if self.json { Ok(()) } else { Ok(say(text)?) }
     }
@@ -186,12 +186,12 @@ impl Tell {
     }
 }
 
-/// Has those of these bookings driven again that exist, and returns them: a message about another would come back until
-/// it is parked, and then every redrive would put it back. Notes the others.
+/// Asks for those of these bookings to be driven again that exist, and returns them. A message about an unknown booking
+/// would be redelivered until it is parked, and every redrive would put it back. Records the others.
 async fn drive_again(
     stack: &Stack,
     bookings: Vec<BookingId>,
-    tell: Tell,
+    printer: Printer,
     redriven: &mut Redriven,
 ) -> Result<Vec<BookingId>> {
     let audit = Audit::of(stack, &stack.sdk().await?)?;
@@ -216,22 +216,22 @@ async fn drive_again(
     match drive(stack, &there).await {
         Err(DriveError::NotAsked(not_asked)) => {
             for failed in not_asked {
-                there.retain(|id| *id != failed.booking);
+                there.retain(|id| *id != failed.booking_id);
                 let error = failed.to_string();
-                not_driven(failed.booking, error);
+                not_driven(failed.booking_id, error);
             }
         }
         driven => driven?,
     }
     for id in &there {
-        tell.good(format!("booking {id}: the reconciler drives it again"))?;
+        printer.good(format!("booking {id}: the reconciler drives it again"))?;
     }
     Ok(there)
 }
 
-/// Puts the messages of these queues back, and returns the bookings that they name. Notes the queues that it cannot
+/// Puts the messages of these queues back, and returns the bookings that they name. Records the queues that it cannot
 /// read.
-async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redriven) -> Result<Vec<BookingId>> {
+async fn put_back(queues: Vec<DeadLetterQueue>, printer: Printer, redriven: &mut Redriven) -> Result<Vec<BookingId>> {
     let Looked { mut found, failed } = look_into(queues).await;
     let failed = failed.into_iter();
     redriven.queues.extend(failed.map(|Failed { queue, error }| Emptied {
@@ -243,11 +243,13 @@ async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redri
     found.retain(|(_, content)| !content.messages.is_empty());
     if redriven.held > 0 {
         let held = count(redriven.held as u64, "message");
-        tell.bad(&format!("{held} could not be received, and may still be there: redrive again in a moment"))?;
+        printer.bad(&format!(
+            "{held} messages could not be received, and may still be there: redrive again in a moment"
+        ))?;
     } else if found.is_empty() && redriven.queues.is_empty() {
-        tell.good("nothing is parked, so there is nothing to put back")?;
+        printer.good("nothing is parked, so there is nothing to put back")?;
     }
-    for (queue, Content { messages, .. }) in &found {
+    for (queue, QueueContent { messages, .. }) in &found {
         let progress = Progress::of(queue.name());
         let put_back = queue.put_back(messages, |now| progress.now(now)).await;
         drop(progress);
@@ -255,10 +257,10 @@ async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redri
         redriven.queues.push(match put_back {
             Ok(done) => {
                 let moved = u64::try_from(done.moved).unwrap_or(0);
-                tell.good(format!("{name}: {} put back into {}", count(moved, "message"), done.into))?;
+                printer.good(format!("{name}: {} put back into {}", count(moved, "message"), done.into))?;
                 if done.came > 0 {
                     let came = count(done.came as u64, "message");
-                    tell.bad(&format!("{name}: {came} came in since then, or came back: see `harmony parked`"))?;
+                    printer.bad(&format!("{name}: {came} arrived since then, or came back: see `harmony parked`"))?;
                 }
                 Emptied { queue: name, into: Some(done.into), moved, came: done.came, error: None }
             }
@@ -271,7 +273,7 @@ async fn put_back(queues: Vec<DeadLetterQueue>, tell: Tell, redriven: &mut Redri
     Ok(bookings(&found))
 }
 
-/// The dead-letter queues of the stack, or those of these names.
+/// All dead-letter queues of the stack, or those with these names.
 async fn queues(stack: &Stack, names: &[String]) -> Result<Vec<DeadLetterQueue>> {
     let mut queues = DeadLetterQueue::all(stack, &stack.sdk().await?)?;
     if let Some(unknown) = names.iter().find(|name| queues.iter().all(|queue| queue.name() != *name)) {
@@ -282,7 +284,7 @@ async fn queues(stack: &Stack, names: &[String]) -> Result<Vec<DeadLetterQueue>>
     Ok(queues)
 }
 
-/// Looks into all of these queues, and says which cannot be read.
+/// Reads all of these queues, and reports those that cannot be read.
 async fn look_into(queues: Vec<DeadLetterQueue>) -> Looked {
     let progress = Progress::of(format!("looking into {}", count(queues.len() as u64, "dead-letter queue")));
     let contents = contents(queues, HELD).await;
@@ -300,12 +302,12 @@ async fn look_into(queues: Vec<DeadLetterQueue>) -> Looked {
     looked
 }
 
-fn all(found: &[(DeadLetterQueue, Content)]) -> usize {
+fn all(found: &[(DeadLetterQueue, QueueContent)]) -> usize {
     found.iter().map(|(_, content)| content.messages.len()).sum()
 }
 
-/// The bookings that messages name, each once.
-fn bookings(found: &[(DeadLetterQueue, Content)]) -> Vec<BookingId> {
+/// The bookings that the messages name, each once.
+fn bookings(found: &[(DeadLetterQueue, QueueContent)]) -> Vec<BookingId> {
     let named =
         found.iter().flat_map(|(_, content)| &content.messages).filter_map(|message| message.booking_id.clone());
     let mut bookings = Vec::new();
@@ -317,9 +319,9 @@ fn bookings(found: &[(DeadLetterQueue, Content)]) -> Vec<BookingId> {
     bookings
 }
 
-/// Follows bookings to their ends, and notes them. It looks into the tables, as the API shows a booking to its owner
-/// only.
-async fn follow(stack: &Stack, bookings: Vec<BookingId>, tell: Tell, redriven: &mut Redriven) -> Result<()> {
+/// Follows bookings until they end, and records the results. It reads the tables, because the API shows a booking only
+/// to its owner.
+async fn follow(stack: &Stack, bookings: Vec<BookingId>, printer: Printer, redriven: &mut Redriven) -> Result<()> {
     let audit = Audit::of(stack, &stack.sdk().await?)?;
     let progress = Progress::of(format!("waiting for {}", count(bookings.len() as u64, "booking")));
     let ends = stream::iter(&bookings).map(async |id| end(&audit, id).await);
@@ -337,8 +339,8 @@ async fn follow(stack: &Stack, bookings: Vec<BookingId>, tell: Tell, redriven: &
             Err(error) => (None, Some(format!("cannot be read: {error}"))),
         };
         match (status, &error) {
-            (_, Some(error)) => tell.bad(&format!("booking {id} {error}"))?,
-            (Some(status), None) => tell.good(format!("booking {id}: {}", tell.look.status(status)))?,
+            (_, Some(error)) => printer.bad(&format!("booking {id} {error}"))?,
+            (Some(status), None) => printer.good(format!("booking {id}: {}", printer.look.status(status)))?,
             (None, None) => {}
         }
         redriven.bookings.push(Driven { booking_id: id, status, error });
@@ -346,11 +348,11 @@ async fn follow(stack: &Stack, bookings: Vec<BookingId>, tell: Tell, redriven: &
     Ok(())
 }
 
-/// The status of a booking when it has ended, or when that was waited for long enough; none if there is no such booking.
-async fn end(audit: &Audit, id: &BookingId) -> std::result::Result<Option<Status>, StoreError> {
+/// The status of a booking once it has ended or the time is up; none if there is no such booking.
+async fn end(audit: &Audit, booking_id: &BookingId) -> std::result::Result<Option<Status>, StoreError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
-        let status = audit.booking(id).await?.map(|booking| booking.status);
+        let status = audit.booking(booking_id).await?.map(|booking| booking.status);
         let has_ended = matches!(status, None | Some(Status::Confirmed | Status::Failed));
         if has_ended || Instant::now() >= deadline {
             return Ok(status);
@@ -367,7 +369,7 @@ mod tests {
     #[test]
     fn json_is_as_documented() {
         let id = BookingId::try_from("5b7c1f0a9e2d4c6b8a1f3e5d7c9b0a2e".to_owned()).unwrap();
-        let message = Message {
+        let message = DeadLetter {
             id: "m1".into(),
             booking_id: Some(id.clone()),
             says: "payment.charged".into(),

@@ -1,4 +1,4 @@
-//! `harmony demo`: books every scenario through the HTTP API in both variants, and shows what became of it.
+//! `harmony demo`: books every scenario through the HTTP API in both variants, and shows the results.
 
 use std::{
     process::ExitCode,
@@ -11,7 +11,7 @@ use futures_util::{StreamExt, stream};
 use harmony::side_by_side::{self, duration, once};
 use jiff::{ToSpan, civil::Date};
 use local_aws::{Stack, checkout::root};
-use operator::loader::{DAYS, Stock, dates};
+use operator::loader::{DAYS, StockLoader, dates};
 use saga::{Status, Variant};
 use traveller::{
     Answer, Booking, Client, ClientError, TripRequest,
@@ -23,7 +23,7 @@ use traveller::{
 
 use crate::{
     Result, booking, local,
-    output::{Several, say},
+    output::{ProgressGroup, say},
     stock::load_into,
     target::{self, Target},
 };
@@ -31,11 +31,11 @@ use crate::{
 const GOOD: Style = Style::new().green();
 const BAD: Style = Style::new().red();
 
-/// How long a booking may take on AWS, where Lambda waits for a minute and then for two before it tries a step again
-/// that an event has led to.
+/// How long a booking may take on AWS, where Lambda waits for one minute and then for two before it retries an
+/// asynchronous invocation.
 const PATIENCE: Duration = Duration::from_secs(300);
-/// How many are booked at once where each instance of a function is a container of the same machine: a scenario in both
-/// variants. All at once would start a hundred.
+/// How many bookings are made at once where each instance of a function is a container on the same machine: one
+/// scenario in both variants. All at once would start a hundred containers.
 const IN_CONTAINERS: usize = 2;
 
 #[derive(Args)]
@@ -45,12 +45,12 @@ pub struct Options {
     variant: Option<Variant>,
 }
 
-/// A scenario in a variant, and what came of it.
+/// A scenario in a variant, and its result.
 struct Outcome {
     scenario: &'static Scenario,
     variant: Variant,
     observed: std::result::Result<Observed, ClientError>,
-    /// What is otherwise than expected.
+    /// The differences from the expected result.
     wrong: Vec<String>,
     took: Duration,
 }
@@ -69,7 +69,7 @@ pub async fn run(target: &target::Options, options: &Options) -> Result<ExitCode
     on(&target, options).await
 }
 
-/// Books every scenario there, and says whether all ended as expected.
+/// Books every scenario on this target, and returns success if all ended as expected.
 pub async fn on(Target { client, stack, .. }: &Target, options: &Options) -> Result<ExitCode> {
     let variants = options.variant.map_or(VARIANTS.to_vec(), |variant| vec![variant]);
     let date = match stack {
@@ -86,7 +86,7 @@ pub async fn on(Target { client, stack, .. }: &Target, options: &Options) -> Res
     report(&outcomes, variants.len(), started.elapsed())
 }
 
-/// What is named, or the local AWS that runs, if it answers.
+/// The named target, or the running local AWS, if it answers.
 async fn answering(options: &target::Options) -> Result<Option<Target>> {
     let Some(target) = options.find().await? else { return Ok(None) };
     let url = target.client.api_url();
@@ -101,12 +101,12 @@ async fn answering(options: &target::Options) -> Result<Option<Target>> {
     }
 }
 
-/// A date on which all scenarios can be booked, as far as stock is concerned. A local AWS that has none gets some.
+/// A date on which the stock suffices for all scenarios. A local AWS without stock is loaded.
 async fn date_with_stock(stack: &Stack, variants: usize) -> Result<Date> {
-    let stock = Stock::of(stack, &stack.sdk().await?)?;
+    let stock = StockLoader::of(stack, &stack.sdk().await?)?;
     let most = (scenarios::ALL.len() * variants) as u32; // 18
     let mut empty = None;
-    // Every start until the last day that stock is loaded for by default.
+    // Every start date up to the last day that is loaded by default.
     let starts = TripRequest::DAYS_AHEAD..i32::from(DAYS) - 4;
     for date in starts.map(|day| today().saturating_add(day.days())) {
         let trip = TripRequest::on(date);
@@ -125,7 +125,7 @@ async fn date_with_stock(stack: &Stack, variants: usize) -> Result<Date> {
     }
 }
 
-/// Books all scenarios, so many at once, as their travellers would.
+/// Books all scenarios, this many at once, as their travellers would.
 async fn book(
     client: &Client,
     date: Date,
@@ -134,7 +134,7 @@ async fn book(
     at_once: usize,
 ) -> Result<Vec<Outcome>> {
     const SCENARIOS: &[Scenario] = &scenarios::ALL;
-    let several = Several::default();
+    let several = ProgressGroup::default();
     let run = fresh_key("demo");
     let both = SCENARIOS.iter().flat_map(|scenario| variants.iter().map(move |variant| (scenario, *variant)));
     let bookings = both.map(|(scenario, variant)| {
@@ -179,11 +179,11 @@ fn report(outcomes: &[Outcome], variants: usize, took: Duration) -> Result<ExitC
     for (nth, outcomes) in outcomes.chunks(variants).enumerate() {
         scenario(nth + 1, outcomes, look)?;
     }
-    // The rest stands above.
+    // The rest is above.
     let otherwise: Vec<_> = outcomes.iter().filter_map(|outcome| Some((outcome, outcome.wrong.first()?))).collect();
     let as_expected = outcomes.len() - otherwise.len();
     say(format!("{as_expected} of {} bookings ended as expected, in {took:.1?}", outcomes.len()))?;
-    // The first scenario is the trip that everything goes well with.
+    // The first scenario is the confirmed trip.
     let times = outcomes.iter().take(variants).filter_map(|outcome| {
         let booking = outcome.booking().filter(|booking| booking.status == Status::Confirmed)?;
         Some(format!("{} {}", outcome.variant.name(), duration(booking)))
@@ -198,7 +198,7 @@ fn report(outcomes: &[Outcome], variants: usize, took: Duration) -> Result<ExitC
     Ok(if otherwise.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// A scenario, and what came of it in each variant.
+/// A scenario, and its result in each variant.
 fn scenario(nth: usize, outcomes: &[Outcome], look: Look) -> Result<()> {
     let [Outcome { scenario, took, .. }, others @ ..] = outcomes else { return Ok(()) };
     let good = outcomes.iter().all(|outcome| outcome.wrong.is_empty());

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use saga::Status;
 
-/// What `--help` says of exit codes.
+/// The exit codes in `--help`.
 pub const HELP: &str = "\
 Exit codes:
   0    done; of `book`: confirmed
@@ -17,36 +17,36 @@ Exit codes:
   7    it is unknown whether the booking was accepted: send it again with the same --key
   130  interrupted (128 and the number of the signal)";
 
-/// The same for `show`, which has done its work when it has shown a booking.
+/// The exit codes of `show`, which has done its work when it has shown a booking.
 pub const SHOW_HELP: &str = "\
 Exit codes: 0 if it is shown; with --wait the same as for `harmony book`: 0 confirmed, 3 failed, 4 needs an operator,
 5 not ended in time; 1 if something went wrong";
 
-/// The ends of a booking, and of an attempt to make one.
+/// The possible ends of a booking, and of an attempt to make one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// The booking ended so, or has not ended.
+pub enum CommandEnd {
+    /// The booking has this status.
     Seen(Status),
-    /// It was accepted, and has not ended in time.
+    /// It was accepted, but has not ended in time.
     NotEnded,
     /// It was refused, or not sent.
     NotAccepted,
-    /// It was sent, and what came back does not say whether it was accepted.
+    /// It was sent, but it is unknown whether it was accepted.
     Unclear,
     /// A signal came.
     Interrupted(u8),
 }
 
-impl From<End> for ExitCode {
-    fn from(end: End) -> Self {
+impl From<CommandEnd> for ExitCode {
+    fn from(end: CommandEnd) -> Self {
         Self::from(match end {
-            End::Seen(Status::Confirmed) => 0,
-            End::Seen(Status::Failed) => 3,
-            End::Seen(Status::NeedsOperator) => 4,
-            End::Seen(Status::Pending | Status::Compensating) | End::NotEnded => 5,
-            End::NotAccepted => 6,
-            End::Unclear => 7,
-            End::Interrupted(signal) => 128 + signal,
+            CommandEnd::Seen(Status::Confirmed) => 0,
+            CommandEnd::Seen(Status::Failed) => 3,
+            CommandEnd::Seen(Status::NeedsOperator) => 4,
+            CommandEnd::Seen(Status::Pending | Status::Compensating) | CommandEnd::NotEnded => 5,
+            CommandEnd::NotAccepted => 6,
+            CommandEnd::Unclear => 7,
+            CommandEnd::Interrupted(signal) => 128 + signal,
         })
     }
 }

@@ -43,9 +43,9 @@ pub struct Options {
     parameters: Vec<(String, String)>,
 }
 
-/// Where nobody else can reach it.
+/// The address that no other machine can reach.
 pub const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-/// How long `harmony down` waits for the end.
+/// How long `harmony down` waits for the local AWS to end.
 const END: Duration = Duration::from_secs(20);
 
 pub fn up(options: Options) -> Result<()> {
@@ -53,7 +53,7 @@ pub fn up(options: Options) -> Result<()> {
     let folder = Running::folder(&root);
     let Some(mut running) = Running::claim(&folder)? else {
         let at = Running::find(&folder)?.map(|found| format!(" at {}", found.stack.api_url)).unwrap_or_default();
-        return Err(format!("a local AWS of this project runs already{at}: `harmony down` stops it").into());
+        return Err(format!("a local AWS of this project is already running{at}: `harmony down` stops it").into());
     };
     let bind = if options.docker { docker::host_address()? } else { LOOPBACK };
     let mut aws = start(&root, options.parameters, bind, options.port)?;
@@ -62,7 +62,7 @@ pub fn up(options: Options) -> Result<()> {
         wait_for(sam_local::prepare(aws.stack(), &folder.join("env-vars.json")))?;
     }
 
-    // From here on there is something to tidy up. Before, to be killed is good enough: the launcher notices.
+    // From here on a signal needs a clean-up. Before, being killed is enough: the launcher notices.
     let signal = Signal::watch()?;
     running.announce(aws.stack())?;
     say(welcome(aws.stack().api_url.as_str(), lines))?;
@@ -73,7 +73,7 @@ pub fn up(options: Options) -> Result<()> {
     }
     while signal.came().is_none() {
         if !aws.is_running() {
-            return Err(format!("the local AWS ended by itself: see {}", log(&root).display()).into());
+            return Err(format!("the local AWS ended unexpectedly: see {}", log(&root).display()).into());
         }
         if !running.keep(aws.stack())? {
             return Err("another local AWS of this project was started after its files were cleaned away".into());
@@ -87,7 +87,13 @@ pub fn up(options: Options) -> Result<()> {
 /// Starts a local AWS that logs into this project's folder.
 pub fn start(root: &Path, parameters: Vec<(String, String)>, bind: IpAddr, port: Option<u16>) -> Result<LocalAws> {
     let _progress = Progress::of("starting a local AWS and deploying template.yaml to it");
-    Ok(LocalAws::start(local::Options { parameters, bind, port, log: Some(log(root)), ..local::Options::default() })?)
+    Ok(LocalAws::start(local::LocalAwsOptions {
+        parameters,
+        bind,
+        port,
+        log: Some(log(root)),
+        ..local::LocalAwsOptions::default()
+    })?)
 }
 
 fn log(root: &Path) -> std::path::PathBuf {
@@ -97,7 +103,7 @@ fn log(root: &Path) -> std::path::PathBuf {
 fn welcome(api_url: &str, lines: usize) -> String {
     let program = env::args().next().unwrap_or_else(|| "harmony".to_owned());
     format!(
-        "{lines} lines of stock are on sale. In another terminal, say where the API is:
+        "{lines} lines of stock are on sale. In another terminal, set the address of the API:
   export API={api_url}
 
 Book a trip:
@@ -113,7 +119,7 @@ Ctrl-C ends it, and so does `{program} down`. Nothing is kept.",
     )
 }
 
-/// A request with a line for each of its fields.
+/// A request with one line per field.
 fn body(trip: &TripRequest) -> String {
     let body = trip.to_json();
     let parts = travel::part_names();
@@ -126,19 +132,19 @@ fn body(trip: &TripRequest) -> String {
 pub fn down() -> Result<()> {
     let folder = Running::folder(&root()?);
     if !Running::is_claimed(&folder)? {
-        return Ok(say("no local AWS of this project runs")?);
+        return Ok(say("no local AWS of this project is running")?);
     }
     let Some(found) = Running::find(&folder)? else {
         return Err("a local AWS of this project is just starting or ending: try again in a few seconds".into());
     };
     let pid = found.harmony_pid.to_string();
-    // The shell has `kill` built in; the program is not on every machine. The process is there: it holds the lock.
+    // The shell has `kill` built in; not every machine has the program. The process exists: it holds the lock.
     let killed = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid]).output()?;
     let deadline = Instant::now() + END;
     while Running::is_claimed(&folder)? {
         if Instant::now() >= deadline {
             let stderr = String::from_utf8_lossy(&killed.stderr);
-            return Err(format!("process {pid} was asked to end and did not: {}; kill it", stderr.trim()).into());
+            return Err(format!("process {pid} was asked to end but did not: {}; kill it", stderr.trim()).into());
         }
         thread::sleep(TICK / 2);
     }

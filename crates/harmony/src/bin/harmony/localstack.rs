@@ -1,4 +1,4 @@
-//! `harmony localstack`: deploys to a LocalStack that runs, and books every scenario there.
+//! `harmony localstack`: deploys to a running LocalStack, and books every scenario there.
 
 use std::{
     process::ExitCode,
@@ -16,14 +16,14 @@ use crate::{
     target::{self, Target},
 };
 
-/// The stack's name if none is given.
+/// The default name of the stack.
 const STACK: &str = "harmony";
-/// How long the first invocation of a function may take: LocalStack pulls the image that it runs in.
+/// How long the first invocation of a function may take: LocalStack pulls the container image for it.
 const FIRST: Duration = Duration::from_secs(120);
 
 #[derive(Args)]
 pub struct Options {
-    /// Delete the stack afterwards, whatever came of it
+    /// Delete the stack afterwards, even if something failed
     #[arg(long)]
     delete: bool,
     /// A value for a parameter of the template; may be repeated
@@ -40,7 +40,7 @@ pub async fn run(target: &target::Options, options: &Options) -> Result<ExitCode
     if options.delete {
         let _progress = Progress::of(format!("deleting the stack {name}"));
         let deleted = there.delete(name).await;
-        // What went wrong first is what to look at.
+        // The first failure is the one to report.
         if code.is_ok() {
             deleted?;
         }
@@ -54,13 +54,13 @@ async fn deploy_and_book(there: &LocalStack, name: &str, options: &Options) -> R
     there.deploy(name, &options.parameters).await?;
     let stack = Stack::deployed(name).await?;
     drop(progress);
-    say(format!("stack {name} stands at {}, after {:.1?}", stack.api_url, started.elapsed()))?;
+    say(format!("stack {name} is deployed at {}, after {:.1?}", stack.api_url, started.elapsed()))?;
     let client = Client::new(&stack.api_url)?;
     wait_for_answer(&client).await?;
     demo::on(&Target { client, stack: Some(stack), is_named: true }, &options.demo).await
 }
 
-/// Waits until the API's function runs.
+/// Waits until the API's function answers.
 async fn wait_for_answer(client: &Client) -> Result<()> {
     let _progress = Progress::of("waiting for the API's function to start");
     let deadline = Instant::now() + FIRST;
@@ -72,7 +72,7 @@ async fn wait_for_answer(client: &Client) -> Result<()> {
             Err(error) => error.to_string(),
         };
         if Instant::now() >= deadline {
-            let way_out = "see LocalStack's log, and whether `docker info` answers where it runs";
+            let way_out = "see LocalStack's log, and check that `docker info` works where it runs";
             return Err(format!("the API at {} does not run functions ({found}): {way_out}", client.api_url()).into());
         }
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,4 +1,4 @@
-//! `harmony`: the command-line program of this project. `harmony help` lists what it can do.
+//! `harmony`: the command-line program of this project. `harmony help` lists its commands.
 
 mod audit;
 mod booking;
@@ -62,7 +62,7 @@ enum Command {
     SamLocal(sam_local::Options),
 }
 
-/// Whatever goes wrong is told to the user in one line.
+/// Every error is reported to the user in one line.
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
@@ -88,7 +88,7 @@ fn main() -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         match error.downcast_ref::<io::Error>() {
-            // Who reads the output has seen enough: `harmony demo | head`.
+            // The reader of the output has gone, as in `harmony demo | head`.
             Some(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
             _ => output::complain(&error),
         }
@@ -100,6 +100,6 @@ fn main() -> ExitCode {
 fn wait_for<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
     let done = runtime.block_on(command);
-    runtime.shutdown_background(); // an interrupted command waits for nobody, such as a name server
+    runtime.shutdown_background(); // an interrupted command must not wait, for example for a name server
     done
 }

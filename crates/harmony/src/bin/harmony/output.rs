@@ -1,4 +1,4 @@
-//! What the user sees: results on standard output, progress on standard error.
+//! Output for the user: results on standard output, progress on standard error.
 
 use std::{
     fmt::Display,
@@ -9,27 +9,27 @@ use std::{
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use traveller::show::plain;
 
-/// Prints a line or more. Unlike `println!` it does not panic when nobody reads any more.
+/// Prints one or more lines. Unlike `println!` it does not panic when the reader has gone.
 pub fn say(text: impl Display) -> io::Result<()> {
     writeln!(io::stdout().lock(), "{text}")
 }
 
-/// Prints a value as one line of JSON. Their forms are documented in `docs/command-line.md`, where tests hold them.
+/// Prints a value as one line of JSON. The format is documented in `docs/command-line.md`, and tests check it.
 pub fn say_json(value: &impl serde::Serialize) -> crate::Result<()> {
     Ok(say(serde_json::to_string(value)?)?)
 }
 
-/// Says on standard error what went wrong, in one line, whatever an answer or a program has put into it.
+/// Prints an error to standard error, safely and on one line, whatever text it contains.
 pub fn complain(text: impl Display) {
     eprintln!("harmony: {}", plain(&text.to_string()));
 }
 
-/// Something that takes a while. Shown while it lasts, on a terminal only.
+/// A task that takes a while, shown while it lasts, on a terminal only.
 pub struct Progress(ProgressBar);
 
-/// Several things at once, a line each.
+/// Several tasks at once, one line each.
 #[derive(Default)]
-pub struct Several(MultiProgress);
+pub struct ProgressGroup(MultiProgress);
 
 fn spinning(bar: ProgressBar, message: String) -> Progress {
     bar.set_style(style("{spinner} {wide_msg}"));
@@ -39,16 +39,16 @@ fn spinning(bar: ProgressBar, message: String) -> Progress {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()) // ours are all good
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner()) // ours are all valid
 }
 
 impl Progress {
-    /// Nobody knows how long it will take.
+    /// A task of unknown length.
     pub fn of(what: impl Display) -> Self {
         spinning(ProgressBar::new_spinner(), format!("{what} …"))
     }
 
-    /// So many things have to be done.
+    /// A task with this many steps.
     pub fn counting(what: impl Display, things: usize) -> Self {
         let bar = ProgressBar::new(things as u64);
         bar.set_style(style("{msg} {wide_bar} {pos}/{len}"));
@@ -56,35 +56,35 @@ impl Progress {
         Self(bar)
     }
 
-    /// So many more are done.
+    /// This many more steps are done.
     pub fn done(&self, things: usize) {
         self.0.inc(things as u64);
     }
 
-    /// Says something in between.
+    /// Prints something while the task is shown.
     pub fn aside<T>(&self, say: impl FnOnce() -> T) -> T {
         self.0.suspend(say)
     }
 
-    /// Something new is known.
+    /// Updates the description of the task.
     pub fn now(&self, what: impl Display) {
         self.0.set_message(what.to_string());
     }
 
-    /// It is over; the line stays.
+    /// The task is over; its line stays.
     pub fn end(self, what: impl Display) {
         self.0.set_style(style("  {wide_msg}"));
         self.0.finish_with_message(what.to_string());
     }
 }
 
-impl Several {
-    /// One of them.
+impl ProgressGroup {
+    /// Adds a task.
     pub fn add(&self, what: impl Display) -> Progress {
         spinning(self.0.add(ProgressBar::new_spinner()), what.to_string())
     }
 
-    /// All are over, and their lines can go.
+    /// All tasks are over, and their lines can go.
     pub fn clear(&self) -> io::Result<()> {
         self.0.clear()
     }
@@ -103,7 +103,7 @@ pub mod tests {
     use serde::Serialize;
     use serde_json::Value;
 
-    /// The JSON that docs/command-line.md has under the heading of a command.
+    /// The JSON documented in docs/command-line.md under the heading of a command.
     pub fn documented(command: &str) -> Value {
         let page = include_str!("../../../../../docs/command-line.md");
         let (_, section) = page.split_once(&format!("\n### {command}\n")).unwrap();
@@ -111,7 +111,7 @@ pub mod tests {
         serde_json::from_str(json.split_once("```").unwrap().0).unwrap()
     }
 
-    /// Holds what a command prints against its documentation.
+    /// Checks a command's output against its documentation.
     pub fn is_documented(command: &str, printed: &impl Serialize) {
         assert_eq!(serde_json::to_value(printed).unwrap(), documented(command));
     }

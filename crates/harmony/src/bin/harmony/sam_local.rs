@@ -1,5 +1,4 @@
-//! `harmony sam-local`: runs the functions as `sam local` runs them, in Docker, against a local AWS, and checks what
-//! they answer.
+//! `harmony sam-local`: runs the functions with `sam local`, in Docker, against a local AWS, and checks their answers.
 
 use std::{
     env, fs,
@@ -35,7 +34,7 @@ use crate::{
 
 #[derive(Args)]
 pub struct Options {
-    /// Send only the events whose name begins so, such as `payment/` [default: all]
+    /// Send only the events whose name begins with this, such as `payment/` [default: all]
     #[arg(default_value = "", hide_default_value = true)]
     events: String,
     /// How many functions to run at once
@@ -43,9 +42,9 @@ pub struct Options {
     jobs: u8,
 }
 
-/// What programs of tests end with that could not test.
+/// The exit code of test programs that were skipped.
 const SKIPPED: u8 = 77;
-/// How long one `sam local invoke` may take. The first one makes an image.
+/// How long one `sam local invoke` may take. The first one builds an image.
 const INVOCATION: Duration = Duration::from_secs(120);
 /// How long `sam` may take to stop its containers.
 const END: Duration = Duration::from_secs(20);
@@ -93,23 +92,23 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 fn start(address: std::net::IpAddr, folder: &Path) -> Result<LocalAws> {
     let _progress = Progress::of("starting a local AWS that containers can reach");
     let log = Some(folder.join("local.log"));
-    Ok(LocalAws::start(local::Options { bind: address, log, ..local::Options::default() })?)
+    Ok(LocalAws::start(local::LocalAwsOptions { bind: address, log, ..local::LocalAwsOptions::default() })?)
 }
 
-/// Makes a stack ready for the events in `events/`, and writes the functions' environment to a file.
+/// Sets up a stack for the events in `events/`, and writes the functions' environment to a file.
 pub async fn prepare(stack: &Stack, env_vars: &Path) -> Result<()> {
     events::prepare(stack).await?;
     let text = serde_json::to_string_pretty(&docker::env_vars(stack).await?)?;
     Ok(fs::write(env_vars, text).map_err(|error| format!("{} cannot be written: {error}", env_vars.display()))?)
 }
 
-/// Something that was looked at, and what was wrong with it.
+/// The number of checks, and how many failed.
 struct Checked {
     wrong: Option<String>,
 }
 
 impl Checked {
-    /// Says how it was.
+    /// Prints the result of a check.
     fn report(name: &str, wrong: Option<String>, took: Duration) -> io::Result<Self> {
         let mark = if wrong.is_some() { "✗" } else { "✓" };
         let wrong_line = wrong.as_ref().map(|wrong| format!("\n    {wrong}")).unwrap_or_default();
@@ -118,7 +117,7 @@ impl Checked {
     }
 }
 
-/// How the bookings ended that the events tell of. The functions on the local AWS have a part in it.
+/// Checks how the bookings of the events ended. The functions on the local AWS take part in that.
 fn ends(stack: &Stack, signal: &Signal) -> Result<Vec<Checked>> {
     let api = Client::new(&stack.api_url)?;
     let mut checked = Vec::new();
@@ -132,7 +131,7 @@ fn ends(stack: &Stack, signal: &Signal) -> Result<Vec<Checked>> {
     Ok(checked)
 }
 
-/// Waits for something, unless the user has enough.
+/// Runs this work unless the user interrupts it.
 fn unless<T>(signal: &Signal, work: impl Future<Output = T>) -> Result<T> {
     wait_for(async { signal.unless(work).await.ok_or_else(interrupted) })
 }
@@ -141,7 +140,7 @@ fn interrupted() -> Box<dyn std::error::Error> {
     "interrupted; what was started is stopped".into()
 }
 
-/// The AWS SAM CLI, in an environment that leads nowhere but to the local AWS.
+/// The AWS SAM CLI, in an environment that leads only to the local AWS.
 struct Sam {
     root: PathBuf,
     env_vars: PathBuf,
@@ -157,11 +156,11 @@ impl Sam {
         }
         command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
         command.env("AWS_DEFAULT_REGION", self.region.as_deref().unwrap_or("eu-central-1"));
-        // SAM asks STS which account this is, and waits for seconds where nobody answers. No matter: it goes on without.
+        // SAM asks STS for the account, and waits for seconds where there is no answer. It works without.
         command.env("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9").env("AWS_MAX_ATTEMPTS", "1");
         command.args(["local"]).args(arguments).arg("--env-vars").arg(&self.env_vars);
         command.args(["--add-host", ADD_HOST, "--skip-pull-image"]).current_dir(&self.root);
-        // A group of its own: Ctrl-C in a terminal then reaches this process only, which ends the others in order.
+        // A group of its own: Ctrl-C in a terminal then reaches only this process, which ends the others in order.
         command.process_group(0).stdin(Stdio::null());
         command
     }
@@ -176,10 +175,10 @@ impl Sam {
     /// Sends each event to its function, several at once.
     fn invoke_all(&self, samples: &[Sample], jobs: u8) -> Result<Vec<Checked>> {
         let [first, others @ ..] = samples else { return Ok(Vec::new()) };
-        // Alone: SAM makes the image of the runtime, which the others then use.
+        // Alone: SAM builds the image of the runtime, which the others then use.
         let mut checked = vec![self.checked(first)?];
         let next = Mutex::new(others.iter());
-        let take = || next.lock().ok().and_then(|mut next| next.next()); // nobody panics with it
+        let take = || next.lock().ok().and_then(|mut next| next.next()); // no holder of the lock panics
         let work = || -> std::result::Result<Vec<Checked>, String> {
             let mut checked = Vec::new();
             while let Some(sample) = take() {
@@ -206,13 +205,13 @@ impl Sam {
         Ok(Checked::report(&format!("events/{}", sample.name), wrong, started.elapsed())?)
     }
 
-    /// What the function answers, or why it does not.
+    /// The function's answer, or why there is none.
     fn invoke(&self, sample: &Sample) -> Result<std::result::Result<Value, String>> {
         let path = sample.path.display().to_string();
         let mut command = self.command(&["invoke", &logical_id(&sample.function), "--event", &path]);
         let mut job = Job::start(command.stdout(Stdio::piped()).stderr(Stdio::piped()))?;
-        let said = reader(job.child.stdout.take());
-        let complaints = reader(job.child.stderr.take());
+        let stdout = reader(job.child.stdout.take());
+        let stderr = reader(job.child.stderr.take());
         let deadline = Instant::now() + INVOCATION;
         while job.child.try_wait()?.is_none() {
             if self.signal.came().is_some() {
@@ -223,16 +222,16 @@ impl Sam {
             }
             thread::sleep(TICK);
         }
-        let (said, complaints) = (said.join().unwrap_or_default(), complaints.join().unwrap_or_default());
-        let answer = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
+        let (stdout, stderr) = (stdout.join().unwrap_or_default(), stderr.join().unwrap_or_default());
+        let answer = stdout.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default();
         Ok(serde_json::from_str(answer).map_err(|_| {
-            let lines: Vec<_> = complaints.lines().filter(|line| !line.trim().is_empty()).collect();
+            let lines: Vec<_> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
             let last = lines[lines.len().saturating_sub(4)..].iter().map(|line| plain(line));
             last.collect::<Vec<_>>().join("\n    ")
         }))
     }
 
-    /// Books a trip in each variant through `sam local start-api`; the other functions are those of the local AWS.
+    /// Books a trip in each variant through `sam local start-api`; the other functions run on the local AWS.
     fn book(&self, folder: &Path) -> Result<Vec<Checked>> {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
         let log = fs::File::create(folder.join("start-api.log"))?;
@@ -279,7 +278,7 @@ fn reader(stream: Option<impl Read + Send + 'static>) -> thread::JoinHandle<Stri
     })
 }
 
-/// A `sam` that is stopped, with its containers, when the value is dropped.
+/// A running `sam`, which is stopped with its containers when the value is dropped.
 struct Job {
     child: Child,
 }
@@ -297,7 +296,7 @@ impl Drop for Job {
             return;
         }
         let pid = self.child.id().to_string();
-        // The shell has `kill` built in; the program is not on every machine.
+        // The shell has `kill` built in; not every machine has the program.
         let _ = Command::new("sh").args(["-c", "kill -INT \"$1\"", "sh", &pid]).output();
         let deadline = Instant::now() + END;
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {

@@ -1,4 +1,4 @@
-//! The signals that ask a command to end: Ctrl-C, `kill`, and a terminal that closes.
+//! Signals that ask a command to end: Ctrl-C, `kill`, and a closed terminal.
 
 use std::{
     io,
@@ -15,15 +15,15 @@ use signal_hook::{
     flag,
 };
 
-/// How often to look whether it is time to end.
+/// How often to check whether it is time to end.
 pub const TICK: Duration = Duration::from_millis(50);
 
-/// Which signal came, if one did.
+/// The signal that has arrived, if any.
 #[derive(Clone)]
 pub struct Signal(Arc<AtomicUsize>);
 
 impl Signal {
-    /// From now on signals are noted here, and do not end this process. `nohup` starts programs with SIGHUP ignored,
+    /// From now on signals are recorded here and do not end this process. `nohup` starts programs with SIGHUP ignored,
     /// so that they outlive the terminal: for them it stays ignored.
     pub fn watch() -> io::Result<Self> {
         let came = Self(Arc::default());
@@ -34,12 +34,12 @@ impl Signal {
         Ok(came)
     }
 
-    /// The number of the signal.
+    /// The number of the signal, if one has arrived.
     pub fn came(&self) -> Option<u8> {
         u8::try_from(self.0.load(Ordering::Relaxed)).ok().filter(|number| *number > 0)
     }
 
-    /// What comes of this work; none if a signal came first.
+    /// The result of this work; none if a signal arrived first.
     pub async fn unless<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let came = async {
             while self.came().is_none() {
@@ -53,8 +53,8 @@ impl Signal {
     }
 }
 
-/// Whether this process was started with SIGHUP ignored. A program that it starts inherits that, and can say so: a
-/// shell that sends itself the signal lives on.
+/// Whether this process was started with SIGHUP ignored. Child processes inherit that and can report it: a shell that
+/// sends itself the signal survives.
 fn hang_up_is_ignored() -> bool {
     let mut shell = Command::new("sh");
     shell.args(["-c", "kill -HUP $$"]).stdin(Stdio::null()).stderr(Stdio::null());

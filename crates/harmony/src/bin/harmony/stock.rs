@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Instant};
 use clap::Args;
 use jiff::civil::Date;
 use local_aws::Stack;
-use operator::loader::{DAYS, Stock, dates};
+use operator::loader::{DAYS, StockLoader, dates};
 use traveller::trip::today;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 pub struct Options {
     #[command(flatten)]
     days: Days,
-    /// Load a stack on AWS too, where what was sold before is then for sale again
+    /// Also load a stack on AWS, where units that were sold are then for sale again
     #[arg(long)]
     yes: bool,
 }
@@ -39,8 +39,8 @@ impl Days {
 pub async fn load(target: &target::Options, options: Options) -> Result<ExitCode> {
     let stack = target.stack().await?;
     if !stack.is_local() && !options.yes {
-        let what = "loading replaces the stock of a stack on AWS, and what was sold of it would be for sale again";
-        return Err(format!("{what}: give --yes if that is right").into());
+        let what = "loading replaces the stock of a stack on AWS, and units that were sold would be for sale again";
+        return Err(format!("{what}: give --yes to do it anyway").into());
     }
     let started = Instant::now();
     let lines = load_into(&stack, &options.days.dates()).await?;
@@ -48,9 +48,9 @@ pub async fn load(target: &target::Options, options: Options) -> Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads stock with a progress bar, and says how many lines.
+/// Loads stock with a progress bar, and returns the number of lines.
 pub async fn load_into(stack: &Stack, dates: &[Date]) -> Result<usize> {
-    let stock = Stock::of(stack, &stack.sdk().await?)?;
+    let stock = StockLoader::of(stack, &stack.sdk().await?)?;
     let lines = stock.count(dates);
     let progress = Progress::counting("loading stock", lines);
     stock.load(dates, |lines| progress.done(lines)).await?;

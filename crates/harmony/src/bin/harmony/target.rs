@@ -1,4 +1,4 @@
-//! What a command works on: the API or the stack that is named, or the local AWS that runs.
+//! The target of a command: the API or the stack that is named, or the running local AWS.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use local_aws::{
     Stack,
     checkout::root,
     cloud::Cloud,
-    stack::{Found, Running},
+    stack::{Running, RunningStack},
 };
 use traveller::{Client, client::Authorization};
 
@@ -23,7 +23,7 @@ pub struct Options {
     /// AWS_ENDPOINT_URL or the profile's endpoint_url points there
     #[arg(long, global = true, env = "HARMONY_STACK", hide_env_values = true, value_name = "NAME")]
     stack_name: Option<String>,
-    /// A stack that a file describes, as `harmony local` writes it
+    /// File that describes a stack, as written by `harmony local`
     #[arg(long, global = true, env = "HARMONY_STACK_FILE", hide_env_values = true, value_name = "PATH")]
     stack_file: Option<String>,
     /// Sign requests to the API with AWS credentials, for Authorization AWS_IAM
@@ -34,22 +34,21 @@ pub struct Options {
     id_token: Option<String>,
 }
 
-/// What to work on.
+/// The target of a command.
 pub struct Target {
-    /// Its API.
     pub client: Client,
     /// Its stack; none if only an API is named.
     pub stack: Option<Stack>,
-    /// Whether the user named it, so that nothing else will do.
+    /// Whether the user named it, so that no other target will do.
     pub is_named: bool,
 }
 
 impl Options {
-    /// What is named, or the local AWS that runs; none if neither.
+    /// The named target, or the running local AWS; none if there is neither.
     pub async fn find(&self) -> Result<Option<Target>> {
         let url = given(&self.api_url);
         let stack = match (self.stack_name(), given(&self.stack_file)) {
-            (Some(_), Some(_)) => return Err("give either --stack-name or --stack-file: they name two stacks".into()),
+            (Some(_), Some(_)) => return Err("give either --stack-name or --stack-file, not both".into()),
             (Some(name), None) => Some(Stack::deployed(name).await?),
             (None, Some(path)) => Some(Stack::from_file(Path::new(path))?),
             (None, None) => None,
@@ -71,19 +70,18 @@ impl Options {
         Ok(Some(Target { client: Client::new(url)?.with(authorization), stack, is_named }))
     }
 
-    /// The stack that is named.
+    /// The name of the stack, if one is named.
     pub fn stack_name(&self) -> Option<&str> {
         given(&self.stack_name)
     }
 
-    /// The API to work on, and its stack if that is known.
+    /// The API to work on, with its stack if that is known.
     pub async fn any(&self) -> Result<Target> {
         let nothing =
             "no API to work on: start one with `harmony local`, or give --api-url, --stack-name or --stack-file";
         Ok(self.find().await?.ok_or(nothing)?)
     }
 
-    /// The stack to work on.
     pub async fn stack(&self) -> Result<Stack> {
         match self.find().await? {
             Some(Target { stack: Some(stack), .. }) => Ok(stack),
@@ -105,14 +103,14 @@ pub fn empty_option(matches: &ArgMatches) -> Option<String> {
     options.into_iter().find(is_empty).map(|option| option.replace('_', "-"))
 }
 
-/// Set to nothing, an environment variable is not set.
+/// The value of an option; an empty environment variable counts as not set.
 fn given(option: &Option<String>) -> Option<&str> {
     option.as_deref().filter(|value| !value.is_empty())
 }
 
-/// The local AWS of this project that runs.
-pub fn running() -> Result<Option<Found>> {
-    // Elsewhere there is no project, and nothing of it runs.
+/// This project's running local AWS.
+pub fn running() -> Result<Option<RunningStack>> {
+    // Outside a checkout there is no project, and no local AWS of it.
     let Ok(root) = root() else { return Ok(None) };
     Ok(Running::find(&Running::folder(&root))?)
 }
