@@ -1,113 +1,26 @@
 //! What the tables hold on one booking, and what each participant does to them. Every function here is one request to
 //! the tables, or one to the payment provider: nothing happens in between, and a worker may die before and after.
 
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
 
 use saga::{
-    BookingId, Event, EventType, IdempotencyKey, Leg, LegRequest, Money, Outcome, PaymentReference, Plan, Reason,
-    Rejection, Status, Step,
+    Outcome, PartName, PartNames, Status, Step,
     header::{self, Move},
     payment::{Abort, Aborting, Charge, Charging, Prices, Recorded, State},
     reservation::{self, Cancel, Reserve, Stock},
 };
 
-use crate::Twin;
-
-/// What a unit of anything costs.
-const UNIT_PRICE: Money = Money::eur(100);
-
-/// The booking that everything is about.
-pub(crate) struct World {
-    pub(crate) booking_id: BookingId,
-    pub(crate) plan: Plan,
-    pub(crate) total: Money,
-    /// Each event that there can be. Why something went wrong is left out: nobody decides on it.
-    events: Vec<Event>,
-}
-
-impl World {
-    pub(crate) fn event(&self, event_type: EventType) -> &Event {
-        let event = self.events.iter().find(|event| event.event_type() == event_type);
-        event.unwrap_or_else(|| unreachable!("{event_type} is among them")) // they are made of all types
-    }
-
-    fn prices(&self) -> [Money; 3] {
-        Leg::ALL.map(|leg| price(self.plan.trip.leg(leg)))
-    }
-}
-
-pub(crate) fn price(leg: &LegRequest) -> Money {
-    leg.price(UNIT_PRICE).unwrap_or_else(|error| unreachable!("some nights at 1 EUR: {error}"))
-}
-
-/// Any rejection of a reservation.
-pub(crate) fn rejected() -> Rejection {
-    Rejection::new("rejected", "")
-}
-
-/// Any reason why a charge is declined.
-pub(crate) fn declined() -> Rejection {
-    Rejection::new("declined", "")
-}
-
-/// Any technical reason: which one does not matter.
-pub(crate) fn reason() -> Reason {
-    Reason { step: None, code: "technical_failure".into(), detail: String::new() }
-}
-
-pub(crate) static WORLD: LazyLock<World> = LazyLock::new(|| {
-    let samples = saga::event::samples();
-    let plan = samples.iter().find_map(Event::plan).cloned();
-    let plan = plan.unwrap_or_else(|| unreachable!("the first event of a booking has the plan"));
-    let prices = Leg::ALL.map(|leg| price(plan.trip.leg(leg)));
-    let total = Prices::new(prices).total().unwrap_or_else(|error| unreachable!("three small prices: {error}"));
-    let events = samples.into_iter().map(|event| bare(&event, &plan, total)).collect();
-    let key = IdempotencyKey::try_from("model").unwrap_or_else(|error| unreachable!("a good key: {error}"));
-    World { booking_id: BookingId::derive("model", &key), plan, total, events }
-});
-
-/// The event without what nobody decides on, and with the amounts of this booking.
-fn bare(event: &Event, plan: &Plan, total: Money) -> Event {
-    let plan = plan.clone();
-    match event.clone() {
-        Event::Requested { .. } => Event::Requested { plan },
-        Event::Reserved { leg, .. } => Event::Reserved { leg, price: price(plan.trip.leg(leg)), plan },
-        Event::Rejected { leg, .. } => Event::Rejected { leg, rejection: rejected(), plan },
-        Event::Charged { .. } => Event::Charged { amount: total },
-        Event::Aborted { .. } => Event::Aborted { reason: None, trip: plan.trip },
-        Event::Cancelled { leg, .. } => Event::Cancelled { leg, reason: None },
-        Event::Confirmed { .. } => Event::Confirmed { total },
-        Event::Failed { .. } => Event::Failed { reason: None },
-    }
-}
-
-/// The type of an event that somebody says. It must be the one event of its type that this booking knows: then the type
-/// says it all.
-pub(crate) fn said(event: &Event) -> EventType {
-    let (world, event_type) = (&*WORLD, event.event_type());
-    let amounts_are_right = match event {
-        Event::Reserved { leg, price: said, .. } => *said == price(world.plan.trip.leg(*leg)),
-        Event::Charged { amount: total } | Event::Confirmed { total } => *total == world.total,
-        _ => true,
-    };
-    assert!(amounts_are_right, "{event:?} is about another amount");
-    assert!(event.plan().is_none_or(|plan| *plan == world.plan), "{event:?} is about another trip");
-    assert_eq!(bare(event, &world.plan, world.total), *world.event(event_type));
-    event_type
-}
+use crate::{
+    MAX_PARTS, Scope, Twin,
+    scope::{PARTS, declined, place_of, plain, reason, rejected},
+};
 
 /// What the tables, and the payment provider, hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Books {
-    /// How many units of each leg are there, of one or none that was put on sale.
-    pub available: [i8; 3],
-    seeded: [i8; 3],
-    /// What is recorded of `reserve`.
-    pub reserve: [Option<Outcome>; 3],
-    /// What is recorded of `cancel`.
-    pub cancel: [Option<Outcome>; 3],
-    /// Which prices payment knows.
-    pub priced: [bool; 3],
+    scope: Scope,
+    /// What is recorded of each part; of those that the plan does not have, nothing.
+    parts: [PartBooks; MAX_PARTS],
     /// What payment has decided.
     pub payment: State,
     /// What is recorded of `charge`.
@@ -122,17 +35,49 @@ pub struct Books {
     /// The header.
     pub status: Status,
     ended: [bool; 2],
-    /// Which legs booking knows to be given back.
-    pub given_back: [bool; 3],
     /// Somebody asked for an end that contradicts the one that there was.
     pub contradiction: bool,
+    /// How many `*.reserved` and `*.cancelled` were counted: only a twin counts.
+    counted: [u8; 2],
 }
 
-const fn at(leg: Leg) -> usize {
-    match leg {
-        Leg::Flight => 0,
-        Leg::Hotel => 1,
-        Leg::Car => 2,
+/// What is recorded of one part. It sorts, so that parts that are alike can be put in order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct PartBooks {
+    /// Whether nobody sells it.
+    is_unsold: bool,
+    /// Whether payment's program was built before there was this part: only in a twin.
+    is_new: bool,
+    /// How many units were put on sale: one or none.
+    seeded: i8,
+    available: i8,
+    reserve: Option<Reserved>,
+    /// What is recorded of `cancel`: whether there was something to give back.
+    cancel: Option<bool>,
+    /// Whether payment knows its price.
+    is_priced: bool,
+    /// Whether booking knows that it is cancelled.
+    is_cancelled: bool,
+}
+
+/// What is recorded of `reserve`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Reserved {
+    Reserved,
+    Rejected,
+}
+
+impl PartBooks {
+    fn reserve(&self, scope: Scope, part: usize) -> Option<Outcome> {
+        self.reserve.map(|recorded| match recorded {
+            Reserved::Reserved => scope.booking().reserved(part),
+            Reserved::Rejected => Outcome::Rejected(rejected()),
+        })
+    }
+
+    /// Whether its reservation stands: it was made, and not cancelled.
+    fn stands(&self) -> bool {
+        self.reserve == Some(Reserved::Reserved) && self.cancel.is_none()
     }
 }
 
@@ -147,27 +92,18 @@ pub enum Provider {
     IsSilent,
 }
 
-/// An outcome without what nobody decides on.
-fn plain(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Rejected(_) => Outcome::Rejected(rejected()),
-        Outcome::Declined(_) => Outcome::Declined(declined()),
-        Outcome::Aborted { .. } => Outcome::Aborted { reason: None },
-        Outcome::Failed { .. } => Outcome::Failed { reason: None },
-        outcome => outcome,
-    }
-}
-
 impl Books {
-    /// A booking that was accepted, of which so many units of each leg are on sale (one or none), paid with a card that
+    /// A booking that was accepted, of which so many units of each part are on sale (one or none), paid with a card that
     /// is declined or not.
-    pub const fn accepted(on_sale: [i8; 3], declines: bool) -> Self {
+    pub fn accepted(scope: Scope, on_sale: &[i8], declines: bool) -> Self {
+        assert_eq!(on_sale.len(), scope.parts());
+        let mut parts = [PartBooks::default(); MAX_PARTS];
+        for (place, (part, units)) in parts.iter_mut().zip(on_sale).enumerate() {
+            *part = PartBooks { seeded: *units, available: *units, is_unsold: !scope.sells(place), ..*part };
+        }
         Self {
-            available: on_sale,
-            seeded: on_sale,
-            reserve: [const { None }; 3],
-            cancel: [const { None }; 3],
-            priced: [false; 3],
+            scope,
+            parts,
             payment: State::Collecting,
             charge: Recorded::Absent,
             abort: None,
@@ -176,77 +112,122 @@ impl Books {
             declines,
             status: Status::Pending,
             ended: [false; 2],
-            given_back: [false; 3],
             contradiction: false,
+            counted: [0; 2],
         }
     }
 
-    /// The bookings that differ in what the checker has to know. Flight, hotel and car are alike in everything, so it is
-    /// enough that the first ones are sold out.
-    pub fn all() -> Vec<Self> {
-        let on_sale = [[1, 1, 1], [0, 1, 1], [0, 0, 1], [0, 0, 0]];
-        let charged = on_sale.map(|on_sale| Self::accepted(on_sale, false));
-        charged.into_iter().chain([Self::accepted([1, 1, 1], true)]).collect()
+    /// The bookings that differ in what the checker has to know. The parts that somebody sells are alike in everything, so
+    /// it is enough that the first ones are sold out.
+    pub(crate) fn all(scope: Scope, twin: Option<Twin>) -> Vec<Self> {
+        let sold = (0..scope.parts()).filter(|part| scope.sells(*part)).count();
+        let on_sale = |sold_out| (0..scope.parts()).map(|part| i8::from((sold_out..sold).contains(&part))).collect();
+        let accepted = |sold_out, declines| {
+            let on_sale: Vec<_> = on_sale(sold_out);
+            let mut books = Self::accepted(scope, &on_sale, declines);
+            books.parts[scope.parts() - 1].is_new = twin == Some(Twin::ChargeWithoutNames);
+            books
+        };
+        (0..=sold).map(|sold_out| accepted(sold_out, false)).chain([accepted(0, true)]).collect()
+    }
+
+    /// The parts of the plan.
+    fn parts(&self) -> &[PartBooks] {
+        &self.parts[..self.scope.parts()]
+    }
+
+    /// How many units of each part are there.
+    pub fn available(&self) -> Vec<i8> {
+        self.parts().iter().map(|part| part.available).collect()
+    }
+
+    /// The names of the parts of which this is true.
+    fn names(&self, of: impl Fn(&PartBooks) -> bool) -> PartNames {
+        PARTS.into_iter().zip(self.parts()).filter(|(_, part)| of(part)).map(|(name, _)| name).collect()
     }
 
     /// A seller carries out `reserve`: the loop of the handler, of which only the last transaction does anything.
-    pub fn reserve(&mut self, leg: Leg) -> Outcome {
-        let (request, at) = (WORLD.plan.trip.leg(leg), at(leg));
+    pub fn reserve(&mut self, part: PartName) -> Outcome {
+        let place = place_of(part);
+        let quote = &self.scope.booking().quotes[place];
+        let recorded = self.parts[place].reserve(self.scope, place);
         let mut stock = Stock::Enough;
         loop {
-            match reservation::reserve(request, self.reserve[at].as_ref(), &stock, Some(UNIT_PRICE)) {
+            match reservation::reserve(Ok(quote), recorded.as_ref(), &stock) {
                 Reserve::Replay(outcome) => return outcome,
-                Reserve::Take(_) if self.available[at] < 1 => {
-                    stock = Stock::SoldOut(request.lines().swap_remove(0)); // every leg needs a line
+                Reserve::Take(_) if self.parts[place].available < 1 => {
+                    stock = Stock::SoldOut(quote.lines[0].clone());
                 }
                 Reserve::Take(outcome) => {
-                    self.available[at] -= 1;
-                    self.reserve[at] = Some(outcome.clone());
+                    assert_eq!(outcome, self.scope.booking().reserved(place));
+                    self.parts[place].available -= 1;
+                    self.parts[place].reserve = Some(Reserved::Reserved);
                     return outcome;
                 }
                 Reserve::Reject(outcome) => {
-                    let outcome = plain(outcome);
-                    self.reserve[at] = Some(outcome.clone());
-                    return outcome;
+                    self.parts[place].reserve = Some(Reserved::Rejected);
+                    return plain(outcome);
                 }
             }
         }
     }
 
     /// The first of the two writes of [`Twin::EffectAndRecordApart`].
-    pub fn take_unrecorded(&mut self, leg: Leg) {
-        let at = at(leg);
-        if self.reserve[at].is_none() && self.available[at] > 0 {
-            self.available[at] -= 1;
+    pub(crate) fn take_unrecorded(&mut self, part: PartName) {
+        let part = &mut self.parts[place_of(part)];
+        if part.reserve.is_none() && part.available > 0 {
+            part.available -= 1;
         }
     }
 
     /// A seller carries out `cancel`.
-    pub fn cancel(&mut self, leg: Leg, twin: Option<Twin>) -> Outcome {
-        let at = at(leg);
-        let outcome = match reservation::cancel(self.reserve[at].as_ref(), self.cancel[at].as_ref()) {
+    pub fn cancel(&mut self, part: PartName, twin: Option<Twin>) -> Outcome {
+        let place = place_of(part);
+        let reserve = self.parts[place].reserve(self.scope, place);
+        let part = &mut self.parts[place];
+        let recorded = part.cancel.map(|released| Outcome::Cancelled { released });
+        let outcome = match reservation::cancel(reserve.as_ref(), recorded.as_ref()) {
             Cancel::Replay(outcome) => return outcome,
             Cancel::GiveBack(outcome) => {
-                self.available[at] += 1;
+                part.available += 1;
                 outcome
             }
             Cancel::Tombstone(outcome) => {
                 if twin != Some(Twin::NoTombstone) {
-                    self.reserve[at] = Some(plain(reservation::tombstone()));
+                    assert!(matches!(reservation::tombstone(), Outcome::Rejected(_)));
+                    part.reserve = Some(Reserved::Rejected);
                 }
                 outcome
             }
             Cancel::Record(outcome) => outcome,
         };
-        self.cancel[at] = Some(outcome.clone());
+        part.cancel = Some(outcome == Outcome::Cancelled { released: true });
         outcome
     }
 
-    /// Payment notes a price, and says which prices it knows.
-    pub fn collect_price(&mut self, leg: Leg, twin: Option<Twin>) -> Option<Prices> {
-        self.priced[at(leg)] = true;
-        let known = Leg::ALL.into_iter().filter(|leg| self.priced[at(*leg)] || twin == Some(Twin::ChargeAtFirst));
-        Prices::of(&known.zip(WORLD.prices()).collect::<Vec<_>>())
+    /// Payment records the price of a part, and says which prices it knows, if those are the plan's.
+    pub fn collect_price(&mut self, part: PartName, twin: Option<Twin>) -> Option<Prices> {
+        self.parts[place_of(part)].is_priced = true;
+        let booking = self.scope.booking();
+        let known = match twin {
+            Some(Twin::ChargeAtFirst) => return Some(booking.prices.clone()),
+            Some(Twin::ChargeByCount) => return self.counts(0).then(|| booking.prices.clone()),
+            Some(Twin::ChargeWithoutNames) => {
+                let is_complete = self.names(|part| part.is_priced && !part.is_new) == self.names(|part| !part.is_new);
+                return is_complete.then(|| booking.prices.clone());
+            }
+            _ => self.names(|part| part.is_priced),
+        };
+        let known: BTreeMap<_, _> =
+            known.into_iter().map(|name| (name, booking.quotes[place_of(name)].price)).collect();
+        Prices::of(known, &booking.plan.names())
+    }
+
+    /// Counts one more event of a kind, and says whether there are as many as the plan has parts.
+    fn counts(&mut self, kind: usize) -> bool {
+        let parts = self.scope.parts() as u8; // at most four
+        self.counted[kind] = parts.min(self.counted[kind] + 1);
+        self.counted[kind] == parts
     }
 
     /// A worker that charges makes its next move. `lease_has_ended` says whether an earlier worker's lease has.
@@ -312,20 +293,20 @@ impl Books {
     }
 
     fn provider(&mut self, find_first: bool, provider: Provider, twin: Option<Twin>) -> Option<Outcome> {
-        let charged = || Outcome::Charged { amount: WORLD.total, charge_id: "ch".into() };
+        let booking = self.scope.booking();
         let is_charged = self.times_charged > 0 && !self.voided;
         if provider == Provider::IsSilent {
             return None;
         }
         let answer = if find_first && is_charged && twin != Some(Twin::NewReferencePerAttempt) {
-            charged()
+            booking.charged()
         } else if self.voided || self.declines {
             Outcome::Declined(declined())
         } else {
             if !is_charged || twin == Some(Twin::NewReferencePerAttempt) {
                 self.times_charged += 1;
             }
-            charged()
+            booking.charged()
         };
         Some(answer).filter(|_| provider == Provider::Answers)
     }
@@ -353,17 +334,19 @@ impl Books {
         }
     }
 
-    /// Booking notes that a leg is given back, and says whether all are.
-    pub fn collect_given_back(&mut self, leg: Leg) -> bool {
-        self.given_back[at(leg)] = true;
-        let legs: Vec<_> = Leg::ALL.into_iter().filter(|leg| self.given_back[at(*leg)]).collect();
-        header::all_given_back(&legs)
+    /// Booking records that a part is cancelled, and says whether all are.
+    pub fn collect_cancelled(&mut self, part: PartName, twin: Option<Twin>) -> bool {
+        self.parts[place_of(part)].is_cancelled = true;
+        if twin == Some(Twin::FailByCount) {
+            return self.counts(1);
+        }
+        header::is_all_cancelled(&self.names(|part| part.is_cancelled), &self.scope.booking().plan.names())
     }
 
     /// Booking carries out `confirm`, `fail` or `park`. No answer: what is recorded contradicts it.
     pub fn end(&mut self, step: Step) -> Option<Outcome> {
         let outcome = match step {
-            Step::Confirm => Outcome::Confirmed { total: WORLD.total },
+            Step::Confirm => Outcome::Confirmed { total: self.scope.booking().total },
             Step::Fail => Outcome::Failed { reason: None },
             _ => Outcome::Parked { reason: reason() },
         };
@@ -390,38 +373,31 @@ impl Books {
         }
     }
 
-    /// Whether a leg's reservation stands: it was made, and not cancelled.
-    pub fn is_reserved(&self, leg: Leg) -> bool {
-        matches!(self.reserve[at(leg)], Some(Outcome::Reserved { .. })) && self.cancel[at(leg)].is_none()
-    }
-
-    /// How often the traveller has paid, all things considered.
+    /// How often the customer has paid, all things considered.
     pub const fn paid(&self) -> u8 {
         if self.voided { 0 } else { self.times_charged }
     }
 
-    /// The first invariant: every leg reserved once, charged once, the amount being the sum of the prices.
-    pub fn is_confirmed_only_with_all(&self) -> bool {
-        let decided = matches!(&self.payment, State::Charged { amount, .. } if *amount == WORLD.total);
-        self.status != Status::Confirmed
-            || (Leg::ALL.into_iter().all(|leg| self.is_reserved(leg)) && self.paid() == 1 && decided)
+    /// The first invariant: every part reserved once, charged once, the amount being the sum of the prices.
+    pub(crate) fn is_confirmed_only_with_all(&self) -> bool {
+        let total = self.scope.booking().total;
+        let decided = matches!(&self.payment, State::Charged { amount, .. } if *amount == total);
+        self.status != Status::Confirmed || (self.parts().iter().all(PartBooks::stands) && self.paid() == 1 && decided)
     }
 
     /// The second invariant: nothing reserved, nothing charged.
-    pub fn is_failed_only_with_nothing(&self) -> bool {
-        self.status != Status::Failed || (!Leg::ALL.into_iter().any(|leg| self.is_reserved(leg)) && self.paid() == 0)
+    pub(crate) fn is_failed_only_with_nothing(&self) -> bool {
+        self.status != Status::Failed || (!self.parts().iter().any(PartBooks::stands) && self.paid() == 0)
     }
 
     /// The third invariant: stock is never below zero, and stock and reservations are what was put on sale.
-    pub fn stock_adds_up(&self) -> bool {
-        Leg::ALL.into_iter().all(|leg| {
-            let reserved = i8::from(self.is_reserved(leg));
-            self.available[at(leg)] >= 0 && self.available[at(leg)] + reserved == self.seeded[at(leg)]
-        })
+    pub(crate) fn stock_adds_up(&self) -> bool {
+        let adds_up = |part: &PartBooks| part.available >= 0 && part.available + i8::from(part.stands()) == part.seeded;
+        self.parts().iter().all(adds_up)
     }
 
     /// Whether the booking has come to its end.
-    pub const fn has_ended(&self) -> bool {
+    pub(crate) const fn has_ended(&self) -> bool {
         self.status.has_ended()
     }
 
@@ -432,37 +408,24 @@ impl Books {
         }
     }
 
-    /// What is the case of a leg, as a value to sort by.
-    pub(crate) fn leg_code(&self, leg: usize) -> impl Ord + Copy + use<> {
-        let name = |outcome: &Option<Outcome>| outcome.as_ref().map(Outcome::name);
-        let released = matches!(self.cancel[leg], Some(Outcome::Cancelled { released: true }));
-        let (reserve, cancel) = (name(&self.reserve[leg]), name(&self.cancel[leg]));
-        (self.seeded[leg], self.available[leg], reserve, cancel, released, self.priced[leg], self.given_back[leg])
+    /// What is recorded of a part, as a value to sort by.
+    pub(crate) const fn of_part(&self, part: usize) -> PartBooks {
+        self.parts[part]
     }
 
-    /// Puts what is the case of the legs into another order.
-    pub(crate) fn arrange(&mut self, legs: [usize; 3]) {
-        self.seeded = legs.map(|leg| self.seeded[leg]);
-        self.available = legs.map(|leg| self.available[leg]);
-        // But for the price: that is the price of the place.
-        let mut prices = WORLD.prices().into_iter();
-        self.reserve = legs.map(|leg| match (self.reserve[leg].clone(), prices.next()) {
-            (Some(Outcome::Reserved { .. }), Some(price)) => Some(Outcome::Reserved { price }),
-            (outcome, _) => outcome,
-        });
-        self.cancel = legs.map(|leg| self.cancel[leg].clone());
-        self.priced = legs.map(|leg| self.priced[leg]);
-        self.given_back = legs.map(|leg| self.given_back[leg]);
+    /// Puts what is recorded of the parts into another order. Prices are those of the places.
+    pub(crate) fn arrange(&mut self, order: &[usize]) {
+        let parts = self.parts;
+        for (to, from) in order.iter().enumerate() {
+            self.parts[to] = parts[*from];
+        }
     }
 
     /// Whether a cancel came before its reserve, which will be refused.
-    pub fn has_tombstone(&self) -> bool {
-        Leg::ALL.into_iter().any(|leg| {
-            let at = at(leg);
-            self.cancel[at].is_some()
-                && self.available[at] == 1
-                && matches!(self.reserve[at], Some(Outcome::Rejected(_)))
-        })
+    pub(crate) fn has_tombstone(&self) -> bool {
+        let is_tombstone =
+            |part: &PartBooks| part.cancel.is_some() && part.available == 1 && part.reserve == Some(Reserved::Rejected);
+        self.parts().iter().any(is_tombstone)
     }
 
     /// Whether the reconciler drives the booking: it is in the index of what is open.
@@ -477,45 +440,4 @@ impl Books {
             _ => 0,
         }
     }
-}
-
-/// Whether a worker is about to ask the provider again, which it does not if it has no time left.
-pub(crate) fn needs_time(charging: &Charging) -> bool {
-    let [in_time, too_late] = [0, i64::MAX].map(|now| charging.next(now));
-    matches!((in_time, too_late), (Charge::Ask { .. }, Charge::Release { .. }))
-}
-
-/// What a worker is about to do, in words.
-pub(crate) const fn words(charge: &Charge) -> &'static str {
-    match charge {
-        Charge::Lease { earlier: None } => "asks for the lease to charge",
-        Charge::Lease { earlier: Some(_) } => "takes the lease over",
-        Charge::Ask { find_first: false, .. } => "lets the provider charge",
-        Charge::Ask { find_first: true, .. } => "asks the provider whether it charged, and lets it charge if not",
-        Charge::Complete { .. } => "completes the charge",
-        Charge::Release { .. } => "releases the lease",
-        Charge::Void => "voids at the provider, and answers",
-        Charge::Answer(_) => "answers",
-        Charge::ComeBack => "has to come back later",
-    }
-}
-
-/// The same for a worker that aborts.
-pub(crate) const fn words_of_abort(abort: &Abort) -> &'static str {
-    match abort {
-        Abort::Fence(_) => "puts up the fence against a charge",
-        Abort::Void => "voids at the provider, and answers",
-        Abort::Record(_) => "records what is decided, and answers",
-        Abort::Answer(_) => "answers",
-    }
-}
-
-/// The prices of all legs.
-pub(crate) fn prices() -> Prices {
-    Prices::new(WORLD.prices())
-}
-
-/// The reference of the payment.
-pub(crate) fn reference() -> &'static PaymentReference {
-    &WORLD.plan.payment.reference
 }

@@ -8,20 +8,30 @@
 //!
 //! A run of the checker is a [`Run`]: which variant, in which world, and what must be found. [`Faults`] says how bad the world is. [`Twin`] takes one safeguard out, to see that the checker notices.
 
+mod automaton;
 pub mod books;
 pub mod choreography;
+mod deliveries;
+mod drives;
 pub mod orchestration;
+mod properties;
 mod report;
+mod scope;
+mod set;
 mod state_machine;
+#[cfg(test)]
+mod symmetry;
 mod twin;
+mod work;
 
 pub use report::{Checked, Run, Variant, check};
+pub use scope::{MAX_PARTS, PARTS, Scope};
 pub use twin::Twin;
 
 /// What may go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Faults {
-    /// Everything, at any time and without end: whatever was ever said may be heard again or never, every step may be
+    /// Everything, at any time and without end: whatever was ever published may be delivered again or never, every step may be
     /// given up whatever came of it, every worker may stop for ever between any two moves. This is for what must hold
     /// always; that a booking ends cannot be asked of such a world.
     Unbounded,
