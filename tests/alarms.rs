@@ -9,6 +9,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
+use end_to_end::deployed::{logical, sellers, template};
 use serde_yaml_ng::Value;
 
 /// How long is looked at. What is broken is so from the first minute on.
@@ -33,19 +34,6 @@ impl Metrics {
         let count = |minute| in_minutes.iter().filter(|at| **at == minute).count();
         self.with(namespace, name, of, |minute| Some(count(minute) as f64).filter(|count| *count > 0.0))
     }
-}
-
-/// The template, with what is merged.
-fn template() -> Value {
-    merged(include_str!("../template.yaml"))
-}
-
-fn merged(text: &str) -> Value {
-    let mut template: Value = serde_yaml_ng::from_str(text).expect("the template is YAML");
-    for _ in 0..3 {
-        template.apply_merge().expect("what is merged is a mapping"); // one level of what is merged at a time
-    }
-    template
 }
 
 fn resources<'t>(template: &'t Value, kind: &'t str) -> impl Iterator<Item = (&'t str, &'t Value)> {
@@ -228,10 +216,12 @@ fn breakages(template: &Value) -> Vec<(String, Metrics)> {
     let (booking, reconciler) = ("BookingFunction", "ReconcilerFunction");
     let lost = logged(template, idle(), reconciler, "booking needs an operator", &[7]);
     add("an event reaches nobody".to_owned(), lost);
-    // Two attempts fail, and the booking with them.
-    let failed = idle().counted("AWS/Lambda", "Errors", "HotelFunction", &[5, 5]);
-    let failed = logged(template, failed, booking, "booking failed for a technical reason", &[5]);
-    add("one booking fails for a technical reason".to_owned(), failed);
+    // Two attempts at any of the sellers fail, and the booking with them.
+    for part in sellers() {
+        let failed = idle().counted("AWS/Lambda", "Errors", &logical(part, "Function"), &[5, 5]);
+        let failed = logged(template, failed, booking, "booking failed for a technical reason", &[5]);
+        add(format!("one booking fails for a technical reason of {part}"), failed);
+    }
     all
 }
 
@@ -241,6 +231,26 @@ fn unnoticed(template: &Value) -> Vec<String> {
         .into_iter()
         .filter(|(_, metrics)| (0..MINUTES).all(|minute| ringing(template, metrics, minute).is_empty()));
     silent.map(|(what, _)| what).collect()
+}
+
+/// What each seller has is what every other has: none was forgotten for one of them.
+#[test]
+fn every_seller_has_the_same_alarms_and_log_filters() {
+    let template = template();
+    let of = |part: &str| -> Vec<String> {
+        let kinds = ["AWS::CloudWatch::Alarm", "AWS::Logs::MetricFilter"];
+        let names =
+            kinds.into_iter().flat_map(|kind| resources(&template, kind).map(|(name, _)| name).collect::<Vec<_>>());
+        let capital = logical(part, "");
+        let mut own: Vec<_> = names.filter_map(|name| name.strip_prefix(&capital)).map(str::to_owned).collect();
+        own.sort();
+        own
+    };
+    let expected =
+        ["DeadLettersAlarm", "DestinationAlarm", "ErrorsAlarm", "InboxAlarm", "StuckMessages", "ThrottlesAlarm"];
+    for part in sellers() {
+        assert_eq!(of(part.as_str()), expected, "{part}");
+    }
 }
 
 #[test]

@@ -16,7 +16,11 @@ use aws_sdk_dynamodb::{
     config::{Credentials, SharedCredentialsProvider},
     types::AttributeValue,
 };
-use end_to_end::{DEADLINE, House, date, start_logged, trip_of};
+use end_to_end::{
+    DEADLINE, House, date,
+    deployed::{logical, sellers, template},
+    start_logged, trip_of,
+};
 use harmony::{
     Client, LocalAws, TripRequest,
     client::fresh_key,
@@ -24,7 +28,7 @@ use harmony::{
     scenarios::{self, VARIANTS, check},
 };
 use jiff::{SignedDuration, Timestamp};
-use saga::{Envelope, Event, Leg, Status, Variant};
+use saga::{Envelope, Event, Leg, PartName, Participant, Status, Variant};
 use serde_json::json;
 use serde_yaml_ng::Value as Yaml;
 
@@ -37,10 +41,6 @@ type Grants = BTreeSet<(String, String, String)>;
 /// delivery of the state machine's log.
 fn is_of_the_platform(action: &str) -> bool {
     action.starts_with("xray:") || action.starts_with("logs:")
-}
-
-fn template() -> Yaml {
-    serde_yaml_ng::from_str(include_str!("../template.yaml")).unwrap()
 }
 
 fn list(value: &Yaml) -> Vec<Yaml> {
@@ -122,7 +122,39 @@ fn every_function_and_the_state_machine_have_a_role_of_their_own() {
             assert!(of["Properties"]["Policies"].is_null(), "{name}: SAM ignores Policies beside Role");
         }
     }
-    assert_eq!(roles.len(), 8);
+    // Beside the sellers: the API, payment, booking, the reconciler and the state machine.
+    assert_eq!(roles.len(), sellers().len() + 5);
+}
+
+/// A seller may use its own table, queues and log, and what belongs to all of them; and each may do the same.
+#[test]
+fn every_seller_is_granted_the_same_with_what_is_its_own() {
+    let granted = granted();
+    let in_common = ["JournalTable", "EventsTopic", "OutcomesTopic", "StepFailures", "*"];
+    let of = |part: &PartName| -> BTreeSet<(String, String)> {
+        let (role, capital) = (logical(part, "Role"), logical(part, ""));
+        let own = granted.iter().filter(|(of, ..)| *of == role);
+        own.map(|(_, action, on)| {
+            let own = on.strip_prefix(&capital);
+            assert!(own.is_some() || in_common.contains(&on.as_str()), "{role} may do {action} on {on}");
+            (action.clone(), own.map_or_else(|| on.clone(), |own| format!("its {own}")))
+        })
+        .collect()
+    };
+    let sellers = sellers();
+    for part in &sellers {
+        assert_eq!(of(part), of(&sellers[0]), "{part}");
+    }
+}
+
+/// The state machine puts the name of a seller's function together. Its role says of which.
+#[test]
+fn the_state_machine_may_invoke_the_participants_and_no_other_function() {
+    let granted = granted();
+    let own =
+        granted.iter().filter(|(role, action, _)| role == "StateMachineRole" && action == "lambda:InvokeFunction");
+    let participants = Participant::of(&sellers()).into_iter().map(|participant| logical(participant, "Function"));
+    assert_eq!(own.map(|(.., on)| on.clone()).collect::<BTreeSet<_>>(), participants.collect());
 }
 
 // ------------------------------------------------------------------------------------------------------ what is used
@@ -210,8 +242,9 @@ async fn everything_works_with_what_is_granted_and_everything_that_is_granted_is
     assert!(!fs::read_to_string(&stack.log).unwrap().contains("AccessDenied"), "see {}", stack.log.display());
 
     // What nobody can read is parked.
-    for queue in ["FlightInbox", "HotelInbox", "CarInbox", "BookingInbox", "StepFailures", "ReconcilerInbox"] {
-        house.send(queue, "garbage").await;
+    let inboxes = sellers().into_iter().map(|part| logical(part, "Inbox"));
+    for queue in inboxes.chain(["BookingInbox", "StepFailures", "ReconcilerInbox"].map(str::to_owned)) {
+        house.send(&queue, "garbage").await;
     }
     // What nobody has started is found, and started.
     for variant in VARIANTS {
@@ -228,8 +261,8 @@ async fn everything_works_with_what_is_granted_and_everything_that_is_granted_is
     stack.until_used("PaymentRole", "dynamodb:ConditionCheckItem", "PaymentsTable").await;
 
     // What fails is tried again, given up, parked, and shown to an operator.
-    for function in ["flight", "hotel", "car", "payment", "booking"] {
-        house.reconfigure(function, "JOURNAL_TABLE", "no-such-table").await;
+    for participant in Participant::of(&sellers()) {
+        house.reconfigure(&participant.to_string(), "JOURNAL_TABLE", "no-such-table").await;
     }
     let choreographed = TripRequest { variant: Variant::Choreographed, ..request.clone() };
     let id = api.book_accepted(&choreographed, &fresh_key("broken")).await.unwrap().booking_id;
@@ -241,21 +274,24 @@ async fn everything_works_with_what_is_granted_and_everything_that_is_granted_is
     house.publish(said(Event::Charged { amount: saga::Money::eur(1) })).await;
     let header = store::HeaderStore::get(&house.headers(), &id).await.unwrap().unwrap();
     let price = saga::Money::eur(1);
-    for leg in Leg::ALL {
-        let reserved = said(Event::Reserved { leg, price, plan: header.plan() });
+    for part in sellers() {
+        let reserved = said(Event::Reserved { part, price, plan: header.plan() });
         house.publish(json!({"responsePayload": reserved})).await;
     }
-    for (role, queue) in [("Flight", "Flight"), ("Hotel", "Hotel"), ("Car", "Car"), ("Booking", "Booking")] {
-        let inbox = format!("{queue}Inbox");
-        stack.until_used(&format!("{role}Role"), "sqs:ChangeMessageVisibility", &inbox).await;
-    }
-    stack.until_used("PaymentRole", "sqs:ChangeMessageVisibility", "StepFailures").await;
-    for role in ["FlightRole", "HotelRole", "CarRole", "PaymentRole"] {
-        stack.until_used(role, "sqs:SendMessage", "StepFailures").await;
+    for participant in Participant::of(&sellers()) {
+        let (role, inbox) = (logical(participant, "Role"), logical(participant, "Inbox"));
+        let inbox = if participant == Participant::Payment { "StepFailures".to_owned() } else { inbox };
+        stack.until_used(&role, "sqs:ChangeMessageVisibility", &inbox).await;
+        if participant != Participant::Booking {
+            stack.until_used(&role, "sqs:SendMessage", "StepFailures").await;
+        }
     }
     api.book_accepted(&request, &fresh_key("broken")).await.unwrap();
     stack.until_used("StateMachineRole", "sqs:SendMessage", "ParkedQueue").await;
-    house.await_message("FlightDeadLetters", |message| message.body().unwrap().contains(id.as_str())).await;
+    for part in sellers() {
+        let dead_letters = logical(part, "DeadLetters");
+        house.await_message(&dead_letters, |message| message.body().unwrap().contains(id.as_str())).await;
+    }
     let mut parked = json!([]);
     let deadline = Timestamp::now() + DEADLINE;
     while parked == json!([]) {
@@ -385,7 +421,9 @@ async fn nothing_else_is_allowed_to_whoever_has_a_functions_credentials() {
     }
     let granted = granted();
     let (mut tried, mut allowed) = (0, 0);
-    for name in ["Api", "Flight", "Hotel", "Car", "Payment", "Booking", "Reconciler"] {
+    let functions = resources("AWS::Serverless::Function");
+    for (name, _) in &functions {
+        let name = name.trim_end_matches("Function");
         let credentials =
             stolen(&house.function(&name.to_lowercase())).unwrap_or_else(|| panic!("{name} does not run"));
         let sdk = house.stack.sdk().await.unwrap().to_builder();
@@ -399,8 +437,12 @@ async fn nothing_else_is_allowed_to_whoever_has_a_functions_credentials() {
             allowed += usize::from(is_granted);
         }
     }
-    // 7 functions; 6 actions on 8 tables, 3 on 13 queues, 1 on 2 topics, and 1 more
-    assert_eq!(tried, 7 * (6 * 8 + 3 * 13 + 2 + 1));
+    // 6 actions on each table, 3 on each queue, 1 on each topic, and 1 more. Each seller has a function, a table and two
+    // queues; beside them there are 4 functions, 5 tables and 7 queues, and 2 topics.
+    let count = |kind: &str| resources(kind).len();
+    let (tables, queues, sellers) = (count("AWS::DynamoDB::Table"), count("AWS::SQS::Queue"), sellers().len());
+    assert_eq!((functions.len(), tables, queues), (sellers + 4, sellers + 5, 2 * sellers + 7));
+    assert_eq!(tried, functions.len() * (6 * tables + 3 * queues + 2 + 1));
     assert!(allowed > 30, "{allowed}");
     let _ = fs::remove_file(&stack.log);
 }

@@ -2,11 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use end_to_end::deployed::{logical, merged, sellers, template};
 use serde_yaml_ng::Value;
-
-fn template() -> Value {
-    serde_yaml_ng::from_str(include_str!("../template.yaml")).expect("the template is YAML")
-}
 
 fn resources(kind: &str) -> Vec<(String, Value)> {
     let template = template();
@@ -31,7 +28,10 @@ fn reference(value: &Value) -> &str {
 #[test]
 fn every_table_is_billed_per_request_backed_up_and_encrypted_for_nothing() {
     let tables = resources("AWS::DynamoDB::Table");
-    assert_eq!(tables.len(), 8);
+    let names: BTreeSet<_> = tables.iter().map(|(name, _)| name.clone()).collect();
+    let common = ["BookingsTable", "JournalTable", "PaymentsTable", "ProviderLedgerTable", "TravellersTable"];
+    let of_sellers = sellers().into_iter().map(|part| logical(part, "StockTable"));
+    assert_eq!(names, common.map(str::to_owned).into_iter().chain(of_sellers).collect());
     for (name, table) in tables {
         assert_eq!(table["BillingMode"], "PAY_PER_REQUEST", "{name}");
         assert_eq!(table["PointInTimeRecoverySpecification"]["PointInTimeRecoveryEnabled"], true, "{name}");
@@ -104,6 +104,104 @@ fn every_function_is_a_folder_and_every_folder_a_function() {
         .map(|uri| uri.trim_start_matches("functions/").trim_end_matches('/').to_owned())
         .collect();
     assert_eq!(folders, deployed);
+}
+
+/// So that whoever knows a part's name can call its seller: the state machine puts the ARN together.
+#[test]
+fn every_seller_is_named_after_its_part() {
+    let functions = resources("AWS::Serverless::Function");
+    for part in sellers() {
+        let name = logical(part, "Function");
+        let (_, function) = functions.iter().find(|(function, _)| *function == name).expect("a function");
+        assert_eq!(reference(&function["FunctionName"]), format!("${{AWS::StackName}}-{part}"));
+        assert_eq!(function["CodeUri"], format!("functions/{part}/"), "{name}");
+    }
+    let machine = &resources("AWS::Serverless::StateMachine")[0].1;
+    let prefix = reference(&machine["DefinitionSubstitutions"]["SellerArnPrefix"]);
+    let arn = "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${AWS::StackName}-";
+    assert_eq!(prefix, arn);
+}
+
+/// The one list of the reconciler: where each participant's messages end that were given up.
+#[test]
+fn the_reconciler_knows_the_dead_letters_of_every_participant() {
+    let functions = resources("AWS::Serverless::Function");
+    let (_, reconciler) = functions.iter().find(|(name, _)| name == "ReconcilerFunction").expect("the reconciler");
+    let Value::Tagged(joined) = &reconciler["Environment"]["Variables"]["DEAD_LETTERS"] else { panic!("no !Join") };
+    assert_eq!((joined.tag.to_string().as_str(), &joined.value[0]), ("!Join", &",".into()));
+    let listed: BTreeSet<_> = joined.value[1].as_sequence().expect("a list").iter().map(reference).collect();
+    let queues = resources("AWS::SQS::Queue");
+    let queue = |function: &str| {
+        let mappings = resources("AWS::Lambda::EventSourceMapping");
+        let mapping = mappings.iter().find(|(_, mapping)| reference(&mapping["FunctionName"]) == function);
+        let inbox = reference(&mapping.expect("a mapping").1["EventSourceArn"]).trim_end_matches(".Arn").to_owned();
+        let (_, inbox) = queues.iter().find(|(name, _)| *name == inbox).expect("an inbox");
+        reference(&inbox["RedrivePolicy"]["deadLetterTargetArn"]).trim_end_matches(".Arn").to_owned()
+    };
+    let participants =
+        sellers().into_iter().map(|part| part.to_string()).chain(["payment", "booking"].map(str::to_owned));
+    let wanted = participants.map(|name| format!("{name}=${{{}}}", queue(&logical(&name, "Function"))));
+    assert_eq!(listed, wanted.collect::<Vec<_>>().iter().map(String::as_str).collect());
+}
+
+/// A seller is one block and a line in each list of all of them. Whoever reacts to sellers names none of them.
+#[test]
+fn no_part_is_named_but_in_its_own_block_and_in_lists() {
+    let text = include_str!("../template.yaml");
+    let (before, rest) = text
+        .split_once(
+            "  # ---------------------------------------------------------------- the participants that sell stock\n",
+        )
+        .expect("the sellers");
+    let (_, after) = rest
+        .split_once("  # ---------------------------------------------------------------- the orchestrated variant\n")
+        .expect("what follows them");
+    for part in sellers() {
+        let (own, capital) = (part.to_string(), logical(part, ""));
+        let begins = |line: &str, at: usize| !line[..at].ends_with(char::is_alphabetic);
+        let ends = |line: &str, at: usize| !line[at..].starts_with(char::is_alphabetic);
+        let lists = [
+            format!("- !GetAtt {capital}Function.Arn"),
+            format!("- !GetAtt {capital}DeadLetters.Arn"),
+            format!("- !Sub \"{own}=${{{capital}DeadLetters}}\""),
+            format!("- !Ref {capital}Inbox"),
+            format!("- !Ref {capital}DeadLetters"),
+            format!("!Ref {capital}Inbox, !Ref {capital}DeadLetters,"),
+        ];
+        let mut listed = 0;
+        for line in before.lines().chain(after.lines()).filter(|line| !line.trim().starts_with('#')) {
+            let by_name = line.match_indices(&own).any(|(at, _)| begins(line, at) && ends(line, at + own.len()));
+            if by_name || line.match_indices(&capital).any(|(at, _)| begins(line, at)) {
+                let is_output = line.starts_with(&format!("  {capital}StockTableName: "));
+                assert!(is_output || lists.iter().any(|list| line.ends_with(list.as_str())), "{part}: {line}");
+                listed += 1;
+            }
+        }
+        assert_eq!(listed, lists.len() + 1, "{part} is missing in a list");
+    }
+}
+
+/// What is said beside a merge key counts more than what is merged, however deep that is.
+#[test]
+fn what_is_merged_is_read_as_yaml_has_it() {
+    let text = "{a: &a {x: 1, y: 1}, b: &b {<<: *a, y: 2}, c: {z: {<<: *b, x: 3}}}";
+    let expected = "{a: {x: 1, y: 1}, b: {x: 1, y: 2}, c: {z: {x: 3, y: 2}}}";
+    assert_eq!(merged(text), serde_yaml_ng::from_str::<Value>(expected).expect("YAML"));
+    let template = template();
+    for (name, resource) in template["Resources"].as_mapping().expect("resources") {
+        assert!(resource["Type"].is_string(), "{name:?} has no type");
+    }
+}
+
+/// Of a length that can be read; and a seller more is at most 70 lines more, and none in the state machine.
+#[test]
+fn the_template_and_the_state_machine_stay_short() {
+    let (template, machine) = (include_str!("../template.yaml"), include_str!("../statemachines/booking.asl.json"));
+    for (text, most) in [(template, 1300 + 70 * (sellers().len() - 3)), (machine, 420)] {
+        assert!(text.lines().count() <= most, "{} lines, of {most}", text.lines().count());
+        let long: Vec<_> = text.lines().filter(|line| line.chars().count() > 140).collect();
+        assert!(long.is_empty(), "{long:#?}");
+    }
 }
 
 #[test]

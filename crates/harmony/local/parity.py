@@ -134,11 +134,13 @@ class Messages(unittest.TestCase):
         sns.publish(TopicArn=OUTPUTS["EventsTopicArn"], Message=json.dumps(event))
         found = []
 
-        def all_three():
-            found.extend(taken("StepFailuresDeadLetters", self.text))
-            return len(found) == 3
+        sellers = [name for name in OUTPUTS if name.endswith("StockTableName")]
 
-        wait_for("the records of flight, hotel and car", all_three)
+        def all_of_them():
+            found.extend(taken("StepFailuresDeadLetters", self.text))
+            return len(found) == len(sellers)
+
+        wait_for("the record of each seller", all_of_them)
         for message in found:
             record = json.loads(message["Body"])
             self.assertEqual(record["requestContext"]["condition"], "RetriesExhausted")

@@ -110,6 +110,12 @@ class Build(Project):
         self.make("build", RUSTFLAGS=flags)
         self.assertEqual(self.said_by("target/lambda/flight/bootstrap"), "new true None", "the flag does something")
 
+    def test_a_function_is_a_folder_with_a_program(self):
+        for file in ("flight/Cargo.toml", "insurance/Cargo.toml", "notes/README.md", "Cargo.toml"):
+            self.write(f"functions/{file}", "")
+        command = ["make", "--silent", "--eval", "FUNCTIONS-of: ; @echo $(FUNCTIONS)", "FUNCTIONS-of"]
+        self.assertEqual(subprocess.check_output(command, cwd=self.root, text=True), "flight insurance\n")
+
     def test_only_the_command_line_chooses_what_is_deployed(self):
         def calls(*args, **environment):
             self.write("calls", "")

@@ -15,9 +15,9 @@ use saga::{
 use crate::{
     BookingStore, ClaimStore, Commit, Cursor, End, GivenBack, HeaderFound, HeaderStore, IntakeStore, Journal, Page,
     Record, StoreError, Unreadable,
-    journal::{built, recording, time},
+    journal::{recording, time},
     tables,
-    transaction::{Item, from_json, integer, json, number, string, text, write},
+    transaction::{Item, built, from_json, integer, json, number, string, text, write},
 };
 
 /// What is known of a booking as a whole.

@@ -17,10 +17,8 @@ use jiff::{SignedDuration, Timestamp};
 use saga::{BookingId, Outcome, Step};
 
 use crate::{
-    Commit, Cursor, Page, Recording, StoreError, Unreadable,
-    error::StoreError::Unavailable,
-    tables,
-    transaction::{Item, integer, number, string, text},
+    Commit, Cursor, Page, Recording, StoreError, Unreadable, tables,
+    transaction::{Item, built, integer, number, string, text},
 };
 
 /// A step that has begun.
@@ -299,11 +297,6 @@ const KEY: [&str; 2] = ["id", "step"];
 
 fn key(id: &str, step: Step) -> Item {
     Item::from([("id".into(), string(id)), ("step".into(), string(step.to_string()))])
-}
-
-/// Building a request fails only if a required member was not set, and all are.
-pub(crate) fn built<T>(result: Result<T, aws_sdk_dynamodb::error::BuildError>) -> Result<T, StoreError> {
-    result.map_err(|error| Unavailable { operation: "building a request", cause: error.to_string() })
 }
 
 /// The outcome that an item holds; none while its step is in progress.

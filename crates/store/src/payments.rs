@@ -14,9 +14,9 @@ use saga::{
 
 use crate::{
     Begun, Commit, Cursor, Journal, Page, PaymentFound, PaymentStore, Record, Recording, StoreError, Unreadable,
-    journal::{built, entry},
+    journal::entry,
     tables,
-    transaction::{Item, Refused, from_json, integer, json, number, string, text, write},
+    transaction::{Item, Refused, built, from_json, integer, json, number, string, text, write},
 };
 
 /// The table of payment's decisions, with the journal that belongs to it.

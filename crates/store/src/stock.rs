@@ -12,9 +12,9 @@ use saga::{Outcome, Step, StockLine, reservation::Stock};
 
 use crate::{
     Begun, Commit, Cursor, Journal, NotTaken, Page, PartRecords, Record, Recording, StockStore, StoreError,
-    journal::{built, recording},
+    journal::recording,
     tables,
-    transaction::{Item, number, string, text, write},
+    transaction::{Item, built, number, string, text, write},
 };
 
 /// A table of stock, with the journal that belongs to it.

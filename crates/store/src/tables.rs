@@ -8,7 +8,10 @@ use aws_sdk_dynamodb::{
     types::{AttributeValue, KeysAndAttributes},
 };
 
-use crate::{StoreError, journal::built, transaction::Item};
+use crate::{
+    StoreError,
+    transaction::{Item, built},
+};
 
 /// A page of a table.
 #[derive(Debug)]

@@ -166,6 +166,11 @@ pub(crate) async fn write(
     }
 }
 
+/// Building a request fails only if a required member was not set, and all are.
+pub(crate) fn built<T>(result: Result<T, aws_sdk_dynamodb::error::BuildError>) -> Result<T, StoreError> {
+    result.map_err(|error| StoreError::Unavailable { operation: "building a request", cause: error.to_string() })
+}
+
 pub(crate) fn string(text: impl Into<String>) -> AttributeValue {
     AttributeValue::S(text.into())
 }
