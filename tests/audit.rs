@@ -25,8 +25,8 @@ use end_to_end::{DEADLINE, House, choices, date, lines, note_figure, part_of, st
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
 use local_aws::Stack;
 use operator::audit::{
-    Audit, Ends, Kind,
-    whole::{AuditError, Finding, Reading},
+    Audit, Deadline, ViolationKind,
+    whole::{AuditError, AuditOptions, Finding},
 };
 use saga::{BookingId, IdempotencyKey, PartName, PartType, Parts, PaymentReference, Status, Step, StockLine, Variant};
 use tokio::{sync::OnceCell, task::JoinSet};
@@ -441,7 +441,10 @@ async fn each_kind_of_violation_is_found_by_its_name_and_nothing_else_is() {
     tables.write(tables.items(plants.bookings.clone())).await;
     tables.write(plants.items.iter().map(|(table, item)| (table.as_str(), item.clone()))).await;
     let planted: std::collections::HashSet<_> = plants.expected.iter().map(|(kind, _)| kind.as_str()).collect();
-    assert!(Kind::ALL.iter().all(|kind| planted.contains(kind.name())), "not all kinds are planted: {planted:?}");
+    assert!(
+        ViolationKind::ALL.iter().all(|kind| planted.contains(kind.name())),
+        "not all kinds are planted: {planted:?}"
+    );
 
     let said = audit(&file, &["--page", "25"]).await;
     plants.expected.sort();
@@ -458,17 +461,17 @@ async fn each_kind_of_violation_is_found_by_its_name_and_nothing_else_is() {
 
     // Where nothing is under way, nothing is in motion. For programs: nothing but violations, and what was looked at.
     let said = audit(&file, &["--all-ended", "--brief"]).await;
-    plants.expect(Kind::Stock, hurried);
-    plants.expect(Kind::NotEnded, young.name());
+    plants.expect(ViolationKind::Stock, hurried);
+    plants.expect(ViolationKind::NotEnded, young.name());
     plants.expected.sort();
     assert_eq!((said.code, said.violations()), (Some(1), plants.expected.clone()), "{}", said.out);
     assert_eq!(said.out.lines().count(), plants.expected.len() + 1, "{}", said.out);
     assert_eq!(said.err, "");
 
     // The same, if not all charges can be kept in mind at once.
-    let at_rest = Ends { of_before: Timestamp::MAX, may_be_parked: true };
+    let at_rest = Deadline { accepted_before: Timestamp::MAX, may_need_operator: true };
     let journal_since = Timestamp::now() - SignedDuration::from_hours(24);
-    let mut reading = Reading { ends: at_rest, is_at_rest: true, journal_since, page: Some(25), charges: 40 };
+    let mut reading = AuditOptions { ends: at_rest, is_at_rest: true, journal_since, page: Some(25), charges: 40 };
     let found = violations(local.stack(), reading).await;
     assert_eq!(found, plants.expected);
 
@@ -486,7 +489,7 @@ async fn each_kind_of_violation_is_found_by_its_name_and_nothing_else_is() {
     assert!(found.iter().all(|(kind, _)| is_checked(kind)), "{found:?}");
 }
 
-async fn violations(stack: &Stack, reading: Reading) -> Vec<(String, String)> {
+async fn violations(stack: &Stack, reading: AuditOptions) -> Vec<(String, String)> {
     let mut violations = Vec::new();
     let tell = |finding: Finding<'_>| {
         if let Finding::Wrong(wrong, _) = finding {

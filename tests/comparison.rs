@@ -8,8 +8,8 @@ use comparison::{
     Mode,
     load::{Fate, Load, Travellers},
     local_aws,
-    outage::{Kind, Plan, suffer},
-    work::{Counted, Notes, Unit, count, mean},
+    outage::{OutageKind, OutagePlan, measure_outage},
+    work::{CountedWork, Unit, WorkLog, count, mean},
 };
 use jiff::ToSpan;
 use local_aws::LocalAws;
@@ -18,7 +18,7 @@ use traveller::{Client, trip::today};
 struct Metered {
     _aws: LocalAws,
     travellers: Travellers,
-    notes: Notes,
+    notes: WorkLog,
     path: PathBuf,
 }
 
@@ -29,11 +29,11 @@ impl Metered {
         let (stack, first) = (aws.stack(), today().saturating_add(30.days()));
         let travellers = Travellers::of(stack, Client::new(&stack.api_url).unwrap(), first).await.unwrap();
         travellers.seed(stack).await.unwrap();
-        let notes = Notes::at(&path);
+        let notes = WorkLog::at(&path);
         Self { _aws: aws, travellers, notes, path }
     }
 
-    async fn count(&self, mode: Mode, fate: Fate) -> Counted {
+    async fn count(&self, mode: Mode, fate: Fate) -> CountedWork {
         let name = format!("{mode:?}-{fate:?}");
         // The first one starts functions, and may be slow enough for something to be tried again.
         let load = Load::Closed { travellers: 1, bookings: 1 };
@@ -132,7 +132,7 @@ async fn a_booking_takes_exactly_the_work_that_is_known() {
 
 #[tokio::test]
 async fn an_outage_of_the_state_machine_delays_bookings_and_loses_none() {
-    let plan = Plan {
+    let plan = OutagePlan {
         rate: 2.0,
         before: Duration::from_secs(2),
         outage: Duration::from_secs(4),
@@ -140,7 +140,7 @@ async fn an_outage_of_the_state_machine_delays_bookings_and_loses_none() {
         patience: Duration::from_secs(240),
         reconcile_after: Duration::from_secs(60),
     };
-    let suffered = suffer(Mode::Express, Kind::Stopped, plan, |_| ()).await.unwrap();
+    let suffered = measure_outage(Mode::Express, OutageKind::Stopped, plan, |_| ()).await.unwrap();
     assert_eq!((suffered.asked, suffered.lost()), (16, 0), "a booking is missing");
     let hit = suffered.points.iter().filter(|point| (2.5..5.5).contains(&point.due));
     let unhurt = hit.filter(|point| point.confirmed && point.ended - point.due < 0.5).count();

@@ -23,7 +23,7 @@ use aws_sdk_dynamodb::{
 };
 use aws_sdk_sqs::types::{Message, QueueAttributeName};
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Date};
-use local_aws::{LocalAws, Options, Stack};
+use local_aws::{LocalAws, LocalAwsOptions, Stack};
 use saga::{
     BookingId, Catalogue, Claim, Currency, Document, IdempotencyKey, Owner, Part, PartName, PartType, Parts,
     PaymentReference, PaymentToken, Price, Status, StockLine, payment::Prices,
@@ -86,7 +86,8 @@ fn start_logging(
     let usual = [("LAMBDA_ASYNC_RETRY_BASE_SECONDS", "0.2"), ("PYTHONHOME", "/nowhere")];
     let env = [&usual[..], env].concat().iter().map(owned).collect();
     let parameters = parameters.iter().map(owned).collect();
-    let options = Options { stack_name: stack.into(), parameters, env, log, functions, ..Options::default() };
+    let options =
+        LocalAwsOptions { stack_name: stack.into(), parameters, env, log, functions, ..LocalAwsOptions::default() };
     LocalAws::start(options).unwrap_or_else(|error| panic!("no local AWS: {error}"))
 }
 

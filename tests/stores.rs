@@ -26,7 +26,7 @@ use saga::{
 };
 use serde_json::{Value, json};
 use services::{
-    ErrorKind, PaymentProvider, PaymentService, ProviderError, Response, SandboxProvider, Seller, StepError,
+    ErrorKind, PaymentProvider, PaymentService, ProviderError, SandboxProvider, Seller, StepError, StepResponse,
     UnknownToken,
 };
 use store::{

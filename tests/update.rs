@@ -12,7 +12,7 @@ use std::{
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use end_to_end::{DEADLINE, House, date, start_with, trip_of};
-use local_aws::{LocalAws, Options};
+use local_aws::{LocalAws, LocalAwsOptions};
 use operator::audit::Audit;
 use saga::{BookingId, Status};
 use serde_json::{Value, json};
@@ -256,7 +256,8 @@ fn parameters_that_do_not_fit_are_refused_before_anything_is_made() {
         ("ApiRateLimit", "0", "ApiRateLimit"),
     ] {
         let parameters = vec![(parameter.to_owned(), value.to_owned())];
-        let refused = LocalAws::start(Options { stack_name: "refused".into(), parameters, ..Options::default() });
+        let refused =
+            LocalAws::start(LocalAwsOptions { stack_name: "refused".into(), parameters, ..LocalAwsOptions::default() });
         let said = refused.expect_err("it has to be refused").to_string();
         assert!(said.contains(why), "{parameter}={value}: {said}");
     }

@@ -21,12 +21,13 @@ use saga::{
 };
 use serde_json::{Value, json};
 use services::{
-    BookingService, DeadLetters, DeadLettersError, Events, EventsError, Executions, ExecutionsError, GivenUpBy,
-    PaymentProvider, PaymentService, ProviderError, Reconciler, Seller, StepError, UnknownToken, api::Api,
+    BookingService, DeadLetters, DeadLettersError, EventPublisher, Executions, ExecutionsError, GivenUpBy,
+    PaymentProvider, PaymentService, ProviderError, PublishError, Reconciler, Seller, StepError, UnknownToken,
+    api::Api,
 };
 use store::{
     Begun, BookingStore, ClaimStore, Commit, End, GivenBack, Header, HeaderFound, HeaderStore, IntakeStore, Journal,
-    NotTaken, PartRecords, PaymentFound, PaymentStore, Receipt, Record, Recording, StockStore, StoreError,
+    NotTaken, PartRecords, PaymentFound, PaymentStore, Receipt, Record, RecordedOutcome, StockStore, StoreError,
 };
 
 /// It is always the same time here.
@@ -268,7 +269,7 @@ impl StockStore for &World {
         self.done()
     }
 
-    async fn record(&self, _: &Record<'_>) -> Result<Commit<Recording>, StoreError> {
+    async fn record(&self, _: &Record<'_>) -> Result<Commit<RecordedOutcome>, StoreError> {
         self.done()
     }
 
@@ -309,7 +310,7 @@ impl PaymentStore for &World {
         self.done()
     }
 
-    async fn record(&self, _: &Record<'_>) -> Result<Commit<Recording>, StoreError> {
+    async fn record(&self, _: &Record<'_>) -> Result<Commit<RecordedOutcome>, StoreError> {
         self.done()
     }
 }
@@ -356,8 +357,8 @@ impl Executions for &World {
     }
 }
 
-impl Events for &World {
-    async fn publish(&self, event: String) -> Result<(), EventsError> {
+impl EventPublisher for &World {
+    async fn publish(&self, event: String) -> Result<(), PublishError> {
         let read = serde_json::from_str(&event).map(|event| Envelope::read(&event));
         assert!(matches!(read, Ok(Ok(_))), "published what nobody can read: {event}");
         self.state().events.push(event);

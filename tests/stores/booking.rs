@@ -41,7 +41,7 @@ async fn a_booking_is_confirmed_or_failed_in_one_request_and_stays_so() {
         };
         for _ in 0..2 {
             let (calls, response) = house.counted(service.handle(&end(step))).await;
-            let Response::Reply(reply) = response.unwrap() else { panic!("a command is answered with a reply") };
+            let StepResponse::Reply(reply) = response.unwrap() else { panic!("a command is answered with a reply") };
             assert_eq!((calls, reply.step), (1, step));
             let found = house.headers().get(&header.booking_id).await.unwrap().unwrap();
             assert_eq!(found.status, status);

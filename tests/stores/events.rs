@@ -2,12 +2,12 @@
 
 use super::{booking::header, *};
 
-type Reacted = (usize, Result<Option<Response>, StepError>);
+type Reacted = (usize, Result<Option<StepResponse>, StepError>);
 
 /// What is published, which must be an event, and how many requests it took.
 fn event((calls, response): Reacted) -> (usize, Envelope) {
     match response.unwrap() {
-        Some(Response::Event(event)) => (calls, *event),
+        Some(StepResponse::Event(event)) => (calls, *event),
         other => panic!("expected an event, got {other:?}"),
     }
 }
@@ -221,7 +221,7 @@ async fn a_failure_that_is_reported_after_the_charge_goes_forwards() {
         for part_type in &chosen {
             let (payment, function) = (house.payment(), format!("harmony-{}", part_type.name));
             let late = payment.react_to_failure(&json!(requested), &function, "Runtime.ExitError").await.unwrap();
-            let Some(Response::Event(event)) = late else { panic!("{late:?}") };
+            let Some(StepResponse::Event(event)) = late else { panic!("{late:?}") };
             assert!(matches!(event.event, Event::Charged { .. }), "{event:?}");
         }
     }
