@@ -471,7 +471,7 @@ async fn each_kind_of_violation_is_found_by_its_name_and_nothing_else_is() {
     // The same, if not all charges can be kept in mind at once.
     let at_rest = Deadline { accepted_before: Timestamp::MAX, may_need_operator: true };
     let journal_since = Timestamp::now() - SignedDuration::from_hours(24);
-    let mut reading = AuditOptions { ends: at_rest, is_at_rest: true, journal_since, page: Some(25), charges: 40 };
+    let mut reading = AuditOptions { deadline: at_rest, is_at_rest: true, journal_since, page: Some(25), charges: 40 };
     let found = violations(local.stack(), reading).await;
     assert_eq!(found, plants.expected);
 

@@ -19,12 +19,12 @@ use aws_sdk_dynamodb::{
 use end_to_end::{
     DEADLINE, House, date,
     deployed::{logical, sellers, template},
-    start_logged, trip_of,
+    part_of, start_logged, trip_of,
 };
 use jiff::{SignedDuration, Timestamp};
 use local_aws::LocalAws;
 use operator::dead_letters;
-use saga::{Envelope, Event, Leg, PartName, Participant, Status, Variant};
+use saga::{Currency, Envelope, Event, PartName, Participant, Price, Status, Variant};
 use serde_json::json;
 use serde_yaml_ng::Value as Yaml;
 use traveller::{
@@ -207,7 +207,7 @@ impl Enforced {
     }
 
     async fn request(&self, variant: Variant) -> TripRequest {
-        let request = TripRequest { variant, ..TripRequest::on(date()) };
+        let request = TripRequest { variant, ..TripRequest::of(travel::TRAVEL.parts, date(), 3) };
         self.house.seed(&trip_of(&request), 100).await;
         request
     }
@@ -231,8 +231,8 @@ async fn everything_works_with_what_is_granted_and_everything_that_is_granted_is
     // How bookings go.
     let request = stack.request(Variant::Orchestrated).await;
     let mut full = request.clone();
-    full.hotel.hotel_id = "nyc-annex".into();
-    house.seed_leg(trip_of(&full).leg(Leg::Hotel), 0).await;
+    full.set(travel::HOTEL.name, "hotel_id", "nyc-annex");
+    house.seed_part(&part_of(&full, travel::HOTEL.name), 0).await;
     for variant in VARIANTS {
         for scenario in &scenarios::ALL {
             let request = scenario.request(request.clone(), variant);
@@ -267,16 +267,16 @@ async fn everything_works_with_what_is_granted_and_everything_that_is_granted_is
     }
     let choreographed = TripRequest { variant: Variant::Choreographed, ..request.clone() };
     let id = api.book_accepted(&choreographed, &fresh_key("broken")).await.unwrap().booking_id;
-    let trip = trip_of(&choreographed);
-    let said = |event| {
+    let parts = trip_of(&choreographed);
+    let message = |event| {
         json!(Envelope { booking_id: id.clone(), event, causation_id: None, time: Timestamp::now(), trace: None })
     };
-    house.publish(said(Event::Aborted { reason: None, trip: trip.clone() })).await;
-    house.publish(said(Event::Charged { amount: saga::Money::eur(1) })).await;
+    house.publish(message(Event::Aborted { reason: None, parts })).await;
+    house.publish(message(Event::Charged { amount: saga::Money::eur(1) })).await;
     let header = store::HeaderStore::get(&house.headers(), &id).await.unwrap().unwrap();
-    let price = saga::Money::eur(1);
+    let price = Price { amount: 1, currency: Currency::EUR };
     for part in sellers() {
-        let reserved = said(Event::Reserved { part, price, plan: header.plan() });
+        let reserved = message(Event::Reserved { part, price, plan: header.plan() });
         house.publish(json!({"responsePayload": reserved})).await;
     }
     for participant in Participant::of(&sellers()) {
