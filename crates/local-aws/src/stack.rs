@@ -366,11 +366,11 @@ mod tests {
     fn a_stack_is_what_its_outputs_say() {
         let Ok(stack) = Stack::from_outputs(OUTPUTS, &aws()) else { panic!("not read") };
         assert_eq!(stack.api_url, "https://x.execute-api.eu-central-1.amazonaws.com/live");
-        assert_eq!(stack.stock_table(Leg::Car).unwrap(), "cars");
+        assert_eq!(stack.stock_table(PartName::new("car")).unwrap(), "cars");
         let urls: Vec<_> = stack.dead_letter_queue_urls().unwrap().collect();
         assert_eq!(urls, ["https://sqs/1/flight-dead", "https://sqs/1/car-dead"]);
         assert!(!stack.is_local());
-        let error = stack.stock_table(Leg::Hotel).unwrap_err().to_string();
+        let error = stack.stock_table(PartName::new("hotel")).unwrap_err().to_string();
         assert_eq!(error, "the stack has no output HotelStockTableName: deploy this project's template.yaml again");
         assert!(matches!(Stack::from_outputs("[]", &aws()), Err(FromOutputs::NoApi(_))));
         assert!(matches!(Stack::from_outputs("Error", &aws()), Err(FromOutputs::Unreadable(_))));
