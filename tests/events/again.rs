@@ -115,7 +115,10 @@ async fn filters_that_have_not_settled_change_no_end_and_park_nothing() {
     still(&house).await;
     for function in functions() {
         let log = log(&house, &function).await;
-        assert!(log.contains("event for somebody else ignored"), "{function} was sent nothing that is not for it");
+        assert!(
+            log.contains("event for another participant ignored"),
+            "{function} was sent nothing that is not for it"
+        );
     }
     nothing_is_parked(&house).await;
 }

@@ -39,7 +39,7 @@ async fn only_what_can_succeed_later_comes_back_from_a_batch() {
     assert_eq!(own.api.show(&good).await.unwrap().status, Status::Confirmed);
     assert_eq!(own.api.show(&bad).await.unwrap().status, Status::Pending);
     for (body, why) in [
-        ("{\"type\": 5", "no JSON"),
+        ("{\"type\": 5", "not valid JSON"),
         ("\"schema_version\":1", "schema version 1"),
         ("\"schema_version\":3", "schema version 3"),
     ] {
@@ -81,7 +81,7 @@ async fn garbage_is_parked_with_its_reason_wherever_it_comes_in() {
     };
     for (inbox, dead_letters) in queues().into_iter().chain([("ReconcilerInbox".into(), "ParkedQueue".into())]) {
         house.send(&inbox, "garbage").await;
-        assert!(reason_of(&dead_letters, "garbage").await.contains("no JSON"), "{inbox}");
+        assert!(reason_of(&dead_letters, "garbage").await.contains("not valid JSON"), "{inbox}");
     }
     // Of the topic nobody gets what is not an event; what looks like one is given up by those who react to it.
     house.publish("garbage").await;

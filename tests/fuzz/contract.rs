@@ -93,7 +93,7 @@ fn gateway(data: &[u8]) {
             }
             Err(error) => {
                 assert_eq!(error.error_type, "InvalidInput");
-                assert!(error.error_message.starts_with("the payload is no request of a REST API: "), "{error:?}");
+                assert!(error.error_message.starts_with("the payload is not a request of a REST API: "), "{error:?}");
             }
         }
     }

@@ -60,7 +60,7 @@ pub enum LocalStackError {
     )]
     NoAnswer { endpoint: String, cause: String },
     /// Something other than LocalStack is at the address.
-    #[error("{endpoint} is no LocalStack: it answers {answer} to GET {}; correct AWS_ENDPOINT_URL", HEALTH[0])]
+    #[error("{endpoint} is not LocalStack: it answers {answer} to GET {}; correct AWS_ENDPOINT_URL", HEALTH[0])]
     Other { endpoint: String, answer: String },
     /// It lacks services that the template uses.
     #[error("LocalStack at {endpoint} does not offer {services}: start it without SERVICES, or with these in it")]

@@ -161,7 +161,7 @@ class Messages(unittest.TestCase):
         first = wait_for("the parked message", seen)
         sqs.start_message_move_task(SourceArn=arn(url), DestinationArn=arn(queue("FlightInbox")))
         wait_for("the message, parked again", lambda: (again := seen()) and again != first)
-        self.assertIn("no JSON", taken("FlightDeadLetters", self.text)[0]["MessageAttributes"]["reason"]["StringValue"])
+        self.assertIn("not valid JSON", taken("FlightDeadLetters", self.text)[0]["MessageAttributes"]["reason"]["StringValue"])
 
 
 @unittest.skipUnless(os.environ.get("IAM_ENFORCEMENT") == "1", "the emulator does not enforce roles")

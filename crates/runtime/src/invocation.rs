@@ -286,7 +286,7 @@ pub async fn answer_http(
 ) -> Result<ApiGatewayProxyResponse, Diagnostic> {
     let refused = |why: String| Diagnostic {
         error_type: UNREADABLE.into(),
-        error_message: format!("the payload is no request of a REST API: {why}"),
+        error_message: format!("the payload is not a request of a REST API: {why}"),
     };
     let event = ProxyEvent::deserialize(payload).map_err(|error| refused(error.to_string()))?;
     let caller = event.request_context.caller();

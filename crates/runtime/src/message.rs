@@ -50,9 +50,10 @@ fn unreadable(cause: impl Into<String>) -> UnreadableMessage {
 
 /// Reads a message from a topic or a queue; none if it contains no event.
 pub fn read(text: &str) -> Result<Option<Input>, UnreadableMessage> {
-    let message: Value = serde_json::from_str(text).map_err(|error| unreadable(format!("it is no JSON: {error}")))?;
+    let message: Value =
+        serde_json::from_str(text).map_err(|error| unreadable(format!("it is not valid JSON: {error}")))?;
     if !message.is_object() {
-        return Err(unreadable("it is no JSON object"));
+        return Err(unreadable("it is not a JSON object"));
     }
     if message["Type"] == "Notification" {
         let event =
@@ -203,11 +204,11 @@ mod tests {
     fn an_unreadable_message_has_a_reason() {
         let empty = invocation(&json!({}))["Records"].clone();
         for (garbage, lack) in [
-            ("".to_owned(), "no JSON"),
-            ("[1]".into(), "no JSON object"),
-            ("\"x\"".into(), "no JSON object"),
+            ("".to_owned(), "not valid JSON"),
+            ("[1]".into(), "not a JSON object"),
+            ("\"x\"".into(), "not a JSON object"),
             (json!({"Type": "Notification"}).to_string(), "notification without a message"),
-            (json!({"Type": "Notification", "Message": "{"}).to_string(), "no JSON"),
+            (json!({"Type": "Notification", "Message": "{"}).to_string(), "not valid JSON"),
             (record("Success", &json!({}), &json!("x")).to_string(), "answer is not an event"),
             (record("RetriesExhausted", &json!({}), &json!({})).to_string(), "without an SNS message"),
             (

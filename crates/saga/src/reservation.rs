@@ -94,8 +94,11 @@ pub fn reserve(quote: Result<&Quote, &Rejection>, recorded: Option<&Outcome>, st
 
 fn sold_out(unit: &str, line: &StockLine) -> String {
     let date = line.date.map_or_else(String::new, |date| format!(" on {date}"));
-    let needed = if line.units == 1 { unit.to_owned() } else { format!("{} {unit}s", line.units) };
-    format!("{} has no {needed} left{date}", line.product)
+    let left = match line.units {
+        1 => format!("no {unit}"),
+        units => format!("fewer than {units} {unit}s"),
+    };
+    format!("{} has {left} left{date}", line.product)
 }
 
 fn reject(code: &str, message: String) -> Reserve {
@@ -201,7 +204,7 @@ mod tests {
         let quote = offered(json!({"site": "lake", "units": 2})).unwrap();
         let decide = |stock| rejected(reserve(Ok(&quote), None, &stock));
         let line = quote.lines[1].clone();
-        let sold_out = Rejection::new("sold_out", "lake has no 2 tents left on 2027-03-02");
+        let sold_out = Rejection::new("sold_out", "lake has fewer than 2 tents left on 2027-03-02");
         assert_eq!(decide(Stock::SoldOut(line.clone())), sold_out);
         let one = StockLine { units: 1, date: None, ..line.clone() };
         assert_eq!(decide(Stock::SoldOut(one.clone())).message, "lake has no tent left");

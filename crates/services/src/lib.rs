@@ -57,7 +57,7 @@ pub enum StepResponse {
 fn event_for(participant: Participant, message: &Value) -> Result<Option<Envelope>, StepError> {
     let event_type = message["type"].as_str().and_then(EventType::named);
     if let Some(event_type) = event_type.filter(|event_type| !reaction::concerns(participant, *event_type)) {
-        tracing::info!(event_type = %event_type, "event for somebody else ignored");
+        tracing::info!(event_type = %event_type, "event for another participant ignored");
         return Ok(None);
     }
     event(message)

@@ -182,10 +182,10 @@ fn a_parked_message_shows_its_reason_until_its_queue_gives_it_up() {
 #[test]
 fn the_beginning_of_an_unreadable_message_is_shown() {
     let body = format!("\u{1b}[31m{{\"card\":\n{}", "0123456789".repeat(10));
-    let message = with_reason(&body, "it is no JSON");
+    let message = with_reason(&body, "it is not valid JSON");
     let (says, why) = says_and_why(&message);
     assert_eq!(says, format!("unreadable: �[31m{{\"card\": {}012345…", "0123456789".repeat(4)));
-    assert_eq!(why, "it is no JSON");
+    assert_eq!(why, "it is not valid JSON");
     assert_eq!(read(&message, None).booking_id, None);
     assert_eq!(says_and_why(&received("")).0, "nothing");
     assert_eq!(says_and_why(&received(json!({"a": 1}))).0, "unreadable: {\"a\":1}");
