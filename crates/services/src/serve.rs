@@ -117,7 +117,7 @@ pub async fn api<P: PaymentProvider>(
 
 fn start() -> Result<SdkConfig, Error> {
     runtime::start_logging();
-    Ok(runtime::aws()?)
+    runtime::aws()
 }
 
 async fn serve<R: Serialize>(
