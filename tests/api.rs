@@ -79,7 +79,7 @@ fn left(request: &TripRequest, units: i64, bookings: i64) -> Vec<Vec<i64>> {
 
 async fn book(api: &Client, request: &TripRequest) -> Booking {
     let accepted = api.book_accepted(request, &fresh_key("test")).await.unwrap();
-    api.wait_until_final(&accepted.booking_id, DEADLINE).await.unwrap()
+    api.wait_until_settled(&accepted.booking_id, DEADLINE).await.unwrap()
 }
 
 // --------------------------------------------------------------------------------------------------------- scenarios
@@ -160,7 +160,7 @@ async fn the_same_request_twenty_times_at_once_is_one_booking() {
     assert_eq!(ids.len(), 1);
     assert_eq!(answers.iter().filter(|answer| !answer.is_replay()).count(), 1);
     let id = answers[0].accepted().unwrap().booking_id;
-    let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+    let booking = api.wait_until_settled(&id, DEADLINE).await.unwrap();
     assert_eq!(booking.status, Status::Confirmed);
     assert_eq!(house.left(&request).await, left(&request, 50, 1));
 
@@ -191,7 +191,7 @@ async fn the_same_key_with_another_body_is_refused_and_changes_nothing() {
     let answer = api.book(&request, &key).await.unwrap();
     assert_eq!(answer.status, 422);
     Description::of(&api).await.check("/bookings", "post", 422, &answer.body);
-    let booking = api.wait_until_final(&accepted.booking_id, DEADLINE).await.unwrap();
+    let booking = api.wait_until_settled(&accepted.booking_id, DEADLINE).await.unwrap();
     assert_eq!(booking.status, Status::Confirmed);
     assert_eq!(house.left(&request).await, left(&request, 5, 1));
 }
@@ -226,7 +226,7 @@ async fn what_was_accepted_once_is_not_refused_later() {
             let again = api.book(&accepted, &key).await.unwrap();
             assert_eq!((again.status, again.is_replay()), (202, true), "{name}: {}", again.body);
             house.invoke("reconciler", &json!({})).await;
-            assert!(api.wait_until_final(&id, DEADLINE).await.unwrap().status.is_final());
+            assert!(api.wait_until_settled(&id, DEADLINE).await.unwrap().status.is_settled());
         }
         let other = api.book(&narrow, &key).await.unwrap();
         assert_eq!(other.status, 422, "{name}: {}", other.body);
@@ -273,7 +273,7 @@ async fn a_crash_between_recording_and_starting_is_mended_by_the_reconciler() {
     let done = house.invoke("reconciler", &json!({"source": "aws.events"})).await;
     // Another test's run may have been the one that restarted it.
     assert!(!done["restarted"].as_array().unwrap_or_else(|| panic!("{done}")).contains(&json!(young)), "{done}");
-    assert_eq!(api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+    assert_eq!(api.wait_until_settled(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
 }
 
 #[tokio::test]
@@ -288,7 +288,7 @@ async fn an_execution_that_died_is_started_again_under_another_name() {
     sfn.stop_execution().execution_arn(started.execution_arn()).send().await.unwrap();
     let done = house.invoke("reconciler", &json!({})).await;
     assert!(done["stuck"].is_u64(), "{done}");
-    assert_eq!(api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+    assert_eq!(api.wait_until_settled(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
 }
 
 #[tokio::test]
@@ -301,7 +301,7 @@ async fn an_undo_that_cannot_succeed_is_parked_and_the_others_are_undone() {
     house.seller(HOTEL).reserve(&id, &Part { name: HOTEL.name, contents: other }).await.unwrap();
 
     api.book_accepted(&request, &key).await.unwrap();
-    let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+    let booking = api.wait_until_settled(&id, DEADLINE).await.unwrap();
     assert_eq!(booking.status, Status::NeedsOperator);
     let reason = booking.reason.clone().unwrap();
     assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some("hotel.cancel"), "parked"));
@@ -337,7 +337,7 @@ async fn a_reserve_that_comes_after_its_cancel_is_refused_and_the_booking_fails(
         assert_eq!((&answer["outcome"], &answer["detail"]), (&json!("cancelled"), &json!({"released": false})));
 
         api.book_accepted(&request, &key).await.unwrap();
-        let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+        let booking = api.wait_until_settled(&id, DEADLINE).await.unwrap();
         let reason = booking.reason.clone().unwrap();
         let step = Step::Reserve(part).to_string();
         assert_eq!((reason.step.as_deref(), reason.code.as_str()), (Some(step.as_str()), "cancelled"));
@@ -359,7 +359,7 @@ async fn neither_token_nor_traveller_is_found_where_it_has_no_business() {
     request.traveller.email = "zaphod@secretive.example".into();
     for token in ["tok_visa", "tok_declined", "tok_flaky"] {
         request.payment.token = token.into();
-        assert!(book(&api, &request).await.status.is_final());
+        assert!(book(&api, &request).await.status.is_settled());
     }
     let stack = &house.stack;
     let travellers = stack.customers_table().unwrap();

@@ -269,7 +269,7 @@ impl Tables {
             self.house.seed_part(&part_of(&request, part), units).await;
         }
         let id = api.book_accepted(&request, &fresh_key("template")).await.unwrap().booking_id;
-        let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+        let booking = api.wait_until_settled(&id, DEADLINE).await.unwrap();
         let template = self.template(&id, date).await;
         let is_to_succeed = token == "tok_visa" && left.is_none_or(|(_, units)| units > 0);
         match (booking.status, is_to_succeed) {
@@ -525,7 +525,7 @@ async fn bookings_under_way_raise_no_alarm() {
             while !is_over.load(Ordering::Relaxed) {
                 request.payment.token = if ended.len() % 2 == 0 { "tok_visa" } else { "tok_declined" }.into();
                 let id = api.book_accepted(&request, &fresh_key(buyer)).await.unwrap().booking_id;
-                ended.push(api.wait_until_final(&id, 4 * DEADLINE).await.unwrap());
+                ended.push(api.wait_until_settled(&id, 4 * DEADLINE).await.unwrap());
             }
             ended
         });

@@ -26,7 +26,7 @@ use saga::{
 };
 use serde_json::json;
 use serde_yaml_ng::Value;
-use services::{ASKING, ErrorKind, LEASE, PATIENCE};
+use services::{ATTEMPTS_WINDOW, ErrorKind, LEASE, PROVIDER_TIMEOUT};
 
 /// A part that the template does not have.
 const SAUNA: PartName = PartName::new("sauna");

@@ -43,8 +43,8 @@ use saga::{
 };
 use serde_json::{Value, json};
 use services::{
-    ASKING, BookingService, Clock, ErrorKind, Executions, LEASE, PATIENCE, PaymentProvider, PaymentService,
-    ProviderError, SandboxProvider, Seller, StateMachine, StepError, UnknownToken,
+    ATTEMPTS_WINDOW, BookingService, Clock, ErrorKind, Executions, LEASE, PROVIDER_TIMEOUT, PaymentProvider,
+    PaymentService, ProviderError, SandboxProvider, Seller, StateMachine, StepError, UnknownToken,
 };
 use store::{Bookings, Commit, Header, HeaderStore, IntakeStore, Journal, Ledger, PaymentStore, Payments, StockTable};
 use travel::{CAR, FLIGHT, HOTEL};

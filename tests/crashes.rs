@@ -12,6 +12,9 @@
 //! Functions and Lambda, a message that becomes visible again; and for lost events the reconciler. The functions are
 //! those of `make faults`, which differ from those that are deployed in having these points
 //! ([`faults.rs`](../crates/runtime/src/faults.rs)); the last test here holds the deployed ones against that.
+//!
+//! To add a kind of fault: `Then` and what it does, in `faults.rs`; `Fault`, in `points.rs`; where it strikes and who mends
+//! it, in `faults()` and `needs_the_reconciler` here. The compiler shows the rest.
 
 #![allow(clippy::unwrap_used)]
 
@@ -130,7 +133,7 @@ impl Case {
                 "StartExecution" | "Publish" => !after,
                 _ => false,
             },
-            _ => false,
+            Some(Fault::Crash { .. } | Fault::LoseReply { .. }) | None => false,
         }
     }
 }

@@ -252,7 +252,7 @@ async fn everything_works_with_what_is_granted_and_everything_that_is_granted_is
         let request = TripRequest { variant, ..request.clone() };
         let id = house.record_only(&request, &fresh_key("stuck"), SignedDuration::from_mins(10)).await.booking_id;
         house.invoke("reconciler", &json!({"source": "aws.events"})).await;
-        let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+        let booking = api.wait_until_settled(&id, DEADLINE).await.unwrap();
         assert_eq!(booking.status, Status::Confirmed);
     }
 
@@ -414,7 +414,7 @@ async fn nothing_else_is_allowed_to_whoever_has_a_functions_credentials() {
     // Now there is an instance of each.
     let request = stack.request(Variant::Choreographed).await;
     let id = stack.api.book_accepted(&request, &fresh_key("stolen")).await.unwrap().booking_id;
-    assert_eq!(stack.api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+    assert_eq!(stack.api.wait_until_settled(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
     house.invoke("reconciler", &json!({"source": "aws.events"})).await;
     if stolen(&house.function("flight")).is_none() {
         eprintln!("SKIPPED: this system does not show the environment of processes");
@@ -460,7 +460,7 @@ async fn topics_and_queues_refuse_what_does_not_come_through_tls() {
     // A function that may send to its dead-letter queue may not do so in the open.
     let request = TripRequest { variant: Variant::Orchestrated, ..request };
     let id = stack.api.book_accepted(&request, &fresh_key("plain")).await.unwrap().booking_id;
-    assert_eq!(stack.api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+    assert_eq!(stack.api.wait_until_settled(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
     let Some(credentials) = stolen(&house.function("flight")) else {
         eprintln!("SKIPPED: this system does not show the environment of processes");
         return;

@@ -190,7 +190,7 @@ async fn a_start_that_was_refused_is_made_by_the_next_repeat_or_run_at_once() {
                 mend("reconciler").await;
                 lab.reconcile().await;
             }
-            assert_eq!(lab.api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+            assert_eq!(lab.api.wait_until_settled(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
             assert_eq!(lab.header(&id).await.claim.number, 1);
         }
     }

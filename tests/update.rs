@@ -220,7 +220,7 @@ async fn users_of_a_pool_are_let_in_once_the_stack_is_told_to() {
         let token = token(&house, &pool["Id"], &app, name).await;
         let user = api.clone().with(Authorization::Token(token));
         let id = user.book_accepted(&request, "the-same-key").await.unwrap().booking_id;
-        assert_eq!(user.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+        assert_eq!(user.wait_until_settled(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
         assert_eq!(user.send("GET", &path, &[], "").await.unwrap().status, 404, "nobody's is not everybody's");
         ids.push(id);
         ann = if name == "ann" { user } else { ann };

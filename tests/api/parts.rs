@@ -15,7 +15,7 @@ async fn every_choice_of_parts_is_booked_shown_and_charged_in_both_variants_and_
             assert_eq!(answer.status, 202, "{what}: {}", answer.body);
             description.check("/bookings", "post", answer.status, &answer.body);
             let id = answer.accepted().unwrap().booking_id;
-            let booking = api.wait_until_final(&id, DEADLINE).await.unwrap();
+            let booking = api.wait_until_settled(&id, DEADLINE).await.unwrap();
             assert_eq!(booking.status, Status::Confirmed, "{what}: {booking:#?}");
             assert_eq!(scenarios::contradictions(&booking), Vec::<String>::new(), "{what}");
 
@@ -125,6 +125,6 @@ async fn a_request_that_comes_again_without_one_of_its_parts_is_refused() {
         fewer.parts.remove(&part);
         assert_eq!(api.book(&fewer, &key).await.unwrap().status, 422, "{part}");
     }
-    assert_eq!(api.wait_until_final(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
+    assert_eq!(api.wait_until_settled(&id, DEADLINE).await.unwrap().status, Status::Confirmed);
     assert_eq!(house.left(&request).await, left(&request, 5, 1));
 }

@@ -15,12 +15,12 @@ enum Attempt {
 fn invocation(attempts: &mut impl Iterator<Item = Attempt>) -> (Duration, bool) {
     let milliseconds = |time: Duration| time.as_millis() as i64;
     let (mut waited, mut charging) =
-        (Duration::ZERO, Charging::leased(milliseconds(LEASE), milliseconds(ASKING), None));
+        (Duration::ZERO, Charging::leased(milliseconds(LEASE), milliseconds(ATTEMPTS_WINDOW), None));
     while let Charge::Ask { pause, .. } = charging.next(milliseconds(waited)) {
         waited += pause;
         match attempts.next() {
             None | Some(Attempt::Succeeds) => return (waited, true),
-            Some(Attempt::IsLate) => waited += PATIENCE,
+            Some(Attempt::IsLate) => waited += PROVIDER_TIMEOUT,
             Some(Attempt::Fails) => {}
         }
         charging = charging.answered(None);
@@ -86,8 +86,8 @@ fn a_provider_that_is_out_of_order_for_a_moment_costs_a_few_seconds_in_both_vari
 fn payment_stops_asking_the_provider_while_its_function_still_has_time_and_its_lease_lasts() {
     let timeout = Duration::from_secs(Template(template(), BTreeSet::new()).timeout("PaymentFunction"));
     let (longest, _) = invocation(&mut std::iter::repeat(Attempt::IsLate));
-    assert!(longest <= ASKING + PATIENCE, "{longest:?}");
+    assert!(longest <= ATTEMPTS_WINDOW + PROVIDER_TIMEOUT, "{longest:?}");
     // What was answered has to be recorded and published.
-    assert!(ASKING + PATIENCE + Duration::from_secs(1) < timeout, "{timeout:?}");
+    assert!(ATTEMPTS_WINDOW + PROVIDER_TIMEOUT + Duration::from_secs(1) < timeout, "{timeout:?}");
     assert!(timeout < LEASE, "a worker outlives its lease");
 }

@@ -31,7 +31,7 @@ impl Scripted {
             Does::Fail => Err(ProviderError::Unavailable("it is out of order".into())),
             Does::AnswerLate => {
                 let answer = answer();
-                tokio::time::sleep(2 * PATIENCE).await;
+                tokio::time::sleep(2 * PROVIDER_TIMEOUT).await;
                 Ok(answer)
             }
         }
@@ -116,7 +116,7 @@ async fn a_provider_that_is_out_of_order_for_a_moment_charges_within_one_lease()
         let course = course(Step::Charge, does, &Wire::new(|_| done())).await;
         assert_eq!((course.answer, &*course.asked), (Ok(charged(TOTAL)), asked), "{does:?}");
         assert_eq!(course.requests, DONE, "{does:?}: one lease");
-        let pauses = course.took - late * PATIENCE;
+        let pauses = course.took - late * PROVIDER_TIMEOUT;
         assert!(pauses < Duration::from_secs(1), "{does:?}: {pauses:?} beside the waiting for answers");
         assert_eq!(course.took.is_zero(), does == [Answer], "{does:?}: no pause before the first attempt");
     }
@@ -135,7 +135,7 @@ async fn a_provider_that_stays_out_of_order_is_left_to_the_retries_outside_in_go
         let course = course(Step::Charge, does, &Wire::new(|_| done())).await;
         assert_eq!((course.answer, &*course.asked), (Err(ErrorKind::ProviderUnavailable), asked), "{does:?}");
         assert_eq!(course.requests, RELEASED, "{does:?}");
-        assert!(course.took < ASKING + PATIENCE, "{does:?}: {:?}", course.took);
+        assert!(course.took < ATTEMPTS_WINDOW + PROVIDER_TIMEOUT, "{does:?}: {:?}", course.took);
     }
 }
 
@@ -161,6 +161,6 @@ async fn a_void_is_tried_again_as_a_charge_is() {
         let course = course(Step::Abort, does, &Wire::new(|_| done())).await;
         assert_eq!((course.answer, course.asked), (answer, vec!["void"; 3]), "{does:?}");
         assert_eq!(course.requests, ["TransactWriteItems"], "{does:?}: one fence");
-        assert!(course.took < ASKING + PATIENCE, "{does:?}: {:?}", course.took);
+        assert!(course.took < ATTEMPTS_WINDOW + PROVIDER_TIMEOUT, "{does:?}: {:?}", course.took);
     }
 }

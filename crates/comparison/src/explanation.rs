@@ -125,7 +125,7 @@ pub async fn explanations() -> Result<Vec<Explanation>, ComparisonError> {
     let (danced, conducted) = tokio::try_join!(fail(Variant::Choreographed), fail(Variant::Orchestrated))?;
     stock_table_of_hotel(stack, &whole).await?; // otherwise the cancel could not end either
     for id in [&danced, &conducted] {
-        api.wait_until_final(id, PATIENCE).await?;
+        api.wait_until_settled(id, PATIENCE).await?;
     }
 
     let mut operator = Operator::of(stack)?;

@@ -3,7 +3,7 @@
 use aws_config::SdkConfig;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jiff::{ToSpan, civil::Date};
-use saga::{Catalogue, CatalogueError, PartType, StockLine};
+use saga::{Catalogue, CatalogueError, PartName, PartType, StockLine};
 use store::{Journal, StockTable, StoreError};
 use travel::TRAVEL;
 
@@ -43,6 +43,12 @@ impl StockLoader {
             Ok((*part_type, Catalogue::read(part_type.price_list)?, table))
         };
         TRAVEL.parts.iter().map(table).collect::<Result<_, LoadError>>().map(Self)
+    }
+
+    /// Only these parts of the stock.
+    pub fn only(mut self, parts: &[PartName]) -> Self {
+        self.0.retain(|(part_type, ..)| parts.contains(&part_type.name));
+        self
     }
 
     /// How many stock lines there are for these dates.

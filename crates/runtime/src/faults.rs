@@ -247,14 +247,17 @@ impl HttpConnector for WatchedConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let text = String::from_utf8_lossy(request.body().bytes().unwrap_or_default()).into_owned();
         let operation = operation(&request, &text);
-        if pass(&Point { operation: &operation, when: When::Before, text: &text, result: None }).is_some() {
-            return HttpConnectorFuture::ready(published());
+        match pass(&Point { operation: &operation, when: When::Before, text: &text, result: None }) {
+            Some(Then::LoseEvent) => return HttpConnectorFuture::ready(published()),
+            Some(fault @ (Then::Crash | Then::LoseReply)) => panic!("{fault:?} cannot strike before {operation}"),
+            None => {}
         }
         let answer = self.0.call(request);
         HttpConnectorFuture::new(async move {
             let answer = answer.await;
             let status = answer.as_ref().ok().map(|answer| json!(answer.status().as_u16()));
-            pass(&Point { operation: &operation, when: When::After, text: &text, result: status });
+            let fault = pass(&Point { operation: &operation, when: When::After, text: &text, result: status });
+            assert_eq!(fault, None, "only a crash can strike after {operation}");
             answer
         })
     }

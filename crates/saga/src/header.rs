@@ -35,7 +35,7 @@ impl Status {
     }
 
     /// Whether nothing more will happen without an operator.
-    pub const fn is_final(self) -> bool {
+    pub const fn is_settled(self) -> bool {
         matches!(self, Self::Confirmed | Self::Failed | Self::NeedsOperator)
     }
 

@@ -29,7 +29,7 @@ pub use dead_letters::{DeadLetterQueues, DeadLetters, DeadLettersError, GivenUpB
 pub use error::{ErrorKind, StepError};
 pub use events::{EventPublisher, PublishError, Topic};
 pub use executions::{Executions, ExecutionsError, StateMachine};
-pub use payment::{ASKING, LEASE, PATIENCE, PaymentService};
+pub use payment::{ATTEMPTS_WINDOW, LEASE, PROVIDER_TIMEOUT, PaymentService};
 pub use provider::{PaymentProvider, ProviderError, UnknownToken};
 pub use reconciler::{Reconciled, Reconciler};
 pub use sandbox::SandboxProvider;

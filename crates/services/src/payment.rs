@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// How long a worker waits for the provider in each attempt.
-pub const PATIENCE: Duration = Duration::from_secs(2);
+pub const PROVIDER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a worker starts new attempts at the provider. The last attempt then still ends, and its outcome is recorded
 /// and published, before the function's timeout (10 s).
-pub const ASKING: Duration = Duration::from_secs(6);
+pub const ATTEMPTS_WINDOW: Duration = Duration::from_secs(6);
 
 /// How long a lease lasts: longer than a worker, which the function's timeout (10 s) ends.
 pub const LEASE: Duration = Duration::from_secs(15);
@@ -225,11 +225,11 @@ impl<S: PaymentStore, P: PaymentProvider> PaymentService<S, P> {
 
 /// When it is too late for a worker to start another attempt at the provider, in milliseconds since 1970.
 fn ask_until(this: &Attempt<'_>) -> i64 {
-    this.started_at.as_millisecond() + ASKING.as_millis() as i64 // 6,000
+    this.started_at.as_millisecond() + ATTEMPTS_WINDOW.as_millis() as i64 // 6,000
 }
 
 async fn patiently<T>(answer: impl Future<Output = Result<T, ProviderError>>) -> Result<T, ProviderError> {
-    tokio::time::timeout(PATIENCE, answer).await.unwrap_or(Err(ProviderError::Timeout(PATIENCE)))
+    tokio::time::timeout(PROVIDER_TIMEOUT, answer).await.unwrap_or(Err(ProviderError::Timeout(PROVIDER_TIMEOUT)))
 }
 
 /// Sleeps for at least half of this time, plus a random part of the other half, so that workers that failed together do

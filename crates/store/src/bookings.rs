@@ -367,7 +367,7 @@ fn item(header: &Header) -> Item {
         ("created_at".into(), string(time(header.created_at))),
         ("updated_at".into(), string(time(header.updated_at))),
     ]);
-    if !header.status.is_final() {
+    if !header.status.is_settled() {
         item.insert("open_shard".into(), string(shard(&header.booking_id)));
     }
     item.insert("claims".into(), number(header.claim.number));

@@ -387,13 +387,13 @@ fn every_field_has_rules_that_can_be_broken() {
 }
 
 proptest! {
-    /// No valid request is refused on a day on which it is valid, and its legs need one line for each date that they span.
+    /// No valid request is refused on a day on which it is valid, and its parts need one line for each date that they span.
     #[test]
     fn valid_requests_are_read((body, today) in valid()) {
         let request = TRAVEL.read(&body, today);
         prop_assert!(request.is_ok(), "{:?} {}", request, body);
         let request = request.unwrap();
-        let span = |leg: &str, from, to| days(date_in(&body[leg][from]), date_in(&body[leg][to]));
+        let span = |part: &str, from, to| days(date_in(&body[part][from]), date_in(&body[part][to]));
         let lines = |part| lines(&request.parts, part).len() as i32;
         prop_assert_eq!(lines(&HOTEL), span("hotel", "check_in", "check_out"));
         prop_assert_eq!(lines(&CAR), span("car", "pick_up", "drop_off").max(1));

@@ -404,7 +404,7 @@ impl Client {
     }
 
     /// A booking once it has ended or needs an operator.
-    pub async fn wait_until_final(&self, booking_id: &BookingId, within: Duration) -> Result<Booking, ClientError> {
+    pub async fn wait_until_settled(&self, booking_id: &BookingId, within: Duration) -> Result<Booking, ClientError> {
         self.follow(booking_id, within, |_| ()).await
     }
 
@@ -416,7 +416,7 @@ impl Client {
         within: Duration,
         look: impl Fn(&Booking),
     ) -> Result<Booking, ClientError> {
-        self.follow_until(Status::is_final, booking_id, within, look).await
+        self.follow_until(Status::is_settled, booking_id, within, look).await
     }
 
     /// A booking once it has one of these statuses; `look` gets every intermediate state that was read.

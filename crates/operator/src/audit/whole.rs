@@ -364,7 +364,7 @@ impl<E: From<AuditError>, T: FnMut(Finding<'_>) -> Result<(), E>, P: Fn(u64)> Ru
     }
 
     fn is_expired(&self, header: &Header) -> bool {
-        header.created_at < self.reading.journal_since && header.status.is_final()
+        header.created_at < self.reading.journal_since && header.status.is_settled()
     }
 
     fn is_late(&self, records: &BookingRecords, step: Step) -> bool {

@@ -250,7 +250,7 @@ pub fn variant() -> impl TypedValueParser<Value = Variant> {
     PossibleValuesParser::new(VARIANTS.map(Variant::name)).try_map(named)
 }
 
-fn part() -> impl TypedValueParser<Value = PartName> {
+pub fn part() -> impl TypedValueParser<Value = PartName> {
     let names: Vec<_> = travel::TRAVEL.parts.iter().map(|part| part.name.as_str()).collect();
     PossibleValuesParser::new(names).try_map(PartName::try_from)
 }

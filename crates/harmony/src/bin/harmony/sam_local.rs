@@ -256,7 +256,7 @@ impl Sam {
             let started = Instant::now();
             let booked = unless(&self.signal, async {
                 let id = client.book_accepted(&request, &fresh_key("sam-local")).await?.booking_id;
-                client.wait_until_final(&id, PATIENCE).await
+                client.wait_until_settled(&id, PATIENCE).await
             })?;
             let wrong = match booked {
                 Ok(booking) if booking.status == Status::Confirmed => None,

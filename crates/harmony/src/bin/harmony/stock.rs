@@ -6,10 +6,12 @@ use clap::Args;
 use jiff::civil::Date;
 use local_aws::Stack;
 use operator::loader::{DAYS, StockLoader, dates};
+use saga::PartName;
 use traveller::trip::today;
 
 use crate::{
     Result,
+    booking::part,
     output::{Progress, say},
     target,
 };
@@ -18,6 +20,9 @@ use crate::{
 pub struct Options {
     #[command(flatten)]
     days: Days,
+    /// The part whose stock is loaded; all if none is named (may be repeated)
+    #[arg(long = "part", value_name = "NAME", value_parser = part())]
+    parts: Vec<PartName>,
     /// Also load a stack on AWS, where units that were sold are then for sale again
     #[arg(long)]
     yes: bool,
@@ -39,18 +44,23 @@ impl Days {
 pub async fn load(target: &target::Options, options: Options) -> Result<ExitCode> {
     let stack = target.stack().await?;
     if !stack.is_local() && !options.yes {
-        let what = "loading replaces the stock of a stack on AWS, and units that were sold would be for sale again";
+        let what = "loading replaces stock, and on AWS units that were sold would be for sale again";
         return Err(format!("{what}: give --yes to do it anyway").into());
     }
     let started = Instant::now();
-    let lines = load_into(&stack, &options.days.dates()).await?;
+    let stock = StockLoader::of(&stack, &stack.sdk().await?)?;
+    let stock = if options.parts.is_empty() { stock } else { stock.only(&options.parts) };
+    let lines = fill(&stock, &options.days.dates()).await?;
     say(format!("{lines} lines of stock for {} days are on sale, after {:.1?}", options.days.days, started.elapsed()))?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Loads stock with a progress bar, and returns the number of lines.
 pub async fn load_into(stack: &Stack, dates: &[Date]) -> Result<usize> {
-    let stock = StockLoader::of(stack, &stack.sdk().await?)?;
+    fill(&StockLoader::of(stack, &stack.sdk().await?)?, dates).await
+}
+
+async fn fill(stock: &StockLoader, dates: &[Date]) -> Result<usize> {
     let lines = stock.count(dates);
     let progress = Progress::counting("loading stock", lines);
     stock.load(dates, |lines| progress.done(lines)).await?;
