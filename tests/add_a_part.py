@@ -135,6 +135,11 @@ def check():
         assert booking["status"] == "confirmed" and "insurance" not in booking, booking
     print(f"{len(under_way)} bookings that were under way are confirmed")
 
+    # As after a deployment. Had it replaced the stock of which these have taken, the audit would find too much of it.
+    loaded = harmony("load", "--part", "insurance", "--days", "60")
+    products = len(json.loads((COPY / "crates/travel/src/insurance.json").read_text())["products"])
+    assert loaded.startswith(f"{products * 60} lines"), loaded
+
     print(harmony("demo").splitlines()[-2])
 
     for variant in VARIANTS:
@@ -153,7 +158,7 @@ def check():
             booking = book(variant, ["flight", "hotel", "insurance"], *options, expected=FAILED)
             cancel = steps(booking)["insurance.cancel"]
             assert booking["reason"]["code"] == code and booking["status"] == "failed", booking
-            # In the dance a cancel may overtake the reserve, which is refused then.
+            # Choreographed, a cancel may overtake the reserve, which is then refused.
             assert cancel["detail"]["released"] == (steps(booking)["insurance.reserve"]["outcome"] == "reserved"), booking
         print(f"{variant}: confirmed with insurance, failed because of it, and given back, by programs built before")
     print(harmony("audit", "--all-ended").strip().splitlines()[-1])
